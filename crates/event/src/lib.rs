@@ -1,1 +1,29 @@
-//! (empty)
+//! The relay's domain as plain values: what an event is, who wants it, what became of it and what
+//! happens next. No clock, network, broker or database in here.
+
+mod attempt;
+mod dead;
+mod delay;
+mod endpoint;
+mod event;
+mod headers;
+mod id;
+mod invalid;
+mod pattern;
+mod secret;
+pub mod signature;
+mod timestamp;
+mod verdict;
+
+pub use attempt::{ANSWER_CAP, Attempt, ErrorClass, History};
+pub use dead::{DeadLetter, DeadReason};
+pub use delay::{Delay, RetrySchedule};
+pub use endpoint::{ActiveSecret, Endpoint, EndpointState, EndpointUrl, SignatureStyle};
+pub use event::{DEFAULT_MAX_EVENT_BYTES, Event, Fill};
+pub use headers::CustomHeaders;
+pub use id::{EndpointId, EventId};
+pub use invalid::Invalid;
+pub use pattern::{EventType, TypePattern};
+pub use secret::Secret;
+pub use timestamp::Timestamp;
+pub use verdict::{Outcome, Verdict, verdict};

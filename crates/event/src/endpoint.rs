@@ -1,0 +1,326 @@
+use std::{fmt, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::{
+    CustomHeaders, Delay, EndpointId, RetrySchedule, Secret, Timestamp, TypePattern,
+    invalid::{Given, Invalid, text_type},
+};
+
+/// Where a consumer takes its events: an `http` or `https` URL with a host, without fragment, at
+/// most 2,048 bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointUrl(Url);
+
+impl EndpointUrl {
+    /// The parsed URL.
+    pub fn as_url(&self) -> &Url {
+        &self.0
+    }
+}
+
+impl FromStr for EndpointUrl {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let fits = |url: &Url| {
+            matches!(url.scheme(), "http" | "https") && url.has_host() && url.fragment().is_none()
+        };
+        match Url::parse(text) {
+            Ok(url) if url.as_str().len() <= 2048 && fits(&url) => Ok(Self(url)),
+            _ => Err(Invalid::new(
+                "url",
+                format!(
+                    "must be an http or https URL without a fragment, at most 2048 bytes, such as https://example.com/hook, not {}",
+                    Given(text)
+                ),
+            )),
+        }
+    }
+}
+
+impl fmt::Display for EndpointUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str())
+    }
+}
+
+text_type!(EndpointUrl);
+
+/// How deliveries are signed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignatureStyle {
+    /// Standard Webhooks: `webhook-id`, `webhook-timestamp`, `webhook-signature`.
+    #[default]
+    Standard,
+    /// `X-Webhook-Signature` (hexadecimal HMAC of the body), `-Event`, `-Delivery`, `-Timestamp`.
+    Plain,
+}
+
+/// Whether an endpoint is sent to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum EndpointState {
+    /// It is.
+    #[default]
+    Active,
+    /// Its owner paused it; events wait in its queue.
+    Paused,
+    /// The relay stopped sending; events wait in its queue until it is resumed or removed.
+    Disabled {
+        /// Why.
+        reason: String,
+        /// Since when.
+        at: Timestamp,
+    },
+    /// It is being removed: what waits for it goes to the dead-letter queue.
+    Removed {
+        /// Since when.
+        at: Timestamp,
+    },
+}
+
+impl EndpointState {
+    /// The state's name.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Disabled { .. } => "disabled",
+            Self::Removed { .. } => "removed",
+        }
+    }
+}
+
+/// A secret deliveries are signed with, perhaps only for a while yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActiveSecret {
+    /// The secret.
+    pub secret: Secret,
+    /// After this moment it signs no more; the newest secret has none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A consumer of events by push.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Its id; its queue is named by it.
+    pub id: EndpointId,
+    /// Where deliveries are posted.
+    pub url: EndpointUrl,
+    /// Which events it wants: those that match any of these.
+    pub types: Vec<TypePattern>,
+    /// Newest first; several while a rotation overlaps.
+    pub secrets: Vec<ActiveSecret>,
+    /// The waits between attempts.
+    pub retry: RetrySchedule,
+    /// For the whole exchange of an attempt, in milliseconds.
+    pub timeout_ms: u64,
+    /// The most attempts under way at once, for each deliverer.
+    pub max_in_flight: u16,
+    /// The most attempts begun in a second, for each deliverer.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rate_limit: Option<u32>,
+    /// Headers of its owner's own.
+    #[serde(default)]
+    pub headers: CustomHeaders,
+    /// How deliveries are signed.
+    #[serde(default)]
+    pub signature: SignatureStyle,
+    /// Whether it is sent to.
+    #[serde(flatten)]
+    pub state: EndpointState,
+    /// When it was added.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+impl Endpoint {
+    /// The most patterns an endpoint may have.
+    pub const MAX_TYPES: usize = 50;
+    /// The most secrets that may overlap.
+    pub const MAX_SECRETS: usize = 5;
+    /// How long a replaced secret signs on unless the rotation says otherwise.
+    pub const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 3600);
+
+    /// An active endpoint with the defaults: 30 s timeout, 32 in flight, the default schedule.
+    pub fn new(url: EndpointUrl, types: Vec<TypePattern>, secret: Secret, now: Timestamp) -> Self {
+        Self {
+            id: EndpointId::generate(),
+            url,
+            types,
+            secrets: vec![ActiveSecret {
+                secret,
+                expires_at: None,
+            }],
+            retry: RetrySchedule::default(),
+            timeout_ms: 30_000,
+            max_in_flight: 32,
+            rate_limit: None,
+            headers: CustomHeaders::default(),
+            signature: SignatureStyle::default(),
+            state: EndpointState::Active,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+
+    /// Checks what no single field can.
+    ///
+    /// # Errors
+    /// The first field outside its limits.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let within = |field: &str, allowed: std::ops::RangeInclusive<u64>, given: u64| {
+            if allowed.contains(&given) {
+                return Ok(());
+            }
+            let (least, most) = allowed.into_inner();
+            Err(Invalid::new(
+                field,
+                format!("must be from {least} to {most}, not {given}"),
+            ))
+        };
+        if !(1..=Self::MAX_TYPES).contains(&self.types.len()) {
+            let problem = format!(
+                "must be 1 to {} patterns, not {}",
+                Self::MAX_TYPES,
+                self.types.len()
+            );
+            return Err(Invalid::new("types", problem));
+        }
+        within("timeout_ms", 100..=120_000, self.timeout_ms)?;
+        within("max_in_flight", 1..=1_000, self.max_in_flight.into())?;
+        self.rate_limit
+            .map_or(Ok(()), |rate| within("rate_limit", 1..=100_000, rate.into()))
+    }
+
+    /// The secrets that sign at this moment, newest first.
+    pub fn signing_secrets(&self, now: Timestamp) -> impl Iterator<Item = &Secret> {
+        let active = move |held: &&ActiveSecret| held.expires_at.is_none_or(|end| now < end);
+        self.secrets.iter().filter(active).map(|held| &held.secret)
+    }
+
+    /// Signs with `secret` from now on, and with the present ones until `overlap` is over.
+    ///
+    /// # Errors
+    /// More than [`Self::MAX_SECRETS`] would be active at once.
+    pub fn rotate(&mut self, secret: Secret, now: Timestamp, overlap: Duration) -> Result<(), Invalid> {
+        let end = now + overlap;
+        let mut held: Vec<ActiveSecret> = std::iter::once(ActiveSecret {
+            secret,
+            expires_at: None,
+        })
+        .chain(self.secrets.iter().cloned().map(|old| ActiveSecret {
+            expires_at: Some(old.expires_at.map_or(end, |known| known.min(end))),
+            ..old
+        }))
+        .collect();
+        held.retain(|secret| secret.expires_at.is_none_or(|end| now < end));
+        if held.len() > Self::MAX_SECRETS {
+            let problem = format!(
+                "at most {} may be active at once; rotate with a shorter overlap",
+                Self::MAX_SECRETS
+            );
+            return Err(Invalid::new("secrets", problem));
+        }
+        self.secrets = held;
+        Ok(())
+    }
+
+    /// The timeout of an attempt.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+
+    /// The delays its schedule names.
+    pub fn delays(&self) -> &[Delay] {
+        self.retry.delays()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint() -> Endpoint {
+        Endpoint::new(
+            "https://example.com/hook".parse().unwrap(),
+            vec!["order.*".parse().unwrap()],
+            Secret::generate(),
+            Timestamp::from_millis(0).unwrap(),
+        )
+    }
+
+    #[test]
+    fn reads_back_as_it_was_stored() {
+        let mut endpoint = endpoint();
+        endpoint.state = EndpointState::Disabled {
+            reason: "answered 410".to_owned(),
+            at: endpoint.created_at,
+        };
+        endpoint.rate_limit = Some(5);
+        let stored = serde_json::to_string(&endpoint).unwrap();
+        assert_eq!(serde_json::from_str::<Endpoint>(&stored).unwrap(), endpoint);
+    }
+
+    #[test]
+    fn a_rotated_secret_signs_until_its_overlap_is_over() {
+        let mut endpoint = endpoint();
+        let (old, new) = (endpoint.secrets[0].secret.clone(), Secret::generate());
+        let now = endpoint.created_at;
+        endpoint
+            .rotate(new.clone(), now, Duration::from_secs(60))
+            .unwrap();
+        let signing = |at| endpoint.signing_secrets(at).cloned().collect::<Vec<_>>();
+        assert_eq!(signing(now + Duration::from_secs(59)), [new.clone(), old]);
+        assert_eq!(signing(now + Duration::from_secs(60)), [new]);
+    }
+
+    #[test]
+    fn a_later_rotation_does_not_lengthen_an_earlier_overlap() {
+        let mut endpoint = endpoint();
+        let now = endpoint.created_at;
+        endpoint
+            .rotate(Secret::generate(), now, Duration::from_secs(10))
+            .unwrap();
+        endpoint
+            .rotate(Secret::generate(), now, Duration::from_secs(100))
+            .unwrap();
+        let later = now + Duration::from_secs(50);
+        assert_eq!(endpoint.signing_secrets(later).count(), 2);
+        endpoint.rotate(Secret::generate(), now, Duration::ZERO).unwrap();
+        assert_eq!(endpoint.secrets.len(), 1);
+    }
+
+    #[test]
+    fn limits_are_named() {
+        let mut wrong = endpoint();
+        wrong.timeout_ms = 1;
+        assert_eq!(
+            wrong.check().unwrap_err().to_string(),
+            "timeout_ms: must be from 100 to 120000, not 1"
+        );
+        let mut wrong = endpoint();
+        wrong.types.clear();
+        assert_eq!(wrong.check().unwrap_err().field, "types");
+        assert_eq!(endpoint().check(), Ok(()));
+    }
+
+    #[test]
+    fn urls_that_nothing_can_be_posted_to_are_refused() {
+        for text in [
+            "",
+            "example.com",
+            "ftp://example.com/",
+            "http://",
+            "https://example.com/#part",
+            "file:///etc/passwd",
+        ] {
+            assert!(text.parse::<EndpointUrl>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,538 @@
+//! CloudEvents 1.0, JSON format, with its bytes kept as they came.
+//! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>
+
+use std::borrow::Cow;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use serde::{
+    Deserialize,
+    de::{MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use crate::{
+    EventId, EventType, Timestamp,
+    invalid::{Given, Invalid},
+};
+
+/// The size an event may have unless a process is told otherwise: 256 KiB.
+pub const DEFAULT_MAX_EVENT_BYTES: usize = 256 * 1024;
+
+const SPEC_VERSION: &str = "1.0";
+const MAX_SOURCE_BYTES: usize = 1024;
+
+/// A valid event: what the relay must know of it, and the bytes that are posted and signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    id: EventId,
+    source: String,
+    event_type: EventType,
+    body: Bytes,
+}
+
+/// What is filled in where a producer left it out.
+#[derive(Debug, Clone)]
+pub struct Fill {
+    /// For a missing `id`.
+    pub id: EventId,
+    /// For a missing `source`.
+    pub source: String,
+    /// For a missing `time`.
+    pub time: Timestamp,
+}
+
+impl Event {
+    /// Reads an event in structured mode. The bytes are kept as they are.
+    ///
+    /// # Errors
+    /// The first attribute that CloudEvents, or the relay's limits, do not allow.
+    pub fn parse(body: Bytes) -> Result<Self, Invalid> {
+        let known = Attributes::read(&body)?.checked()?;
+        Ok(known.with_body(body))
+    }
+
+    /// Reads an event whose `specversion`, `id`, `source` and `time` may be missing, and puts
+    /// those in front. What was given is kept byte for byte.
+    ///
+    /// # Errors
+    /// As [`Event::parse`].
+    pub fn complete(body: Bytes, fill: &Fill) -> Result<Self, Invalid> {
+        let attributes = Attributes::read(&body)?;
+        let filled = [
+            ("specversion", SPEC_VERSION.to_owned()),
+            ("id", fill.id.to_string()),
+            ("source", fill.source.clone()),
+            ("time", fill.time.to_string()),
+        ];
+        let missing: Vec<_> = filled
+            .into_iter()
+            .filter(|(name, _)| attributes.get(name).is_none())
+            .collect();
+        if missing.is_empty() {
+            return Self::parse(body);
+        }
+        let members = text_of(&body)?.trim_start().strip_prefix('{').unwrap_or_default();
+        let mut json = String::with_capacity(body.len() + 160);
+        for (name, value) in &missing {
+            json.push(if json.is_empty() { '{' } else { ',' });
+            push_member(&mut json, name, &quoted(value));
+        }
+        json.push_str(if attributes.0.is_empty() { "" } else { "," });
+        json.push_str(members);
+        Self::parse(json.into())
+    }
+
+    /// Puts an event in binary mode (attributes beside the data) into structured mode. The same
+    /// parts always give the same bytes. JSON data is kept byte for byte, other text becomes a JSON
+    /// string and anything else `data_base64`.
+    ///
+    /// # Errors
+    /// As [`Event::parse`]; also data that claims to be JSON and is not.
+    pub fn from_binary(
+        mut attributes: Vec<(String, String)>,
+        content_type: Option<&str>,
+        data: &[u8],
+    ) -> Result<Self, Invalid> {
+        attributes.sort();
+        let mut json = String::with_capacity(data.len() + 256);
+        for (name, value) in &attributes {
+            if matches!(name.as_str(), "data" | "data_base64" | "datacontenttype") {
+                return Err(Invalid::new(name, "cannot be an attribute beside the data"));
+            }
+            check_name(name)?;
+            json.push(if json.is_empty() { '{' } else { ',' });
+            push_member(&mut json, name, &quoted(value));
+        }
+        if attributes.is_empty() {
+            return Err(Invalid::new("specversion", "is missing"));
+        }
+        if let Some(content_type) = content_type {
+            json.push(',');
+            push_member(&mut json, "datacontenttype", &quoted(content_type));
+        }
+        if !data.is_empty() {
+            let (name, value) = json_data(content_type, data)?;
+            json.push(',');
+            push_member(&mut json, name, &value);
+        }
+        json.push('}');
+        Self::parse(json.into())
+    }
+
+    /// The event's id.
+    pub fn id(&self) -> &EventId {
+        &self.id
+    }
+
+    /// Its source; source and id together name an event.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Its type: the routing key.
+    pub fn event_type(&self) -> &EventType {
+        &self.event_type
+    }
+
+    /// The event in structured mode, as it is posted and signed.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+}
+
+/// The members of an event's JSON object, in their order, values unread.
+struct Attributes<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+/// The attributes every event has, checked.
+struct Required {
+    id: EventId,
+    source: String,
+    event_type: EventType,
+}
+
+impl Required {
+    fn with_body(self, body: Bytes) -> Event {
+        Event {
+            id: self.id,
+            source: self.source,
+            event_type: self.event_type,
+            body,
+        }
+    }
+}
+
+impl<'a> Attributes<'a> {
+    fn read(body: &'a [u8]) -> Result<Self, Invalid> {
+        let attributes: Self = serde_json::from_slice(body).map_err(|error| {
+            Invalid::new(
+                "event",
+                format!("must be a JSON object holding a CloudEvent: {error}"),
+            )
+        })?;
+        for (position, (name, _)) in attributes.0.iter().enumerate() {
+            // Two readers could see two different events.
+            if attributes.0[..position]
+                .iter()
+                .any(|(earlier, _)| earlier == name)
+            {
+                return Err(Invalid::new(name.as_ref(), "is given twice"));
+            }
+        }
+        Ok(attributes)
+    }
+
+    fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.0
+            .iter()
+            .find(|(given, _)| given == name)
+            .map(|(_, value)| *value)
+    }
+
+    fn text(&self, name: &str) -> Result<Option<Cow<'a, str>>, Invalid> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        match serde_json::from_str::<Text>(value.get()) {
+            Ok(Text(text)) if !text.is_empty() => Ok(Some(text)),
+            _ => Err(Invalid::new(
+                name,
+                format!("must be a non-empty string, not {}", Given(value.get())),
+            )),
+        }
+    }
+
+    fn required(&self, name: &str) -> Result<Cow<'a, str>, Invalid> {
+        self.text(name)?.ok_or_else(|| Invalid::new(name, "is missing"))
+    }
+
+    fn checked(&self) -> Result<Required, Invalid> {
+        let version = self.required("specversion")?;
+        if version != SPEC_VERSION {
+            return Err(Invalid::new(
+                "specversion",
+                format!("must be \"1.0\", not {}", Given(&version)),
+            ));
+        }
+        let required = Required {
+            id: self.required("id")?.parse()?,
+            source: source(self.required("source")?)?,
+            event_type: self.required("type")?.parse()?,
+        };
+        if let Some(time) = self.text("time")? {
+            time.parse::<Timestamp>()?;
+        }
+        for name in ["subject", "datacontenttype", "dataschema"] {
+            self.text(name)?;
+        }
+        self.check_data()?;
+        self.check_extensions()?;
+        Ok(required)
+    }
+
+    fn check_data(&self) -> Result<(), Invalid> {
+        let Some(encoded) = self.get("data_base64") else {
+            return Ok(());
+        };
+        if self.get("data").is_some() {
+            return Err(Invalid::new("data_base64", "cannot stand beside `data`"));
+        }
+        match serde_json::from_str::<Text>(encoded.get()) {
+            Ok(Text(text)) if STANDARD.decode(text.as_bytes()).is_ok() => Ok(()),
+            _ => Err(Invalid::new("data_base64", "must be a string in padded base64")),
+        }
+    }
+
+    /// Section 2.2 of the JSON format: values are strings, numbers, booleans or null.
+    fn check_extensions(&self) -> Result<(), Invalid> {
+        for (name, value) in &self.0 {
+            if matches!(name.as_ref(), "data" | "data_base64") {
+                continue;
+            }
+            check_name(name)?;
+            if value.get().starts_with(['{', '[']) {
+                return Err(Invalid::new(
+                    name.as_ref(),
+                    "must be a string, a number or a boolean; objects and lists belong into `data`",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Section 3.1 of the specification: lower-case letters and digits.
+fn check_name(name: &str) -> Result<(), Invalid> {
+    if !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
+        return Ok(());
+    }
+    Err(Invalid::new(
+        name,
+        "an attribute's name must be lower-case letters and digits",
+    ))
+}
+
+/// Section 3.1.1: a non-empty URI-reference.
+fn source(text: Cow<'_, str>) -> Result<String, Invalid> {
+    if text.len() <= MAX_SOURCE_BYTES && !text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Ok(text.into_owned());
+    }
+    Err(Invalid::new(
+        "source",
+        format!(
+            "must be a URI reference of at most {MAX_SOURCE_BYTES} bytes without spaces, such as /orders, not {}",
+            Given(&text)
+        ),
+    ))
+}
+
+/// The data of a binary event as a member of the JSON format (its section 3.1).
+fn json_data<'a>(
+    content_type: Option<&str>,
+    data: &'a [u8],
+) -> Result<(&'static str, Cow<'a, str>), Invalid> {
+    let media_type = content_type.map(|given| {
+        given
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase()
+    });
+    let claims_json = media_type
+        .as_deref()
+        .is_some_and(|media| media.ends_with("/json") || media.ends_with("+json"));
+    match serde_json::from_slice::<&RawValue>(data) {
+        Ok(value) if claims_json || media_type.is_none() => return Ok(("data", value.get().into())),
+        Err(error) if claims_json => {
+            return Err(Invalid::new(
+                "data",
+                format!("is no JSON though its content type says so: {error}"),
+            ));
+        }
+        _ => {}
+    }
+    let is_text = media_type.is_some_and(|media| media.starts_with("text/"));
+    match std::str::from_utf8(data) {
+        Ok(text) if is_text => Ok(("data", quoted(text).into())),
+        _ => Ok(("data_base64", quoted(&STANDARD.encode(data)).into())),
+    }
+}
+
+fn text_of(body: &[u8]) -> Result<&str, Invalid> {
+    std::str::from_utf8(body).map_err(|error| Invalid::new("event", format!("must be UTF-8: {error}")))
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn push_member(json: &mut String, name: &str, value: &str) {
+    json.push('"');
+    json.push_str(name);
+    json.push_str("\":");
+    json.push_str(value);
+}
+
+/// A JSON string, borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Attributes<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Attributes<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some((Text(name), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
+                    members.push((name, value));
+                }
+                Ok(Attributes(members))
+            }
+        }
+
+        deserializer.deserialize_map(Members)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn fill() -> Fill {
+        Fill {
+            id: "filled-id".parse().unwrap(),
+            source: "/filled".to_owned(),
+            time: Timestamp::from_millis(0).unwrap(),
+        }
+    }
+
+    fn parse(json: &serde_json::Value) -> Result<Event, Invalid> {
+        Event::parse(json.to_string().into())
+    }
+
+    fn valid() -> serde_json::Value {
+        json!({"specversion": "1.0", "id": "1", "source": "/orders", "type": "order.created"})
+    }
+
+    #[test]
+    fn keeps_the_bytes_that_came() {
+        let body = Bytes::from_static(b" {\"type\":\"a.b\", \"specversion\":\"1.0\",\"id\":\"1\",\n \"source\":\"/x\",\"data\":{\"b\":1.50,\"a\":1e2}} ");
+        assert_eq!(Event::parse(body.clone()).unwrap().body(), &body);
+    }
+
+    /// Each changes one attribute of a valid event, and the refusal names it.
+    #[test]
+    fn names_the_attribute_it_refuses() {
+        let wrong = [
+            ("specversion", json!("0.3")),
+            ("specversion", json!(1.0)),
+            ("id", json!("")),
+            ("id", json!(7)),
+            ("id", json!("two words")),
+            ("source", json!("")),
+            ("source", json!("a b")),
+            ("type", json!("a..b")),
+            ("type", json!("a.*")),
+            ("type", json!(null)),
+            ("time", json!("yesterday")),
+            ("subject", json!("")),
+            ("datacontenttype", json!(5)),
+            ("data_base64", json!("not base64!")),
+            ("traceParent", json!("upper case")),
+            ("my_extension", json!("underscore")),
+            ("extension", json!({"nested": true})),
+        ];
+        for (name, value) in wrong {
+            let mut event = valid();
+            event[name] = value.clone();
+            let refused = parse(&event).expect_err(&format!("{name}: {value}"));
+            assert_eq!(refused.field, name, "{refused}");
+        }
+        for name in ["specversion", "id", "source", "type"] {
+            let mut event = valid();
+            event.as_object_mut().unwrap().remove(name);
+            assert_eq!(parse(&event).unwrap_err(), Invalid::new(name, "is missing"));
+        }
+    }
+
+    #[test]
+    fn refuses_what_two_readers_could_see_differently() {
+        let twice = r#"{"specversion":"1.0","id":"1","source":"/x","type":"a","type":"b"}"#;
+        assert_eq!(Event::parse(twice.into()).unwrap_err().field, "type");
+        let escaped = r#"{"specversion":"1.0","id":"1","source":"/x","type":"a","\u0074ype":"b"}"#;
+        assert_eq!(Event::parse(escaped.into()).unwrap_err().field, "type");
+        let mut both = valid();
+        both["data"] = json!(1);
+        both["data_base64"] = json!("YQ==");
+        assert_eq!(parse(&both).unwrap_err().field, "data_base64");
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        for body in [
+            &b""[..],
+            b"[]",
+            b"null",
+            b"{",
+            b"{}x",
+            b"\xff\xfe",
+            b"\"text\"",
+            b"{\"a\":\"\xff\"}",
+        ] {
+            assert!(Event::parse(body.into()).is_err(), "{body:?}");
+            assert!(Event::complete(body.into(), &fill()).is_err(), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn fills_in_what_is_missing_and_keeps_the_rest() {
+        let event = Event::complete(r#" {"type":"a.b", "data":{"n":1.00}}"#.into(), &fill()).unwrap();
+        assert_eq!(
+            event.body(),
+            r#"{"specversion":"1.0","id":"filled-id","source":"/filled","time":"1970-01-01T00:00:00.000Z","type":"a.b", "data":{"n":1.00}}"#
+        );
+        let own = Event::complete(r#"{"type":"a","id":"mine"}"#.into(), &fill()).unwrap();
+        assert_eq!(own.id().as_str(), "mine");
+        assert_eq!(
+            Event::complete("{}".into(), &fill()).unwrap_err(),
+            Invalid::new("type", "is missing")
+        );
+        let whole = valid().to_string();
+        let timed = Event::complete(whole.clone().into(), &fill()).unwrap();
+        assert!(timed.body().ends_with(&whole.as_bytes()[1..]));
+    }
+
+    fn binary(content_type: Option<&str>, data: &[u8]) -> Result<serde_json::Value, Invalid> {
+        let attributes = [
+            ("type", "a.b"),
+            ("id", "1"),
+            ("specversion", "1.0"),
+            ("source", "/x"),
+        ];
+        let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let event = Event::from_binary(attributes.to_vec(), content_type, data)?;
+        Ok(serde_json::from_slice(event.body()).unwrap())
+    }
+
+    #[test]
+    fn binary_mode_becomes_structured() {
+        assert_eq!(
+            binary(Some("application/json; charset=utf-8"), br#"{"n":1}"#).unwrap()["data"],
+            json!({"n": 1})
+        );
+        assert_eq!(binary(None, b"[1]").unwrap()["data"], json!([1]));
+        assert_eq!(binary(None, b"\x00\x01").unwrap()["data_base64"], json!("AAE="));
+        assert_eq!(
+            binary(Some("text/plain"), b"a \"b\"").unwrap()["data"],
+            json!("a \"b\"")
+        );
+        assert_eq!(
+            binary(Some("application/xml"), b"<a/>").unwrap()["data_base64"],
+            json!("PGEvPg==")
+        );
+        assert_eq!(binary(Some("text/plain"), b"").unwrap().get("data"), None);
+        assert_eq!(binary(Some("application/json"), b"{").unwrap_err().field, "data");
+    }
+
+    #[test]
+    fn binary_attributes_cannot_break_out() {
+        let attribute = |name: &str| vec![(name.to_owned(), "x".to_owned())];
+        for name in ["a\",\"b", "data", "data_base64", "datacontenttype", ""] {
+            assert!(
+                Event::from_binary(attribute(name), None, b"").is_err(),
+                "{name:?}"
+            );
+        }
+        assert!(Event::from_binary(Vec::new(), None, b"{}").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn filling_in_never_touches_the_data(data in "[ -~]{0,40}", spaces in "[ \n]{0,3}") {
+            let raw = quoted(&data);
+            let body = format!("{spaces}{{{spaces}\"type\":\"a\",{spaces}\"data\":{spaces}{raw}{spaces}}}{spaces}");
+            let event = Event::complete(body.into(), &fill()).unwrap();
+            let text = std::str::from_utf8(event.body()).unwrap();
+            let kept = format!("\"data\":{spaces}{raw}{spaces}}}");
+            prop_assert!(text.contains(&kept));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(body in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = Event::parse(body.clone().into());
+            let _ = Event::complete(body.clone().into(), &fill());
+            let _ = Event::from_binary(vec![("id".to_owned(), "1".to_owned())], Some("text/json"), &body);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+use std::fmt;
+
+/// Input that was refused: which field, and what is allowed there instead of what was given.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct Invalid {
+    /// The field's name as its writer spelled it, such as `type` or `types[0]`.
+    pub field: String,
+    /// What was given, what is allowed.
+    pub problem: String,
+}
+
+impl Invalid {
+    /// Refuses `field` because of `problem`.
+    pub fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            problem: problem.into(),
+        }
+    }
+}
+
+/// Shows a refused value without flooding the reader: at most 60 characters of it.
+pub(crate) struct Given<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Given<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 60;
+        match self.0.char_indices().nth(SHOWN) {
+            None => write!(f, "{:?}", self.0),
+            Some((end, _)) => write!(f, "{:?} and {} bytes more", &self.0[..end], self.0.len() - end),
+        }
+    }
+}
+
+/// Text that parses into a domain type reads and writes as a JSON string; the field's name is the
+/// reader's to add, for it knows the path.
+macro_rules! text_type {
+    ($name:ty) => {
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                text.parse()
+                    .map_err(|refused: $crate::Invalid| serde::de::Error::custom(refused.problem))
+            }
+        }
+    };
+}
+pub(crate) use text_type;
