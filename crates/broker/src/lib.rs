@@ -1,1 +1,30 @@
-//! (empty)
+//! The only room that knows AMQP: the relay's exchanges and queues, the connection and its
+//! supervision, publishing with confirms, taking messages and settling them, and how events look
+//! on the wire.
+
+mod attempts;
+mod broker;
+mod channels;
+mod config;
+mod control;
+mod dead_letters;
+mod metrics;
+mod publisher;
+mod reconnect;
+mod session;
+mod settle;
+mod topology;
+mod wire;
+
+pub use attempts::ATTEMPTS_CONTENT_TYPE;
+pub use broker::{Broker, Status};
+pub use channels::Subscription;
+pub use config::{BrokerUrl, Config, Namespace};
+pub use dead_letters::{DeadLetters, DeadMessage};
+pub use metrics::Metrics;
+pub use publisher::PublishError;
+pub use reconnect::Delays;
+pub use session::{Error, QueueDepth, Session};
+pub use settle::{Settlement, Taken, Unsettled};
+pub use topology::Topology;
+pub use wire::{Received, Refused};

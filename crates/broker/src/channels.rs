@@ -1,0 +1,90 @@
+//! Taking messages: consumers share channels, because each connection has a thread and each
+//! channel some processes in the broker, and a thousand endpoints want a thousand consumers.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use lapin::{
+    Channel, Connection, Consumer,
+    message::Delivery,
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
+    types::{FieldTable, ShortString},
+};
+use tokio::sync::Mutex;
+
+use crate::settle::Taken;
+
+/// A channel error ends every consumer on it, so not too many.
+const CONSUMERS_PER_CHANNEL: usize = 100;
+
+/// The consuming channels of a session.
+#[derive(Default)]
+pub(crate) struct Channels(Mutex<Vec<Arc<Channel>>>);
+
+impl Channels {
+    /// Begins to take messages from `queue`, at most `prefetch` unsettled at once.
+    pub(crate) async fn subscribe(
+        &self,
+        connection: &Connection,
+        queue: &str,
+        prefetch: u16,
+    ) -> lapin::Result<Subscription> {
+        // Held over both calls: the prefetch is that of the consumer started next on the channel.
+        let mut channels = self.0.lock().await;
+        channels.retain(|channel| channel.status().connected());
+        let free = channels
+            .iter()
+            .find(|channel| Arc::strong_count(channel) <= CONSUMERS_PER_CHANNEL);
+        let channel = match free {
+            Some(channel) => Arc::clone(channel),
+            None => {
+                let channel = Arc::new(connection.create_channel().await?);
+                channels.push(Arc::clone(&channel));
+                channel
+            }
+        };
+        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+        let options = BasicConsumeOptions::default();
+        let tag = ShortString::default();
+        let consumer = channel
+            .basic_consume(queue.into(), tag, options, FieldTable::default())
+            .await?;
+        Ok(Subscription { channel, consumer })
+    }
+}
+
+/// A consumer on one queue. Dropping it leaves what was fetched unsettled until the session ends,
+/// so end it with [`Subscription::stop`].
+pub struct Subscription {
+    channel: Arc<Channel>,
+    consumer: Consumer,
+}
+
+impl Subscription {
+    /// The next message; `None` once the consumer ended (its queue was deleted, or the channel or
+    /// connection is gone).
+    pub async fn next(&mut self) -> Option<Taken> {
+        self.next_delivery().await.map(Taken::new)
+    }
+
+    pub(crate) async fn next_delivery(&mut self) -> Option<Delivery> {
+        self.consumer.next().await?.ok()
+    }
+
+    /// Takes no more, and gives back what was fetched and not handed out. What was handed out stays
+    /// with its holder.
+    pub async fn stop(mut self) {
+        let tag = self.consumer.tag();
+        if self
+            .channel
+            .basic_cancel(tag, BasicCancelOptions::default())
+            .await
+            .is_err()
+        {
+            return; // The channel is gone, and what was fetched is back in its queue.
+        }
+        while let Some(taken) = self.next().await {
+            taken.give_back().await;
+        }
+    }
+}

@@ -1,0 +1,398 @@
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use futures_util::{Stream, StreamExt};
+use lapin::{
+    Channel, Connection, ConnectionProperties, Event as ConnectionEvent,
+    options::{ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions},
+    types::FieldTable,
+};
+use relay_event::{Attempt, Delay, EndpointId, Event, Timestamp, TypePattern};
+use tokio::{
+    sync::{Mutex, watch},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Config, Metrics,
+    attempts::AttemptLog,
+    channels::{Channels, Subscription},
+    publisher::{Outgoing, PublishError, Publisher},
+    reconnect::Delays,
+    topology::Topology,
+    wire,
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An operation on the broker that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection could be made.
+    #[error("cannot connect to the broker at {to}")]
+    Connect {
+        /// Host, port and virtual host.
+        to: String,
+        /// Why.
+        source: lapin::Error,
+    },
+    /// The broker did not answer in time.
+    #[error("the broker at {to} did not answer within {} s", CONNECT_TIMEOUT.as_secs())]
+    Timeout {
+        /// Host, port and virtual host.
+        to: String,
+    },
+    /// The connection ended in the middle of something.
+    #[error("the broker connection was lost")]
+    Lost,
+    /// The broker refused something, or went away meanwhile.
+    #[error("cannot {doing}")]
+    Operation {
+        /// What was being done.
+        doing: String,
+        /// Why it failed.
+        source: lapin::Error,
+    },
+}
+
+impl Error {
+    fn doing(doing: impl Into<String>) -> impl FnOnce(lapin::Error) -> Self {
+        let doing = doing.into();
+        |source| Self::Operation { doing, source }
+    }
+}
+
+/// How full a queue is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueDepth {
+    /// Messages ready to be taken; those taken and not settled do not count.
+    pub ready: u32,
+    /// Consumers on it.
+    pub consumers: u32,
+}
+
+/// One connected stay with the broker, from connecting to the first thing that goes wrong on
+/// either of its connections. Cheap to clone.
+#[derive(Clone)]
+pub struct Session(Arc<Inner>);
+
+struct Inner {
+    // The broker blocks a connection that publishes during an alarm, its acks included, so what
+    // consumes has one of its own.
+    publishing: Connection,
+    consuming: Connection,
+    topology: Topology,
+    publisher: Publisher,
+    attempts: AttemptLog,
+    channels: Channels,
+    inspector: Mutex<Option<Channel>>,
+    delays: Mutex<HashSet<Delay>>,
+    blocked: watch::Receiver<bool>,
+    lost: CancellationToken,
+}
+
+impl Session {
+    /// Connects once and declares what every relay has.
+    ///
+    /// # Errors
+    /// The broker cannot be reached, or holds other objects by these names.
+    pub async fn open(config: &Config, metrics: Option<Metrics>) -> Result<Self, Error> {
+        let topology = Topology::new(config.namespace.clone());
+        let lost = CancellationToken::new();
+        let (blocking, blocked) = watch::channel(false);
+        let consuming = connect(config, "consume").await?;
+        let publishing = connect(config, "publish").await?;
+        tokio::spawn(watch_connection(consuming.events_listener(), lost.clone(), None));
+        tokio::spawn(watch_connection(
+            publishing.events_listener(),
+            lost.clone(),
+            Some(blocking),
+        ));
+
+        let channel = open_channel(&consuming).await?;
+        topology
+            .declare(&channel)
+            .await
+            .map_err(Error::doing("declare the relay's exchanges and queues"))?;
+        let publishing_channel = open_channel(&publishing).await?;
+        publishing_channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await
+            .map_err(Error::doing("turn on publisher confirms"))?;
+        let publisher = Publisher::start(publishing_channel, lost.clone(), metrics);
+        let attempts = AttemptLog::start(publisher.clone(), topology.attempts());
+        Ok(Self(Arc::new(Inner {
+            publishing,
+            consuming,
+            topology,
+            publisher,
+            attempts,
+            channels: Channels::default(),
+            inspector: Mutex::new(Some(channel)),
+            delays: Mutex::default(),
+            blocked,
+            lost,
+        })))
+    }
+
+    /// The names of the relay's objects.
+    pub fn topology(&self) -> &Topology {
+        &self.0.topology
+    }
+
+    /// Resolves when the session is over. What was taken in it will be redelivered.
+    pub async fn lost(&self) {
+        self.0.lost.cancelled().await;
+    }
+
+    /// Whether the session is over.
+    pub fn is_lost(&self) -> bool {
+        self.0.lost.is_cancelled()
+    }
+
+    /// Whether the broker takes no publishes because of an alarm.
+    pub fn blocked(&self) -> watch::Receiver<bool> {
+        self.0.blocked.clone()
+    }
+
+    /// Ends the session; what was taken and not settled returns to its queue.
+    pub async fn close(&self) {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        for connection in [&self.0.consuming, &self.0.publishing] {
+            let _ = timeout(PATIENCE, connection.close(200, "OK".into())).await;
+        }
+        self.0.lost.cancel();
+    }
+
+    /// Publishes an event and waits for the broker's confirm.
+    ///
+    /// # Errors
+    /// It is not known to be safe; publishing it again, with the same id, is right.
+    pub async fn publish_event(&self, event: &Event, now: Timestamp) -> Result<(), PublishError> {
+        self.0
+            .publisher
+            .publish(wire::publish(self.topology(), event, now))
+            .await
+    }
+
+    /// Begins to take messages from a queue, at most `prefetch` unsettled at once.
+    ///
+    /// # Errors
+    /// There is no such queue, or the session is over.
+    pub async fn subscribe(&self, queue: &str, prefetch: u16) -> Result<Subscription, Error> {
+        let subscribed = self
+            .0
+            .channels
+            .subscribe(&self.0.consuming, queue, prefetch)
+            .await;
+        subscribed.map_err(Error::doing(format!("consume from {queue}")))
+    }
+
+    /// Declares an endpoint's queue and the delays of its schedule. Patterns are bound apart.
+    ///
+    /// # Errors
+    /// The broker refuses, or went away.
+    pub async fn declare_endpoint(&self, id: &EndpointId, delays: &[Delay]) -> Result<(), Error> {
+        let doing = || Error::doing(format!("declare the queue of {id}"));
+        let channel = self.throwaway().await?;
+        self.topology()
+            .declare_endpoint(&channel, id)
+            .await
+            .map_err(doing())?;
+        for delay in delays {
+            self.ensure_delay(*delay).await?;
+        }
+        Ok(())
+    }
+
+    /// Binds an endpoint's patterns, then takes away those it no longer has, so that no event it
+    /// still wants falls between.
+    ///
+    /// # Errors
+    /// The broker refuses, or went away.
+    pub async fn bind_endpoint(
+        &self,
+        id: &EndpointId,
+        bind: &[TypePattern],
+        unbind: &[TypePattern],
+    ) -> Result<(), Error> {
+        let doing = || Error::doing(format!("bind the patterns of {id}"));
+        let channel = self.throwaway().await?;
+        for pattern in bind {
+            self.topology()
+                .bind_pattern(&channel, id, pattern)
+                .await
+                .map_err(doing())?;
+        }
+        for pattern in unbind.iter().filter(|pattern| !bind.contains(pattern)) {
+            self.topology()
+                .unbind_pattern(&channel, id, pattern)
+                .await
+                .map_err(doing())?;
+        }
+        Ok(())
+    }
+
+    /// Routes nothing to a removed endpoint any more; its waiting retries go to the dead-letter
+    /// queue when they are due.
+    ///
+    /// # Errors
+    /// The broker refuses, or went away.
+    pub async fn unbind_endpoint(&self, id: &EndpointId, patterns: &[TypePattern]) -> Result<(), Error> {
+        let doing = || Error::doing(format!("unbind {id}"));
+        let channel = self.throwaway().await?;
+        for pattern in patterns {
+            self.topology()
+                .unbind_pattern(&channel, id, pattern)
+                .await
+                .map_err(doing())?;
+        }
+        self.topology().unbind_return(&channel, id).await.map_err(doing())
+    }
+
+    /// Deletes an endpoint's queue. Quorum queues have no "delete if empty": the caller must know
+    /// that nothing is left in it and nobody takes from it.
+    ///
+    /// # Errors
+    /// The broker refuses, or went away.
+    pub async fn delete_endpoint(&self, id: &EndpointId) -> Result<(), Error> {
+        let channel = self.throwaway().await?;
+        let queue = self.topology().endpoint(id);
+        let deleted = channel
+            .queue_delete(queue.into(), QueueDeleteOptions::default())
+            .await;
+        deleted
+            .map(drop)
+            .map_err(Error::doing(format!("delete the queue of {id}")))
+    }
+
+    /// How full a queue is; `None` if there is no such queue.
+    ///
+    /// # Errors
+    /// The broker went away.
+    pub async fn depth(&self, queue: &str) -> Result<Option<QueueDepth>, Error> {
+        const NOT_FOUND: u16 = 404;
+        let mut inspector = self.0.inspector.lock().await;
+        let channel = match inspector.take().filter(|channel| channel.status().connected()) {
+            Some(channel) => channel,
+            None => self.throwaway().await?,
+        };
+        let passive = QueueDeclareOptions {
+            passive: true,
+            ..Default::default()
+        };
+        match channel
+            .queue_declare(queue.into(), passive, FieldTable::default())
+            .await
+        {
+            Ok(found) => {
+                *inspector = Some(channel);
+                Ok(Some(QueueDepth {
+                    ready: found.message_count(),
+                    consumers: found.consumer_count(),
+                }))
+            }
+            // The broker closes the channel with it; the next look opens another.
+            Err(error) if reply_code(&error) == Some(NOT_FOUND) => Ok(None),
+            Err(error) => Err(Error::doing(format!("look at {queue}"))(error)),
+        }
+    }
+
+    pub(crate) fn consuming(&self) -> &Connection {
+        &self.0.consuming
+    }
+
+    pub(crate) async fn publish_once(&self, message: Outgoing) -> Result<(), PublishError> {
+        self.0.publisher.publish(message).await
+    }
+
+    pub(crate) async fn publish_safely(&self, message: impl Fn() -> Outgoing) -> Result<(), PublishError> {
+        publish_safely(&self.0.publisher, message).await
+    }
+
+    pub(crate) async fn record(&self, attempt: Attempt) -> Result<(), PublishError> {
+        self.0.attempts.record(attempt).await
+    }
+
+    /// Declares where messages wait for `delay`, once in a session.
+    pub(crate) async fn ensure_delay(&self, delay: Delay) -> Result<(), Error> {
+        let mut known = self.0.delays.lock().await;
+        if !known.contains(&delay) {
+            let channel = self.throwaway().await?;
+            let declared = self.topology().declare_delay(&channel, delay).await;
+            declared.map_err(Error::doing(format!("declare the delay {delay}")))?;
+            known.insert(delay);
+        }
+        Ok(())
+    }
+
+    /// A channel for one declaration: an error closes it, and nothing else hangs on it.
+    async fn throwaway(&self) -> Result<Channel, Error> {
+        open_channel(&self.0.consuming).await
+    }
+}
+
+/// Publishes until the broker confirms. A refusal (a full disk, a queue without its majority) is
+/// not an outcome: the message is offered again until it is taken or the session ends.
+pub(crate) async fn publish_safely(
+    publisher: &Publisher,
+    message: impl Fn() -> Outgoing,
+) -> Result<(), PublishError> {
+    let mut delays = Delays::new();
+    loop {
+        match publisher.publish(message()).await {
+            Err(PublishError::Refused) => delays.wait().await,
+            result => return result,
+        }
+    }
+}
+
+async fn connect(config: &Config, purpose: &str) -> Result<Connection, Error> {
+    let to = config.url.to_string();
+    let name = format!("{} {purpose}", config.name);
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    match timeout(
+        CONNECT_TIMEOUT,
+        Connection::connect_uri(config.url.uri(), properties),
+    )
+    .await
+    {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(source)) => Err(Error::Connect { to, source }),
+        Err(_) => Err(Error::Timeout { to }),
+    }
+}
+
+async fn open_channel(connection: &Connection) -> Result<Channel, Error> {
+    connection
+        .create_channel()
+        .await
+        .map_err(Error::doing("open a channel"))
+}
+
+async fn watch_connection(
+    events: impl Stream<Item = ConnectionEvent>,
+    lost: CancellationToken,
+    blocking: Option<watch::Sender<bool>>,
+) {
+    let mut events = std::pin::pin!(events);
+    loop {
+        let event = tokio::select! {
+            () = lost.cancelled() => return,
+            event = events.next() => event,
+        };
+        match (event, &blocking) {
+            (Some(ConnectionEvent::ConnectionBlocked(_)), Some(blocking)) => drop(blocking.send(true)),
+            (Some(ConnectionEvent::ConnectionUnblocked), Some(blocking)) => drop(blocking.send(false)),
+            (Some(ConnectionEvent::Error(_)) | None, _) => return lost.cancel(),
+            _ => {}
+        }
+    }
+}
+
+fn reply_code(error: &lapin::Error) -> Option<u16> {
+    match error.kind() {
+        lapin::ErrorKind::ProtocolError(error) => Some(error.get_id()),
+        _ => None,
+    }
+}

@@ -1,0 +1,153 @@
+//! The settlement rules. A message taken from an endpoint's queue is acked only after its outcome
+//! is safe: its copy (a retry or a dead letter), if there is one, and the record of its attempt are
+//! confirmed by the broker. Until then it is the broker's to redeliver. So a crash at any moment
+//! may deliver twice, and never loses.
+
+use lapin::{
+    message::Delivery,
+    options::{BasicAckOptions, BasicNackOptions},
+};
+use relay_event::{Attempt, DeadReason, Delay, EndpointId, History, Timestamp};
+
+use crate::{
+    publisher::PublishError,
+    session::{Error, Session},
+    wire::{self, Received},
+};
+
+/// What becomes of a taken message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settlement {
+    /// The endpoint has it.
+    Delivered,
+    /// It waits in the broker for another attempt.
+    Retry(Delay),
+    /// It goes to the dead-letter queue.
+    Dead(DeadReason),
+}
+
+/// The session ended before the outcome was safe; the broker will redeliver the message.
+#[derive(Debug, thiserror::Error)]
+#[error("a message could not be settled and will be redelivered")]
+pub struct Unsettled(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+impl From<PublishError> for Unsettled {
+    fn from(error: PublishError) -> Self {
+        Self(error.into())
+    }
+}
+
+impl From<Error> for Unsettled {
+    fn from(error: Error) -> Self {
+        Self(error.into())
+    }
+}
+
+/// A message taken from a queue and not settled yet. Settling consumes it, so it happens once;
+/// dropping it gives it back.
+#[must_use = "a taken message must be settled"]
+pub struct Taken(Option<Delivery>);
+
+impl Taken {
+    pub(crate) fn new(delivery: Delivery) -> Self {
+        Self(Some(delivery))
+    }
+
+    /// Reads the message. `max_bytes` is the largest event allowed.
+    pub fn read(&mut self, session: &Session, max_bytes: usize) -> Received {
+        let delivery = self.0.as_mut().expect("a delivery is held until it is settled");
+        Received::read(delivery, session.topology(), max_bytes)
+    }
+
+    /// Makes the outcome safe, then acks. `history` includes the attempt just made, if one was.
+    ///
+    /// # Errors
+    /// The session ended first.
+    pub async fn settle(
+        mut self,
+        session: &Session,
+        endpoint: &EndpointId,
+        message: &Received,
+        history: &History,
+        settlement: Settlement,
+        attempt: Option<Attempt>,
+    ) -> Result<(), Unsettled> {
+        let copied = copy(session, endpoint, message, history, settlement);
+        let recorded = async {
+            match attempt {
+                Some(attempt) => session.record(attempt).await.map_err(Unsettled::from),
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(copied, recorded)?;
+        if let Some(delivery) = self.0.take() {
+            // Should the ack not arrive, the message comes again: twice, but not lost.
+            let _ = delivery.acker.ack(BasicAckOptions::default()).await;
+        }
+        Ok(())
+    }
+
+    /// Puts the message back where it was.
+    pub async fn give_back(mut self) {
+        if let Some(delivery) = self.0.take() {
+            requeue(delivery).await;
+        }
+    }
+}
+
+async fn copy(
+    session: &Session,
+    endpoint: &EndpointId,
+    message: &Received,
+    history: &History,
+    settlement: Settlement,
+) -> Result<(), Unsettled> {
+    let topology = session.topology();
+    match (settlement, &message.event) {
+        (Settlement::Delivered, _) => Ok(()),
+        (Settlement::Retry(delay), Ok(event)) => {
+            session.ensure_delay(delay).await?;
+            let retry = || wire::retry(topology, delay, endpoint, event, history);
+            Ok(session.publish_safely(retry).await?)
+        }
+        (Settlement::Retry(_), Err(_)) => {
+            dead(session, endpoint, message, history, DeadReason::InvalidEvent).await
+        }
+        (Settlement::Dead(reason), _) => dead(session, endpoint, message, history, reason).await,
+    }
+}
+
+async fn dead(
+    session: &Session,
+    endpoint: &EndpointId,
+    message: &Received,
+    history: &History,
+    reason: DeadReason,
+) -> Result<(), Unsettled> {
+    let (topology, now) = (session.topology(), Timestamp::now());
+    let dead = || wire::dead(topology, endpoint, &message.event, history, reason, now);
+    Ok(session.publish_safely(dead).await?)
+}
+
+async fn requeue(delivery: Delivery) {
+    // On a channel that is gone this fails, and the message is back in its queue already.
+    let _ = delivery
+        .acker
+        .nack(BasicNackOptions {
+            requeue: true,
+            ..Default::default()
+        })
+        .await;
+}
+
+impl Drop for Taken {
+    /// A task that panicked, or was ended, must not keep the message from others until the
+    /// connection ends.
+    fn drop(&mut self) {
+        if let Some(delivery) = self.0.take().filter(|delivery| delivery.acker.usable())
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(requeue(delivery));
+        }
+    }
+}
