@@ -1,1 +1,20 @@
-//! (empty)
+//! What every process of the relay shares: its log, its shutdown by signals, its health and metrics
+//! over HTTP, and the shell of a `main` around them.
+
+mod config;
+mod daemon;
+mod health;
+mod listen;
+pub mod logging;
+pub mod metrics;
+mod server;
+mod signals;
+mod tls;
+
+pub use config::ServiceArgs;
+pub use daemon::{Context, run, supervise};
+pub use health::{Component, Health};
+pub use listen::{BindError, bind};
+pub use server::serve;
+pub use signals::shutdown_on_signals;
+pub use tls::install_crypto;

@@ -1,1 +1,25 @@
-//! (empty)
+//! What the journey tests stand on: a webhook receiver that misbehaves on demand, a proxy that cuts real
+//! wires, real processes, a real RabbitMQ, and waiting on conditions instead of sleeping.
+//!
+//! A test would only unwrap, so everything here panics with a clear message instead of returning errors.
+#![allow(
+    clippy::unwrap_used,
+    reason = "test support: a panic that says why is the error"
+)]
+
+mod broker;
+mod process;
+mod proxy;
+mod receiver;
+mod wait;
+
+pub use broker::{PrivateBroker, namespace, private_broker, private_broker_with, shared_broker};
+pub use process::{Process, binary};
+pub use proxy::{Proxy, Toward};
+pub use receiver::{Answer, Receiver, Reply, Request};
+pub use wait::{Seen, WAIT_LIMIT, wait_until, wait_until_within};
+
+/// The value, also when another test thread panicked while holding the lock.
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,85 @@
+use std::time::Duration;
+
+use clap::Args;
+use relay_broker::{BrokerUrl, Namespace};
+use relay_store::StoreUrl;
+
+/// The settings of a deliverer.
+#[derive(Debug, Clone, Args)]
+pub struct Config {
+    /// The broker
+    #[arg(
+        long,
+        env = "RELAY_AMQP_URL",
+        value_name = "URL",
+        default_value = "amqp://guest:guest@127.0.0.1:5672/%2f",
+        hide_env_values = true
+    )]
+    pub amqp_url: BrokerUrl,
+
+    /// The first word of the names of all exchanges and queues of this relay
+    #[arg(long, env = "RELAY_NAMESPACE", value_name = "WORD", default_value = "relay")]
+    pub namespace: Namespace,
+
+    /// Where the endpoints are kept
+    #[arg(
+        long,
+        env = "RELAY_STORE_URL",
+        value_name = "URL",
+        default_value = "sqlite:relay.db"
+    )]
+    pub store: StoreUrl,
+
+    /// What this deliverer signs its attempt records with [default: host name and process id]
+    #[arg(long, env = "RELAY_DELIVERER_NAME", value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// The largest event, in bytes; larger ones go to the dead-letter queue
+    #[arg(long, env = "RELAY_MAX_EVENT_BYTES", value_name = "BYTES", default_value_t = relay_event::DEFAULT_MAX_EVENT_BYTES)]
+    pub max_event_bytes: usize,
+
+    /// How often the endpoints are read anew, should an announcement of a change have been missed
+    #[arg(long, env = "RELAY_RECHECK", value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub recheck: Duration,
+
+    /// How long a shutdown waits for attempts under way; what is left is redelivered
+    #[arg(long, env = "RELAY_DRAIN_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub drain_timeout: Duration,
+
+    /// How often the queues' lengths are read for the metrics
+    #[arg(long, env = "RELAY_BACKLOG_INTERVAL", value_name = "TIME", default_value = "15s", value_parser = humantime::parse_duration)]
+    pub backlog_interval: Duration,
+
+    /// How many endpoints have metrics of their own; the others are summed up as "other"
+    #[arg(
+        long,
+        env = "RELAY_ENDPOINT_LABELS",
+        value_name = "COUNT",
+        default_value_t = 200
+    )]
+    pub endpoint_labels: usize,
+}
+
+impl Config {
+    /// The broker connection of the process called `name`.
+    pub fn broker(&self, name: &str) -> relay_broker::Config {
+        relay_broker::Config {
+            url: self.amqp_url.clone(),
+            namespace: self.namespace.clone(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// What attempt records are signed with.
+    pub(crate) fn signature(&self) -> String {
+        self.name.clone().unwrap_or_else(|| {
+            let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            let host = if host.trim().is_empty() {
+                "localhost"
+            } else {
+                host.trim()
+            };
+            format!("{host}:{}", std::process::id())
+        })
+    }
+}

@@ -1,0 +1,159 @@
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde::Serialize;
+
+/// Whether a process can do its work, told by the parts it needs for that. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Health(Arc<Mutex<Vec<Slot>>>);
+
+#[derive(Debug)]
+struct Slot {
+    name: &'static str,
+    /// Why it is not ready; `None` if it is.
+    reason: Option<String>,
+}
+
+impl Health {
+    /// A part of the process that is not ready yet. Several parts may share a name, as when several
+    /// libraries in one process each have their own connection: it is ready when all of them are.
+    pub fn component(&self, name: &'static str) -> Component {
+        let index = self.with(|slots| {
+            slots.push(Slot {
+                name,
+                reason: Some("starting".to_owned()),
+            });
+            slots.len() - 1
+        });
+        Component {
+            health: self.clone(),
+            index,
+        }
+    }
+
+    /// Whether everything is ready.
+    pub fn is_ready(&self) -> bool {
+        self.with(|slots| slots.iter().all(|slot| slot.reason.is_none()))
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        self.with(|slots| {
+            let mut components = BTreeMap::new();
+            for slot in slots.iter() {
+                let state = components.entry(slot.name).or_insert_with(State::ready);
+                if let (true, Some(reason)) = (state.ready, &slot.reason) {
+                    *state = State::not_ready(reason);
+                }
+            }
+            Report {
+                ready: components.values().all(|state| state.ready),
+                components,
+            }
+        })
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut Vec<Slot>) -> T) -> T {
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// One part of a process's health. Clones speak for the same part.
+#[derive(Debug, Clone)]
+pub struct Component {
+    health: Health,
+    index: usize,
+}
+
+impl Component {
+    /// It can do its work. Answers whether that is news, so that the log says it once.
+    pub fn ready(&self) -> bool {
+        self.set(None)
+    }
+
+    /// It cannot, and why. Answers whether that is news: it was ready before, or had another reason.
+    pub fn not_ready(&self, reason: impl Into<String>) -> bool {
+        self.set(Some(reason.into()))
+    }
+
+    fn set(&self, reason: Option<String>) -> bool {
+        self.health.with(|slots| {
+            let held = &mut slots[self.index].reason;
+            let news = *held != reason;
+            *held = reason;
+            news
+        })
+    }
+}
+
+/// The body of `/ready`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) ready: bool,
+    components: BTreeMap<&'static str, State>,
+}
+
+#[derive(Debug, Serialize)]
+struct State {
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl State {
+    fn ready() -> Self {
+        Self {
+            ready: true,
+            reason: None,
+        }
+    }
+
+    fn not_ready(reason: &str) -> Self {
+        Self {
+            ready: false,
+            reason: Some(reason.to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fresh_component_is_starting() {
+        let health = Health::default();
+        assert!(health.is_ready(), "nothing is needed yet");
+        let broker = health.component("broker");
+        assert!(!health.is_ready());
+        broker.ready();
+        assert!(health.is_ready());
+    }
+
+    #[test]
+    fn only_a_change_is_news() {
+        let broker = Health::default().component("broker");
+        assert!(broker.not_ready("connection refused"));
+        assert!(!broker.not_ready("connection refused"));
+        assert!(broker.ready());
+        assert!(!broker.ready());
+    }
+
+    #[test]
+    fn a_shared_name_is_ready_when_all_its_parts_are() {
+        let health = Health::default();
+        let (gateway, deliverer) = (health.component("broker"), health.component("broker"));
+        gateway.ready();
+        deliverer.not_ready("connection refused");
+        assert_eq!(
+            serde_json::to_string(&health.report()).unwrap(),
+            r#"{"ready":false,"components":{"broker":{"ready":false,"reason":"connection refused"}}}"#
+        );
+        deliverer.ready();
+        assert_eq!(
+            serde_json::to_string(&health.report()).unwrap(),
+            r#"{"ready":true,"components":{"broker":{"ready":true}}}"#
+        );
+    }
+}

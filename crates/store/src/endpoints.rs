@@ -1,0 +1,176 @@
+use std::collections::HashSet;
+
+use relay_event::{Endpoint, EndpointId, Invalid, TypePattern};
+
+use crate::{
+    Error, Store,
+    sql::{self, Row},
+};
+
+/// An endpoint, and what the broker may still hold of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEndpoint {
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// The patterns its queue may be bound by: those it has, and older ones until
+    /// [`Store::bindings_settled`].
+    pub bound: Vec<TypePattern>,
+}
+
+impl Store {
+    /// All endpoints in the order of their ids, those being removed too.
+    ///
+    /// # Errors
+    /// The database failed, or an endpoint in it does not read.
+    pub async fn endpoints(&self) -> Result<Vec<StoredEndpoint>, Error> {
+        let rows = sql::endpoints(&self.pool)
+            .await
+            .map_err(|source| Error::of("read the endpoints", source))?;
+        rows.iter().map(read).collect()
+    }
+
+    /// One endpoint, if it is there.
+    ///
+    /// # Errors
+    /// The database failed, or what it holds of the endpoint does not read.
+    pub async fn endpoint(&self, id: &EndpointId) -> Result<Option<StoredEndpoint>, Error> {
+        self.row(id).await?.as_ref().map(read).transpose()
+    }
+
+    /// Adds an endpoint. Its queue may be bound by its types from now on.
+    ///
+    /// # Errors
+    /// It does not pass [`Endpoint::check`], its id is taken, or the database failed.
+    pub async fn insert(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        endpoint.check()?;
+        let row = write(endpoint, &endpoint.types, 1)?;
+        sql::insert(&self.pool, &row).await.map_err(|source| {
+            if source
+                .as_database_error()
+                .is_some_and(|e| e.is_unique_violation())
+            {
+                return Error::Exists {
+                    id: endpoint.id.clone(),
+                };
+            }
+            Error::of(format!("add endpoint {}", endpoint.id), source)
+        })
+    }
+
+    /// Changes an endpoint; `None` if there is none. Where another process changed it at the same
+    /// time, `change` is called again with what that left, so nobody's change is lost. The patterns
+    /// it gains may be bound from now on; those it loses may be until [`Self::bindings_settled`]. A
+    /// change that leaves it as it was writes nothing.
+    ///
+    /// # Errors
+    /// `change` refused, the result does not pass [`Endpoint::check`], or the database failed.
+    /// Nothing is changed then.
+    pub async fn update<T>(
+        &self,
+        id: &EndpointId,
+        mut change: impl FnMut(&mut Endpoint) -> Result<T, Invalid>,
+    ) -> Result<Option<(Endpoint, T)>, Error> {
+        loop {
+            let Some(row) = self.row(id).await? else {
+                return Ok(None);
+            };
+            let StoredEndpoint { endpoint: old, bound } = read(&row)?;
+            let mut new = old.clone();
+            let answer = change(&mut new)?;
+            if new.id != *id {
+                return Err(Invalid::new("id", "cannot be changed").into());
+            }
+            new.check()?;
+            if new == old {
+                return Ok(Some((new, answer)));
+            }
+            let next = write(&new, &union(bound, &new.types), row.version)?;
+            if self.write(id, &next).await? {
+                return Ok(Some((new, answer)));
+            }
+        }
+    }
+
+    /// Notes that the broker binds the endpoint's queue by `types` and by nothing else, unless the
+    /// endpoint has other types by now or is gone.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn bindings_settled(&self, id: &EndpointId, types: &[TypePattern]) -> Result<(), Error> {
+        while let Some(row) = self.row(id).await? {
+            let StoredEndpoint { endpoint, bound } = read(&row)?;
+            let done = same(&bound, types) || !same(&endpoint.types, types);
+            if done || self.write(id, &write(&endpoint, types, row.version)?).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets an endpoint; that there is none is no error.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn delete(&self, id: &EndpointId) -> Result<(), Error> {
+        sql::delete(&self.pool, id.as_str())
+            .await
+            .map_err(|source| Error::of(format!("delete endpoint {id}"), source))
+    }
+
+    async fn row(&self, id: &EndpointId) -> Result<Option<Row>, Error> {
+        sql::endpoint(&self.pool, id.as_str())
+            .await
+            .map_err(|source| Error::of(format!("read endpoint {id}"), source))
+    }
+
+    async fn write(&self, id: &EndpointId, row: &Row) -> Result<bool, Error> {
+        sql::update(&self.pool, row)
+            .await
+            .map_err(|source| Error::of(format!("change endpoint {id}"), source))
+    }
+}
+
+fn read(row: &Row) -> Result<StoredEndpoint, Error> {
+    let unreadable = |part| {
+        move |source| Error::Unreadable {
+            id: row.id.clone(),
+            part,
+            source,
+        }
+    };
+    Ok(StoredEndpoint {
+        endpoint: serde_json::from_str(&row.document).map_err(unreadable("document"))?,
+        bound: serde_json::from_str(&row.bound).map_err(unreadable("bindings"))?,
+    })
+}
+
+fn write(endpoint: &Endpoint, bound: &[TypePattern], version: i64) -> Result<Row, Error> {
+    let id = endpoint.id.to_string();
+    let write = || Ok((serde_json::to_string(endpoint)?, serde_json::to_string(bound)?));
+    match write() {
+        Ok((document, bound)) => Ok(Row {
+            id,
+            document,
+            bound,
+            version,
+        }),
+        Err(source) => Err(Error::Unreadable {
+            id,
+            part: "document",
+            source,
+        }),
+    }
+}
+
+fn union(mut bound: Vec<TypePattern>, types: &[TypePattern]) -> Vec<TypePattern> {
+    for pattern in types {
+        if !bound.contains(pattern) {
+            bound.push(pattern.clone());
+        }
+    }
+    bound
+}
+
+fn same(some: &[TypePattern], others: &[TypePattern]) -> bool {
+    some.iter().collect::<HashSet<_>>() == others.iter().collect()
+}

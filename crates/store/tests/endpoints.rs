@@ -1,0 +1,232 @@
+//! Endpoints in real files: what is kept, and what concurrent processes leave of each other's work.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use relay_event::{Endpoint, EndpointId, EndpointState, Invalid, Secret, Timestamp, TypePattern};
+use relay_store::{Error, Store, StoreUrl, StoredEndpoint};
+use tempfile::TempDir;
+
+async fn store(folder: &TempDir) -> Store {
+    let url = StoreUrl::sqlite(folder.path().join("relay.db"));
+    Store::open(&url).await.unwrap()
+}
+
+fn types(patterns: &[&str]) -> Vec<TypePattern> {
+    patterns.iter().map(|pattern| pattern.parse().unwrap()).collect()
+}
+
+fn endpoint(patterns: &[&str]) -> Endpoint {
+    Endpoint::new(
+        "https://example.com/hook".parse().unwrap(),
+        types(patterns),
+        Secret::generate(),
+        Timestamp::now(),
+    )
+}
+
+async fn bound(store: &Store, id: &EndpointId) -> Vec<TypePattern> {
+    store.endpoint(id).await.unwrap().unwrap().bound
+}
+
+async fn retype(store: &Store, id: &EndpointId, patterns: &[&str]) {
+    let change = |endpoint: &mut Endpoint| {
+        endpoint.types = types(patterns);
+        Ok(())
+    };
+    store.update(id, change).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn endpoints_come_back_as_they_were_in_the_order_of_their_ids() {
+    let folder = TempDir::new().unwrap();
+    let mut endpoints = [endpoint(&["order.*"]), endpoint(&["#"]), endpoint(&["a", "b"])];
+    endpoints[1].rate_limit = Some(7);
+    endpoints[2].state = EndpointState::Removed { at: Timestamp::now() };
+    let first = store(&folder).await;
+    for endpoint in endpoints.iter().rev() {
+        first.insert(endpoint).await.unwrap();
+    }
+    drop(first);
+
+    let again = store(&folder).await;
+    again.ping().await.unwrap();
+    let mut expected: Vec<StoredEndpoint> = endpoints
+        .iter()
+        .map(|endpoint| StoredEndpoint {
+            endpoint: endpoint.clone(),
+            bound: endpoint.types.clone(),
+        })
+        .collect();
+    expected.sort_by(|a, b| a.endpoint.id.cmp(&b.endpoint.id));
+    assert_eq!(again.endpoints().await.unwrap(), expected);
+
+    let id = &endpoints[0].id;
+    again.delete(id).await.unwrap();
+    again.delete(id).await.unwrap();
+    assert_eq!(again.endpoint(id).await.unwrap(), None);
+    assert_eq!(again.update(id, |_| Ok(())).await.unwrap(), None);
+    again.bindings_settled(id, &types(&["order.*"])).await.unwrap();
+    assert_eq!(again.endpoints().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn an_id_is_taken_once() {
+    let folder = TempDir::new().unwrap();
+    let store = store(&folder).await;
+    let endpoint = endpoint(&["#"]);
+    store.insert(&endpoint).await.unwrap();
+    let refused = store.insert(&endpoint).await.unwrap_err();
+    assert!(
+        matches!(&refused, Error::Exists { id } if *id == endpoint.id),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_invalid_changes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let store = store(&folder).await;
+    let mut wrong = endpoint(&["#"]);
+    wrong.timeout_ms = 0;
+    let refused = store.insert(&wrong).await.unwrap_err();
+    assert!(matches!(&refused, Error::Invalid(invalid) if invalid.field == "timeout_ms"));
+    assert_eq!(store.endpoints().await.unwrap(), []);
+
+    let right = endpoint(&["#"]);
+    store.insert(&right).await.unwrap();
+    let refused = store
+        .update(&right.id, |endpoint| {
+            endpoint.timeout_ms = 1;
+            Ok(())
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "timeout_ms: must be from 100 to 120000, not 1"
+    );
+    let refused = store
+        .update(&right.id, |_| Err::<(), _>(Invalid::new("url", "no")))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.to_string(), "url: no");
+    let refused = store
+        .update(&right.id, |endpoint| {
+            endpoint.id = EndpointId::generate();
+            Ok(())
+        })
+        .await
+        .unwrap_err();
+    assert!(matches!(&refused, Error::Invalid(invalid) if invalid.field == "id"));
+    assert_eq!(store.endpoint(&right.id).await.unwrap().unwrap().endpoint, right);
+}
+
+/// Each of the changes reads what the others left: 4 tasks on each of 2 stores, each pool as in a
+/// process of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_changes_lose_nothing() {
+    const TASKS: u64 = 4;
+    const CHANGES: u64 = 25;
+    let folder = TempDir::new().unwrap();
+    let stores = [store(&folder).await, store(&folder).await];
+    let mut endpoint = endpoint(&["#"]);
+    endpoint.timeout_ms = 1_000;
+    stores[0].insert(&endpoint).await.unwrap();
+    let tasks: Vec<_> = stores
+        .iter()
+        .flat_map(|store| (0..TASKS).map(|_| store.clone()))
+        .map(|store| {
+            let id = endpoint.id.clone();
+            tokio::spawn(async move {
+                for _ in 0..CHANGES {
+                    let one_more = |endpoint: &mut Endpoint| {
+                        endpoint.timeout_ms += 1;
+                        Ok(endpoint.timeout_ms)
+                    };
+                    let (after, answer) = store.update(&id, one_more).await.unwrap().unwrap();
+                    assert_eq!(after.timeout_ms, answer);
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let stored = stores[1].endpoint(&endpoint.id).await.unwrap().unwrap();
+    assert_eq!(stored.endpoint.timeout_ms, 1_000 + 2 * TASKS * CHANGES);
+}
+
+#[tokio::test]
+async fn what_may_be_bound_grows_until_the_bindings_settled() {
+    let folder = TempDir::new().unwrap();
+    let store = store(&folder).await;
+    let endpoint = endpoint(&["a", "b"]);
+    let id = &endpoint.id;
+    store.insert(&endpoint).await.unwrap();
+
+    retype(&store, id, &["b", "c"]).await;
+    assert_eq!(bound(&store, id).await, types(&["a", "b", "c"]));
+    retype(&store, id, &["d"]).await;
+    assert_eq!(bound(&store, id).await, types(&["a", "b", "c", "d"]));
+
+    store.bindings_settled(id, &types(&["b", "c"])).await.unwrap();
+    let overtaken = bound(&store, id).await;
+    assert_eq!(
+        overtaken,
+        types(&["a", "b", "c", "d"]),
+        "its types are others by now"
+    );
+
+    store.bindings_settled(id, &types(&["d"])).await.unwrap();
+    assert_eq!(bound(&store, id).await, types(&["d"]));
+    let stored = store.endpoint(id).await.unwrap().unwrap();
+    assert_eq!(stored.endpoint.types, types(&["d"]));
+}
+
+/// Settling and changing at the same time: what is bound always covers the types.
+#[tokio::test(flavor = "multi_thread")]
+async fn settling_never_forgets_what_a_change_adds() {
+    let folder = TempDir::new().unwrap();
+    let (changing, settling) = (store(&folder).await, store(&folder).await);
+    let endpoint = endpoint(&["t0"]);
+    let id = endpoint.id.clone();
+    changing.insert(&endpoint).await.unwrap();
+    let changes = tokio::spawn({
+        let id = id.clone();
+        async move {
+            for n in 1..=40 {
+                retype(&changing, &id, &[&format!("t{n}")]).await;
+            }
+        }
+    });
+    loop {
+        let ended = changes.is_finished();
+        let stored = settling.endpoint(&id).await.unwrap().unwrap();
+        let covered = |pattern| stored.bound.contains(pattern);
+        assert!(stored.endpoint.types.iter().all(covered), "{stored:?}");
+        settling
+            .bindings_settled(&id, &stored.endpoint.types)
+            .await
+            .unwrap();
+        if ended {
+            break;
+        }
+    }
+    changes.await.unwrap();
+    assert_eq!(bound(&settling, &id).await, types(&["t40"]));
+}
+
+#[tokio::test]
+async fn a_change_that_changes_nothing_still_answers() {
+    let folder = TempDir::new().unwrap();
+    let store = store(&folder).await;
+    let endpoint = endpoint(&["#"]);
+    store.insert(&endpoint).await.unwrap();
+    let kept = store
+        .update(&endpoint.id, |held| Ok(held.timeout()))
+        .await
+        .unwrap();
+    assert_eq!(kept, Some((endpoint, Duration::from_secs(30))));
+}
