@@ -1,1 +1,198 @@
-//! (empty)
+//! The world a journey happens in: the relay's real processes on a real broker, in a namespace and
+//! a folder of its own.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+/// A producer that is not ours.
+pub mod amqp;
+mod api;
+
+use std::path::PathBuf;
+
+use relay_broker::{DeadLetters, Session};
+use relay_event::DeadLetter;
+use relay_testkit::{Process, namespace, shared_broker, wait_until};
+use tempfile::TempDir;
+
+pub use amqp::Producer;
+pub use api::{Added, Api};
+
+/// One relay: a gateway, and as many deliverers as the journey starts.
+pub struct World {
+    /// The broker as the processes see it.
+    pub amqp_url: String,
+    /// The first word of its exchanges and queues.
+    pub namespace: String,
+    /// Its HTTP API.
+    pub api: Api,
+    dir: TempDir,
+    gateway: Process,
+    /// Running deliverers, oldest first.
+    pub deliverers: Vec<Process>,
+}
+
+impl World {
+    /// A gateway and one deliverer on the broker all journeys share.
+    pub async fn start() -> Self {
+        let mut world = Self::without_deliverer(shared_broker().await).await;
+        world.add_deliverer().await;
+        world
+    }
+
+    /// A gateway alone.
+    pub async fn without_deliverer(amqp_url: &str) -> Self {
+        relay_service::install_crypto();
+        let (dir, namespace) = (TempDir::new().unwrap(), namespace());
+        let gateway = start(
+            "relay-gateway",
+            &environment(amqp_url, &namespace, &dir),
+            &[("RELAY_LISTEN", "127.0.0.1:0"), ("RELAY_TOKEN", api::TOKEN)],
+        );
+        let line = gateway.wait_for_line(|line| line.contains("taking requests")).await;
+        let api = Api::new(&address_in(&line));
+        api.wait_until_ready(&metrics_address(&gateway).await).await;
+        let amqp_url = amqp_url.to_owned();
+        Self {
+            amqp_url,
+            namespace,
+            api,
+            dir,
+            gateway,
+            deliverers: Vec::new(),
+        }
+    }
+
+    /// Starts another deliverer, and waits until it is ready.
+    pub async fn add_deliverer(&mut self) -> &Process {
+        self.add_deliverer_with(&[]).await
+    }
+
+    /// The same, with settings of its own.
+    pub async fn add_deliverer_with(&mut self, settings: &[(&str, &str)]) -> &Process {
+        let environment = environment(&self.amqp_url, &self.namespace, &self.dir);
+        let deliverer = start("relay-deliverer", &environment, settings);
+        self.api
+            .wait_until_ready(&metrics_address(&deliverer).await)
+            .await;
+        self.deliverers.push(deliverer);
+        self.deliverers.last().unwrap()
+    }
+
+    /// The gateway's process.
+    pub fn gateway(&self) -> &Process {
+        &self.gateway
+    }
+
+    /// Where the relay keeps its endpoints.
+    pub fn folder(&self) -> PathBuf {
+        self.dir.path().to_owned()
+    }
+
+    /// A connection of the journey's own.
+    pub async fn session(&self) -> Session {
+        let config = relay_broker::Config {
+            url: self.amqp_url.parse().unwrap(),
+            namespace: self.namespace.parse().unwrap(),
+            name: "journey".to_owned(),
+        };
+        Session::open(&config, None).await.unwrap()
+    }
+
+    /// A producer that speaks AMQP.
+    pub async fn producer(&self) -> Producer {
+        Producer::connect(&self.amqp_url, &self.namespace).await
+    }
+
+    /// Messages ready in one of the relay's queues, such as `dead`.
+    pub async fn waiting(&self, queue: &str) -> u32 {
+        let session = self.session().await;
+        let depth = session
+            .depth(&format!("{}.{queue}", self.namespace))
+            .await
+            .unwrap();
+        session.close().await;
+        depth.map_or(0, |depth| depth.ready)
+    }
+
+    /// Waits for this many dead letters and reads them; they stay in their queue.
+    pub async fn dead_letters(&self, count: u32) -> Vec<DeadLetter> {
+        wait_until("the dead letters", || async {
+            let waiting = self.waiting("dead").await;
+            if waiting >= count {
+                Ok(())
+            } else {
+                Err(format!("{waiting} of {count}"))
+            }
+        })
+        .await;
+        let session = self.session().await;
+        let mut letters = DeadLetters::open(&session).await.unwrap();
+        let mut read = Vec::new();
+        while let Some(message) = letters.next().await.unwrap() {
+            read.push(message.letter.clone());
+            letters.keep(message).await.unwrap();
+        }
+        session.close().await;
+        read
+    }
+
+    /// Runs the person's tool against this relay, to its end.
+    pub async fn cli(&self, args: &[&str]) -> Process {
+        let relay = self.cli_started(args);
+        relay.wait_exit().await;
+        relay
+    }
+
+    /// Starts the person's tool against this relay.
+    pub fn cli_started(&self, args: &[&str]) -> Process {
+        let data = self.dir.path().join("cli");
+        let settings = [
+            ("RELAY_URL", self.api.url()),
+            ("RELAY_TOKEN", api::TOKEN),
+            ("RELAY_AMQP_URL", &self.amqp_url),
+            ("RELAY_NAMESPACE", &self.namespace),
+            ("RELAY_DATA", data.to_str().unwrap()),
+        ];
+        Process::spawn("relay", &settings, args)
+    }
+}
+
+fn environment(amqp_url: &str, namespace: &str, dir: &TempDir) -> [(&'static str, String); 7] {
+    [
+        ("RELAY_AMQP_URL", amqp_url.to_owned()),
+        ("RELAY_NAMESPACE", namespace.to_owned()),
+        (
+            "RELAY_STORE_URL",
+            format!("sqlite:{}", dir.path().join("relay.db").display()),
+        ),
+        ("RELAY_METRICS_LISTEN", "127.0.0.1:0".to_owned()),
+        ("RELAY_LOG_FORMAT", "json".to_owned()),
+        ("RELAY_RECHECK", "1s".to_owned()),
+        ("RELAY_BACKLOG_INTERVAL", "200ms".to_owned()),
+    ]
+}
+
+fn start(name: &str, environment: &[(&'static str, String)], settings: &[(&str, &str)]) -> Process {
+    let common = environment.iter().map(|(name, value)| (*name, value.as_str()));
+    let all: Vec<(&str, &str)> = common.chain(settings.iter().copied()).collect();
+    Process::spawn(name, &all, &[])
+}
+
+/// Where a daemon serves its metrics, by its first log line.
+pub async fn metrics_address(process: &Process) -> String {
+    let line = process.wait_for_line(|line| line.contains("\"metrics\"")).await;
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    field(&line, "metrics")
+}
+
+fn address_in(line: &str) -> String {
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    field(&line, "address")
+}
+
+fn field(line: &serde_json::Value, name: &str) -> String {
+    let value = line.get(name).or_else(|| line["fields"].get(name));
+    value
+        .and_then(serde_json::Value::as_str)
+        .unwrap_or_else(|| panic!("no {name} in {line}"))
+        .to_owned()
+}

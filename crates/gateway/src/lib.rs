@@ -1,1 +1,57 @@
-//! (empty)
+//! HTTP in: events are taken and published, endpoints are managed, and what the broker binds is kept
+//! in step with them.
+
+mod auth;
+mod bindings;
+mod body;
+mod changes;
+mod config;
+mod endpoints;
+mod events;
+mod fields;
+mod gateway;
+mod health;
+mod look_over;
+mod metrics;
+mod problem;
+mod schedules;
+mod secrets;
+mod server;
+mod view;
+
+use anyhow::Context as _;
+use relay_broker::Broker;
+use relay_service::Context;
+use relay_store::Store;
+use tokio::net::TcpListener;
+
+pub use config::{Config, Token};
+
+use crate::{gateway::Gateway, look_over::LookOver, metrics::Metrics};
+
+/// Serves until `context` shuts down, then finishes the requests under way.
+///
+/// # Errors
+/// It cannot start: it would listen beyond this machine without a token, or its metrics are
+/// registered twice. Or the listener failed.
+pub async fn run(
+    config: &Config,
+    context: &Context,
+    broker: &Broker,
+    store: &Store,
+    listener: TcpListener,
+) -> anyhow::Result<()> {
+    let address = listener.local_addr().context("could not read the address")?;
+    config.guard(address)?;
+    let metrics = Metrics::register(&context.registry)?;
+    let gateway = Gateway::new(config.clone(), broker.clone(), store.clone(), metrics);
+    tracing::info!(%address, token = config.token.is_some(), "taking requests");
+    tokio::select! {
+        served = server::serve(listener, &gateway, &context.shutdown) => served?,
+        () = LookOver::new(&gateway).run() => {}
+        () = health::tell_broker(broker, context.health.component("broker")) => {}
+        () = health::tell_store(store, context.health.component("store")) => {}
+    }
+    gateway.finish().await;
+    Ok(())
+}

@@ -1,2 +1,69 @@
-//! (empty)
-fn main() {}
+//! What is done with this repository, by name: `cargo xtask <task>`.
+
+mod check;
+mod rabbitmq;
+mod run;
+mod test;
+mod up;
+
+#[path = "../../local-broker/src/places.rs"]
+mod places;
+
+use std::env;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use run::Failure;
+
+const HELP: &str = "\
+cargo xtask <task>
+
+  up [arguments]   install RabbitMQ if it is missing, build, and run everything;
+                   the arguments are those of `relay up`
+  check [steps]    format, lints, documentation and the tests of each crate;
+                   or only the named steps: fmt, clippy, doc, unit
+  test             everything in check, then the journeys through the real processes
+
+environment:
+  RELAY_AMQP_URL          up: use this broker, so RabbitMQ need not be installed
+  RELAY_RABBITMQ_SERVER   run this rabbitmq-server instead of the installed one
+  CARGO_TARGET_DIR        as cargo understands it";
+
+fn main() -> ExitCode {
+    let mut arguments: Vec<String> = env::args().skip(1).collect();
+    if arguments.is_empty() {
+        println!("{HELP}");
+        return ExitCode::FAILURE;
+    }
+    let task = arguments.remove(0);
+    let started = Instant::now();
+    let outcome = match task.as_str() {
+        "up" => up::up(&arguments),
+        "check" => check::check(&arguments),
+        "test" if arguments.is_empty() => test::test(),
+        "help" | "-h" | "--help" => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprintln!("{HELP}\n");
+            let given = env::args().skip(1).collect::<Vec<_>>().join(" ");
+            Err(Failure::usage(format!("there is no `{given}`")))
+        }
+    };
+    finish(&task, started, outcome)
+}
+
+fn finish(task: &str, started: Instant, outcome: Result<(), Failure>) -> ExitCode {
+    let seconds = started.elapsed().as_secs();
+    match outcome {
+        Ok(()) => {
+            println!("==> {task} passed in {seconds} s");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            eprintln!("==> {task} failed after {seconds} s: {}", failure.reason);
+            ExitCode::from(failure.code)
+        }
+    }
+}

@@ -1,0 +1,84 @@
+use std::{ops::Deref, sync::Arc};
+
+use relay_broker::{Broker, Session};
+use relay_event::EndpointId;
+use relay_store::Store;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    Config, auth::Gate, bindings::Bindings, metrics::Metrics, problem::Problem, schedules::Schedules,
+};
+
+/// What the handlers work with. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Gateway(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) gate: Gate,
+    pub(crate) broker: Broker,
+    pub(crate) store: Store,
+    pub(crate) bindings: Bindings,
+    pub(crate) schedules: Schedules,
+    pub(crate) metrics: Metrics,
+    under_way: TaskTracker,
+}
+
+impl Deref for Gateway {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Gateway {
+    pub(crate) fn new(config: Config, broker: Broker, store: Store, metrics: Metrics) -> Self {
+        Self(Arc::new(Inner {
+            gate: Gate::new(config.token.as_ref()),
+            bindings: Bindings::new(store.clone(), config.confirm_timeout),
+            schedules: Schedules::new(store.clone()),
+            under_way: TaskTracker::new(),
+            config,
+            broker,
+            store,
+            metrics,
+        }))
+    }
+
+    /// The broker, which must be there for what is asked.
+    pub(crate) fn session(&self) -> Result<Session, Problem> {
+        self.broker.current().ok_or_else(Problem::broker_unavailable)
+    }
+
+    /// Does `work` to its end, also when the client that asked for it goes away in the middle.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        self.under_way.spawn(work).await.map_err(|error| {
+            tracing::error!(%error, "a request's work ended badly");
+            Problem::internal()
+        })?
+    }
+
+    /// Tells every process of a changed endpoint, as well as it can: all look for themselves anyway.
+    pub(crate) fn announce(&self, id: &EndpointId) {
+        let (id, broker, patience) = (id.clone(), self.broker.clone(), self.config.confirm_timeout);
+        self.under_way.spawn(async move {
+            let Some(session) = broker.current() else {
+                return;
+            };
+            if !matches!(timeout(patience, session.announce_change(&id)).await, Ok(Ok(()))) {
+                tracing::debug!(endpoint = %id, "the change was not announced");
+            }
+        });
+    }
+
+    /// Waits until what was begun is done.
+    pub(crate) async fn finish(&self) {
+        self.under_way.close();
+        self.under_way.wait().await;
+    }
+}

@@ -1,0 +1,168 @@
+//! Looking over all endpoints now and then: what a crash, or a broker that was away, left undone is
+//! done, and removed endpoints are forgotten once nothing is left of them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use relay_broker::{Broker, Session};
+use relay_event::{Endpoint, EndpointId, EndpointState, Timestamp};
+use relay_store::{Store, StoredEndpoint};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    bindings::{Error, is_unsettled},
+    gateway::Gateway,
+};
+
+/// How many looks an endpoint that was changed gets, in case a gateway ended in the middle of it.
+const LOOKS_AFTER_CHANGE: u32 = 3;
+
+/// The task that looks.
+pub(crate) struct LookOver {
+    gateway: Gateway,
+    broker: Broker,
+    store: Store,
+    every: Duration,
+    session: Option<Session>,
+    /// Whether all are to be brought into step, and not only those where something may be undone.
+    all: bool,
+    /// Since when removed endpoints are known to be bound by nothing.
+    unbound: HashMap<EndpointId, Instant>,
+    failing: bool,
+}
+
+impl LookOver {
+    pub(crate) fn new(gateway: &Gateway) -> Self {
+        Self {
+            broker: gateway.broker.clone(),
+            store: gateway.store.clone(),
+            every: gateway.config.recheck,
+            gateway: gateway.clone(),
+            session: None,
+            all: false,
+            unbound: HashMap::new(),
+            failing: false,
+        }
+    }
+
+    /// Looks for ever: with each new session, for it may be another broker, and now and then.
+    pub(crate) async fn run(mut self) {
+        let mut status = self.broker.status();
+        loop {
+            status.mark_unchanged();
+            if self.session.as_ref().is_none_or(Session::is_lost) {
+                self.session = self.broker.current();
+                self.all = true;
+            }
+            let looked = self.look().await;
+            self.say(looked);
+            tokio::select! {
+                Ok(()) = status.changed() => {}
+                () = sleep(self.every) => {}
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Result<(), Error> {
+        let rows = self.store.endpoints().await?;
+        self.gateway.metrics.count(&rows);
+        let known: HashSet<_> = rows.iter().map(|row| &row.endpoint.id).collect();
+        self.unbound.retain(|id, _| known.contains(id));
+        let Some(session) = self.session.clone() else {
+            return Ok(()); // The broker's absence is said where it is noticed.
+        };
+        let mut looked = Ok(());
+        for row in &rows {
+            if session.is_lost() {
+                return looked; // All are looked over in the next one.
+            }
+            if self.all || self.is_due(row) {
+                let attended = self.attend(&session, &row.endpoint.id).await;
+                looked = looked.and(attended);
+            }
+        }
+        self.all = looked.is_err();
+        looked
+    }
+
+    /// Whether something may be undone of an endpoint.
+    fn is_due(&self, stored: &StoredEndpoint) -> bool {
+        let endpoint = &stored.endpoint;
+        removed_at(endpoint).is_some()
+            || is_unsettled(stored)
+            || age(endpoint.updated_at) < self.every * LOOKS_AFTER_CHANGE
+    }
+
+    async fn attend(&mut self, session: &Session, id: &EndpointId) -> Result<(), Error> {
+        let Some(stored) = self.gateway.bindings.follow(session, id).await? else {
+            return Ok(());
+        };
+        match removed_at(&stored.endpoint) {
+            Some(at) => self.forget(session, id, at).await,
+            None => self.settle(&stored).await,
+        }
+    }
+
+    /// Notes that older patterns are bound no more; not before whoever was binding them has surely
+    /// ended.
+    async fn settle(&self, stored: &StoredEndpoint) -> Result<(), Error> {
+        let endpoint = &stored.endpoint;
+        if is_unsettled(stored) && age(endpoint.updated_at) >= self.every {
+            self.store.bindings_settled(&endpoint.id, &endpoint.types).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the queue of a removed endpoint, and then its row, once the queue is empty, nobody
+    /// takes from it, and all that was on its way there has arrived.
+    async fn forget(&mut self, session: &Session, id: &EndpointId, removed: Timestamp) -> Result<(), Error> {
+        let unbound = *self.unbound.entry(id.clone()).or_insert_with(Instant::now);
+        if age(removed) < self.every || unbound.elapsed() < self.every / 2 {
+            return Ok(());
+        }
+        let patience = self.gateway.config.confirm_timeout;
+        let deleted = timeout(patience, delete_if_empty(session, id)).await;
+        if deleted.map_err(|_| Error::Slow(patience))?? {
+            self.store.delete(id).await?;
+            self.unbound.remove(id);
+            tracing::info!(endpoint = %id, "nothing is left of the removed endpoint, and its queue is deleted");
+        }
+        Ok(())
+    }
+
+    /// Says a failure once, and its end.
+    fn say(&mut self, looked: Result<(), Error>) {
+        match &looked {
+            Err(error) if !self.failing => tracing::warn!(
+                error = error as &dyn std::error::Error,
+                "not all endpoints are bound as they should be; trying again"
+            ),
+            Ok(()) if self.failing => tracing::info!("all endpoints are bound as they should be"),
+            _ => {}
+        }
+        self.failing = looked.is_err();
+    }
+}
+
+/// Whether the endpoint has no queue any more.
+async fn delete_if_empty(session: &Session, id: &EndpointId) -> Result<bool, relay_broker::Error> {
+    match session.depth(&session.topology().endpoint(id)).await? {
+        Some(depth) if depth.ready > 0 || depth.consumers > 0 => return Ok(false),
+        Some(_) => session.delete_endpoint(id).await?,
+        None => {}
+    }
+    Ok(true)
+}
+
+fn removed_at(endpoint: &Endpoint) -> Option<Timestamp> {
+    match endpoint.state {
+        EndpointState::Removed { at } => Some(at),
+        _ => None,
+    }
+}
+
+fn age(moment: Timestamp) -> Duration {
+    Timestamp::now().since(moment)
+}

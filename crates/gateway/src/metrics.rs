@@ -1,0 +1,142 @@
+use std::time::Duration;
+
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use relay_event::EndpointState;
+use relay_store::StoredEndpoint;
+
+const STATES: [&str; 4] = ["active", "paused", "disabled", "removed"];
+
+/// Every route with the method and status of its success, to be there from the start.
+const SUCCESSES: [(&str, &str, &str); 8] = [
+    ("/v1/events", "POST", "202"),
+    ("/v1/endpoints", "POST", "201"),
+    ("/v1/endpoints", "GET", "200"),
+    ("/v1/endpoints/{id}", "GET", "200"),
+    ("/v1/endpoints/{id}", "PATCH", "200"),
+    ("/v1/endpoints/{id}", "DELETE", "204"),
+    ("/v1/endpoints/{id}/rotate-secret", "POST", "200"),
+    ("/v1/endpoints/{id}/secrets", "GET", "200"),
+];
+
+/// Why an event was not taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Refusal {
+    Invalid,
+    TooLarge,
+    Unavailable,
+    Unconfirmed,
+}
+
+impl Refusal {
+    const ALL: [Self; 4] = [
+        Self::Invalid,
+        Self::TooLarge,
+        Self::Unavailable,
+        Self::Unconfirmed,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::TooLarge => "too_large",
+            Self::Unavailable => "unavailable",
+            Self::Unconfirmed => "unconfirmed",
+        }
+    }
+}
+
+/// What a gateway tells Prometheus.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    pub(crate) published: IntCounter,
+    refused: IntCounterVec,
+    durations: HistogramVec,
+    endpoints: IntGaugeVec,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let refused = Opts::new(
+            "relay_gateway_events_refused_total",
+            "Events not accepted, by reason: invalid, too_large, unavailable (nothing was sent to the broker), unconfirmed (it may have been taken).",
+        );
+        let durations = HistogramOpts::new(
+            "relay_gateway_request_duration_seconds",
+            "Time from a request's head to its answer, by route, method and status.",
+        )
+        .buckets(vec![
+            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+        ]);
+        let endpoints = Opts::new(
+            "relay_gateway_endpoints",
+            "Endpoints in the store, by state: active, paused, disabled, removed (still being emptied).",
+        );
+        let metrics = Self {
+            published: IntCounter::new(
+                "relay_gateway_events_published_total",
+                "Events accepted: the broker has confirmed them.",
+            )?,
+            refused: IntCounterVec::new(refused, &["reason"])?,
+            durations: HistogramVec::new(durations, &["route", "method", "status"])?,
+            endpoints: IntGaugeVec::new(endpoints, &["state"])?,
+        };
+        metrics.start_at_zero();
+        registry.register(Box::new(metrics.published.clone()))?;
+        registry.register(Box::new(metrics.refused.clone()))?;
+        registry.register(Box::new(metrics.durations.clone()))?;
+        registry.register(Box::new(metrics.endpoints.clone()))?;
+        Ok(metrics)
+    }
+
+    /// A series that is absent until its first event cannot be alerted on.
+    fn start_at_zero(&self) {
+        for reason in Refusal::ALL {
+            self.refused.with_label_values(&[reason.as_str()]);
+        }
+        for state in STATES {
+            self.endpoints.with_label_values(&[state]);
+        }
+        for (route, method, status) in SUCCESSES {
+            self.durations.with_label_values(&[route, method, status]);
+        }
+    }
+
+    pub(crate) fn refused(&self, reason: Refusal) {
+        self.refused.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// `route` is one of the router's own, `None` if none matched.
+    pub(crate) fn answered(&self, route: Option<&str>, method: &str, status: u16, took: Duration) {
+        const METHODS: [&str; 5] = ["GET", "HEAD", "POST", "PATCH", "DELETE"];
+        let method = METHODS
+            .into_iter()
+            .find(|known| *known == method)
+            .unwrap_or("other");
+        self.durations
+            .with_label_values(&[route.unwrap_or("unmatched"), method, &status.to_string()])
+            .observe(took.as_secs_f64());
+    }
+
+    /// One endpoint went from a state to another; `None` is not being there.
+    pub(crate) fn moved(&self, from: Option<&EndpointState>, to: Option<&EndpointState>) {
+        if let Some(from) = from {
+            self.endpoints.with_label_values(&[from.as_str()]).dec();
+        }
+        if let Some(to) = to {
+            self.endpoints.with_label_values(&[to.as_str()]).inc();
+        }
+    }
+
+    /// The truth, with what other gateways did.
+    pub(crate) fn count(&self, stored: &[StoredEndpoint]) {
+        for state in STATES {
+            let count = stored
+                .iter()
+                .filter(|stored| stored.endpoint.state.as_str() == state)
+                .count();
+            self.endpoints
+                .with_label_values(&[state])
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! How the server is told what to do.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::Path;
+
+use crate::Error;
+use crate::folder::Owned;
+use crate::identity::{Identity, USER, secret};
+use crate::ports::Ports;
+
+/// Data belongs to this name, so it never changes. Each broker has an epmd of its own.
+const NODE: &str = "relay@localhost";
+
+/// What of our environment the server needs. Nothing else gets through: RabbitMQ takes
+/// settings even from names as common as `LOG` and `DEFAULT_USER`.
+const INHERITED: [&str; 3] = ["PATH", "TMPDIR", "TZ"];
+
+/// For every Erlang program that is started: nodes talk on loopback only.
+const ERLANG_FLAGS: &str = "-kernel inet_dist_use_interface {127,0,0,1}";
+
+/// Writes what the server reads: its settings, no plugins, and the secret of its node.
+pub(crate) fn write(folder: &Owned, identity: &Identity, more: &str) -> Result<(), Error> {
+    folder.write(&file(folder, "rabbitmq.conf"), conf(identity, more).as_bytes())?;
+    folder.write(&file(folder, "enabled_plugins"), b"[].\n")?;
+    let cookie = file(folder, ".erlang.cookie");
+    if !cookie.exists() {
+        folder.write(&cookie, secret().as_bytes())?;
+    }
+    Ok(())
+}
+
+fn conf(identity: &Identity, more: &str) -> String {
+    let password = &identity.password;
+    format!(
+        "# Written at every start.
+default_user = {USER}
+default_pass = {password}
+
+# The write-ahead log of the quorum queues grows to this size, on disk and in memory.
+raft.wal_max_size_bytes = 67108864
+
+# Publishers are blocked before the disk is full, whatever the size of the machine's memory.
+disk_free_limit.absolute = 256MB
+
+log.file = rabbit.log
+log.file.rotation.size = 10485760
+log.file.rotation.count = 3
+
+{more}
+"
+    )
+}
+
+/// The environment of the server, complete.
+pub(crate) fn environment(folder: &Owned, ports: &Ports) -> Vec<(&'static str, OsString)> {
+    let inherited = INHERITED
+        .into_iter()
+        .filter_map(|name| env::var_os(name).map(|value| (name, value)));
+    inherited
+        .chain(places(folder))
+        .chain(network(ports))
+        .chain(manners())
+        .collect()
+}
+
+/// Everything in our folder, and nothing from the system's settings.
+fn places(folder: &Owned) -> Vec<(&'static str, OsString)> {
+    vec![
+        ("HOME", folder.path().into()),
+        ("RABBITMQ_CONF_ENV_FILE", "/dev/null".into()),
+        ("RABBITMQ_CONFIG_FILE", file(folder, "rabbitmq.conf").into()),
+        ("RABBITMQ_CONFIG_FILES", file(folder, "conf.d/*.conf").into()),
+        (
+            "RABBITMQ_ADVANCED_CONFIG_FILE",
+            file(folder, "advanced.config").into(),
+        ),
+        (
+            "RABBITMQ_ENABLED_PLUGINS_FILE",
+            file(folder, "enabled_plugins").into(),
+        ),
+        ("RABBITMQ_MNESIA_BASE", folder.data().into()),
+        ("RABBITMQ_LOG_BASE", folder.logs().into()),
+        ("RABBITMQ_PID_FILE", folder.pid_file().into()),
+    ]
+}
+
+/// On loopback, all of it.
+fn network(ports: &Ports) -> Vec<(&'static str, OsString)> {
+    vec![
+        ("RABBITMQ_NODENAME", NODE.into()),
+        ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".into()),
+        ("RABBITMQ_NODE_PORT", ports.amqp.to_string().into()),
+        ("RABBITMQ_DIST_PORT", ports.dist.to_string().into()),
+        ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
+        ("ERL_EPMD_PORT", ports.epmd.to_string().into()),
+        ("ERL_AFLAGS", ERLANG_FLAGS.into()),
+    ]
+}
+
+/// A good neighbour on a machine that has other work to do.
+fn manners() -> Vec<(&'static str, OsString)> {
+    vec![
+        ("LC_ALL", "C.UTF-8".into()),
+        // The script replaces itself with the VM, as it does for a service manager.
+        ("RUNNING_UNDER_SYSTEMD", "true".into()),
+        // A dump of a dying VM takes long, fills the disk, and tells nobody here anything.
+        ("ERL_CRASH_DUMP_SECONDS", "0".into()),
+        // The schedulers neither spin while idle nor sit on the same cores as those of the next VM.
+        ("RABBITMQ_SCHEDULER_BUSY_WAIT_THRESHOLD", "none".into()),
+        ("RABBITMQ_SCHEDULER_BIND_TYPE", "u".into()),
+    ]
+}
+
+fn file(folder: &Owned, name: &str) -> std::path::PathBuf {
+    Path::new(folder.path()).join(name)
+}

@@ -1,0 +1,11 @@
+//! Everything there is to test.
+
+use crate::check;
+use crate::run::{Failure, cargo, step};
+
+/// The checks, then the journeys through the real processes.
+pub(crate) fn test() -> Result<(), Failure> {
+    check::check(&[])?;
+    step("build", &mut cargo(&["build", "--workspace", "--bins"]))?;
+    step("journeys", &mut cargo(&["test", "--package", "relay-tests"]))
+}

@@ -1,0 +1,29 @@
+//! Everything, running, from a fresh checkout.
+
+use std::env;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::rabbitmq;
+use crate::run::{Failure, cargo, root, step};
+
+/// Becomes `relay up` with these arguments; comes back only if that fails.
+pub(crate) fn up(arguments: &[String]) -> Result<(), Failure> {
+    if env::var_os("RELAY_AMQP_URL").is_none() {
+        rabbitmq::ensure_server()?;
+    }
+    let build = ["build", "--release", "--package", "relay", "--bin", "relay"];
+    step("build", &mut cargo(&build))?;
+    let relay = target().join("release/relay");
+    println!("==> {} up", relay.display());
+    // In its place, so that signals go straight to it.
+    let error = Command::new(&relay).arg("up").args(arguments).exec();
+    Err(Failure::new(format!("cannot run {}: {error}", relay.display())))
+}
+
+/// Where cargo builds.
+fn target() -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    root().join(target)
+}

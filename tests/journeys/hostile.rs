@@ -1,0 +1,253 @@
+//! What anybody with access to the exchange may try.
+
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldArray, FieldTable},
+};
+use relay_event::DeadReason;
+use relay_testkit::{Answer, Receiver};
+use relay_tests::{World, amqp};
+use serde_json::json;
+
+fn event(id: &str) -> Vec<u8> {
+    json!({"specversion": "1.0", "id": id, "source": "/x", "type": "order.created"})
+        .to_string()
+        .into_bytes()
+}
+
+/// RabbitMQ up to 3.13 believes a client's `x-death`, and takes a message that seems to have been
+/// through a queue before for a cycle.
+fn forged_death(world: &World, endpoint: &str) -> AMQPValue {
+    let mut deaths = FieldArray::default();
+    for queue in [
+        format!("{}.retry.1s", world.namespace),
+        format!("{}.endpoint.{endpoint}", world.namespace),
+    ] {
+        let mut death = amqp::headers(&[("queue", &queue), ("reason", "rejected"), ("exchange", "")]);
+        death.insert("count".into(), AMQPValue::LongLongInt(99));
+        deaths.push(AMQPValue::FieldTable(death));
+    }
+    AMQPValue::FieldArray(deaths)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_broker_headers_change_nothing() {
+    let world = World::start().await;
+    let receiver = Receiver::start().await;
+    receiver.script([Answer::status(500)]);
+    let endpoint = world
+        .api
+        .add(&receiver, &["order.*"], json!({"retry": ["1s"]}))
+        .await;
+
+    let mut headers = amqp::headers(&[("relay-reason", "endpoint_gone"), ("relay-endpoint", "ep_0")]);
+    headers.insert("x-death".into(), forged_death(&world, &endpoint.id));
+    headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(1_000_000));
+    headers.insert("relay-attempts".into(), AMQPValue::LongLongInt(1_000));
+    let copies = FieldArray::from(vec![AMQPValue::LongString(
+        format!("{}.dead", world.namespace).into(),
+    )]);
+    headers.insert("BCC".into(), AMQPValue::FieldArray(copies));
+    let properties = amqp::structured()
+        .with_headers(headers)
+        .with_expiration("600000".into())
+        .with_priority(9);
+    world
+        .producer()
+        .await
+        .publish("order.created", properties, &event("forged"))
+        .await;
+
+    // It fails once, waits its second, and is delivered at its second attempt of two.
+    let requests = receiver.wait_for(2).await;
+    assert_eq!(requests[1].webhook_id(), Some("forged"));
+    assert_eq!(world.waiting("dead").await, 0);
+}
+
+/// A carbon copy is one more routing key of the producer's choice. It holds for what the producer
+/// published, and must not for what the relay publishes again.
+#[tokio::test(flavor = "multi_thread")]
+async fn retries_carry_no_carbon_copies_on() {
+    let world = World::start().await;
+    let (orders, secrets) = (Receiver::start().await, Receiver::start().await);
+    orders.script([Answer::status(500)]);
+    world
+        .api
+        .add(&orders, &["order.*"], json!({"retry": ["1s"]}))
+        .await;
+    world.api.add(&secrets, &["secret.*"], json!({})).await;
+    let copies = FieldArray::from(vec![AMQPValue::LongString("secret.thing".into())]);
+    let mut headers = FieldTable::default();
+    headers.insert("CC".into(), AMQPValue::FieldArray(copies));
+    let properties = amqp::structured().with_headers(headers);
+    world
+        .producer()
+        .await
+        .publish("order.created", properties, &event("copied"))
+        .await;
+
+    secrets.wait_for(1).await;
+    orders.wait_for(2).await;
+    assert_eq!(secrets.requests().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_valid_event_is_set_aside_with_its_reason() {
+    let world = World::start().await;
+    let receiver = Receiver::start().await;
+    world.api.add(&receiver, &["#"], json!({})).await;
+    let producer = world.producer().await;
+    let plain = BasicProperties::default;
+    let large = format!(
+        r#"{{"specversion":"1.0","id":"large","source":"/x","type":"a.b","data":"{}"}}"#,
+        "x".repeat(262_144)
+    );
+    let binary = |entries: &[(&str, &str)]| plain().with_headers(amqp::headers(entries));
+
+    let table: [(&str, BasicProperties, &[u8], &str); 9] = [
+        ("a.b", plain(), b"hello", "neither structured"),
+        ("a.b", amqp::structured(), b"", "must be a JSON object"),
+        (
+            "a.b",
+            amqp::structured(),
+            b"{\"specversion\":\"1.0\"",
+            "must be a JSON object",
+        ),
+        (
+            "a.b",
+            amqp::structured(),
+            b"\xff\xfe\x00",
+            "must be a JSON object",
+        ),
+        (
+            "a.b",
+            amqp::structured(),
+            br#"{"specversion":"1.0","source":"/x","type":"a.b"}"#,
+            "id: is missing",
+        ),
+        (
+            "a.b",
+            amqp::structured(),
+            br#"{"specversion":"1.0","id":"1","source":"/x","type":"other"}"#,
+            "routing key",
+        ),
+        (
+            "a.b",
+            amqp::structured(),
+            large.as_bytes(),
+            "at most 262144 are allowed",
+        ),
+        (
+            "a.b",
+            binary(&[("ce-id", "7"), ("ce-type", "a.b"), ("ce-source", "/x")]),
+            b"{}",
+            "specversion: is missing",
+        ),
+        (
+            "a.b",
+            binary(&[("ce-id", "8"), ("ce-Type", "a.b")]).with_content_type("text/plain".into()),
+            b"x",
+            "Type",
+        ),
+    ];
+    let count = table.len();
+    for (key, properties, body, _) in &table {
+        producer.publish(key, properties.clone(), body).await;
+    }
+    producer.publish_structured("order.created", &event("good")).await;
+
+    let letters = world.dead_letters(u32::try_from(count).unwrap()).await;
+    assert_eq!(letters.len(), count);
+    for (_, _, body, reason) in &table {
+        let found = letters.iter().any(|letter| {
+            letter.reason == DeadReason::InvalidEvent
+                && letter
+                    .detail
+                    .as_deref()
+                    .is_some_and(|detail| detail.contains(reason))
+        });
+        assert!(
+            found,
+            "no letter says {reason:?} of {:?}: {letters:#?}",
+            String::from_utf8_lossy(&body[..body.len().min(80)])
+        );
+    }
+    let seven = letters
+        .iter()
+        .find(|letter| letter.event_id.as_deref() == Some("7"))
+        .unwrap();
+    assert_eq!(seven.event_type.as_deref(), Some("a.b"));
+    assert_eq!(receiver.wait_for(1).await[0].webhook_id(), Some("good"));
+    assert_eq!(receiver.requests().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_at_the_size_limit_passes_by_both_doors() {
+    let world = World::start().await;
+    let receiver = Receiver::start().await;
+    world.api.add(&receiver, &["#"], json!({})).await;
+    let frame = r#"{"specversion":"1.0","id":"full","source":"/x","type":"a.b","data":""}"#;
+    let full = frame.replace(
+        r#""data":"""#,
+        &format!(r#""data":"{}""#, "x".repeat(262_144 - frame.len())),
+    );
+    assert_eq!(full.len(), 262_144);
+    world
+        .producer()
+        .await
+        .publish_structured("a.b", full.as_bytes())
+        .await;
+    assert_eq!(receiver.wait_for(1).await[0].body, full);
+    let body = serde_json::from_str(&full.replace("full", "http")).unwrap();
+    world
+        .api
+        .json(reqwest::Method::POST, "/v1/events", Some(body))
+        .await;
+    receiver.wait_for(2).await;
+    let over = json!({"type": "a.b", "data": "x".repeat(262_144)});
+    let refused = world
+        .api
+        .call(reqwest::Method::POST, "/v1/events", Some(over))
+        .await;
+    assert_eq!(refused.status().as_u16(), 413);
+}
+
+/// A message that ends every deliverer that takes it must not go round for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_returned_again_and_again_is_set_aside() {
+    let world = World::start().await;
+    let receiver = Receiver::start().await;
+    let endpoint = world.api.add(&receiver, &["#"], json!({"paused": true})).await;
+    world
+        .producer()
+        .await
+        .publish_structured("order.created", &event("deadly"))
+        .await;
+    let session = world.session().await;
+    let queue = format!("{}.endpoint.{}", world.namespace, endpoint.id);
+    let mut consumer = session.subscribe(&queue, 1).await.unwrap();
+    let mut returned = 0;
+    while session
+        .depth(&format!("{}.dead", world.namespace))
+        .await
+        .unwrap()
+        .unwrap()
+        .ready
+        == 0
+    {
+        if let Ok(Some(taken)) =
+            tokio::time::timeout(std::time::Duration::from_secs(1), consumer.next()).await
+        {
+            taken.give_back().await;
+            returned += 1;
+        }
+    }
+    assert_eq!(returned, 201, "the limit of 200 returns");
+    let letter = world.dead_letters(1).await.remove(0);
+    assert_eq!(
+        (letter.reason, letter.event_id.as_deref()),
+        (DeadReason::DeliveryLimit, Some("deadly"))
+    );
+    assert_eq!(letter.endpoint.unwrap().as_str(), endpoint.id);
+    session.close().await;
+}

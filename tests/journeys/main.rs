@@ -1,0 +1,9 @@
+//! Journeys through the real processes on a real broker, as users and their bad weather have them.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod delivery;
+mod hostile;
+mod ledger;
+mod removal;
+mod retries;
+mod weather;

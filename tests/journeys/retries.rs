@@ -1,0 +1,135 @@
+//! What failed waits in the broker, exactly as long as it should.
+
+use std::time::Duration;
+
+use relay_event::DeadReason;
+use relay_testkit::{Answer, Receiver, wait_until};
+use relay_tests::World;
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_attempt_is_made_again_after_its_delay() {
+    let world = World::start().await;
+    let receiver = Receiver::start().await;
+    receiver.script([Answer::status(500), Answer::Reset]);
+    world
+        .api
+        .add(&receiver, &["#"], json!({"retry": ["1s", "2s"]}))
+        .await;
+    let id = world.api.publish("order.created", json!({"n": 1})).await;
+
+    let requests = receiver.wait_for(3).await;
+    let wait = |from: usize| requests[from + 1].arrived - requests[from].arrived;
+    assert!(wait(0) >= Duration::from_secs(1), "{:?}", wait(0));
+    assert!(wait(1) >= Duration::from_secs(2), "{:?}", wait(1));
+    for request in &requests {
+        assert_eq!(request.webhook_id(), Some(id.as_str()));
+        assert_eq!(request.body, requests[0].body);
+    }
+    let stamp = |index: usize| {
+        requests[index]
+            .header("webhook-timestamp")
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    assert!(stamp(2) > stamp(0), "each attempt has a timestamp of its own");
+    assert_ne!(
+        requests[0].header("webhook-signature"),
+        requests[2].header("webhook-signature")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retry_after_is_waited_for() {
+    let world = World::start().await;
+    let receiver = Receiver::start().await;
+    receiver.script([
+        Answer::status(429).header("retry-after", "3"),
+        Answer::status(503).header("retry-after", "0"),
+    ]);
+    world
+        .api
+        .add(&receiver, &["#"], json!({"retry": ["1s", "1s"]}))
+        .await;
+    world.api.publish("order.created", json!(1)).await;
+    let requests = receiver.wait_for(3).await;
+    assert!(requests[1].arrived - requests[0].arrived >= Duration::from_secs(3));
+    assert!(requests[2].arrived - requests[1].arrived >= Duration::from_secs(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exhausted_schedule_ends_in_the_dead_letter_queue_with_its_facts() {
+    let world = World::start().await;
+    let receiver = Receiver::start().await;
+    receiver.script([Answer::status(500), Answer::Reset, Answer::status(502)]);
+    let endpoint = world
+        .api
+        .add(&receiver, &["#"], json!({"retry": ["1s", "1s"]}))
+        .await;
+    let id = world.api.publish("order.created", json!({"n": 1})).await;
+
+    let letter = world.dead_letters(1).await.remove(0);
+    assert_eq!(letter.reason, DeadReason::AttemptsExhausted);
+    assert_eq!(letter.endpoint.unwrap().as_str(), endpoint.id);
+    assert_eq!(
+        (letter.event_id.as_deref(), letter.event_type.as_deref()),
+        (Some(id.as_str()), Some("order.created"))
+    );
+    assert_eq!(
+        (letter.attempts, letter.last_status, letter.last_error),
+        (3, Some(502), None)
+    );
+    let took = letter.last_attempt.unwrap().since(letter.first_attempt.unwrap());
+    assert!(took >= Duration::from_secs(2), "{took:?}");
+    assert_eq!(receiver.requests().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_connection_says_so() {
+    let world = World::start().await;
+    let receiver = Receiver::start().await;
+    receiver.stop().await;
+    world.api.add(&receiver, &["#"], json!({"retry": []})).await;
+    world.api.publish("order.created", json!(1)).await;
+    let letter = world.dead_letters(1).await.remove(0);
+    let error = letter.last_error.unwrap();
+    assert!(
+        error.starts_with("connect: ") && error.contains("refused"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gone_disables_the_endpoint_and_keeps_what_waits() {
+    let world = World::start().await;
+    let receiver = Receiver::start().await;
+    receiver.respond_with(Answer::status(410));
+    let endpoint = world
+        .api
+        .add(&receiver, &["#"], json!({"max_in_flight": 1}))
+        .await;
+    let first = world.api.publish("order.created", json!(1)).await;
+
+    let letter = world.dead_letters(1).await.remove(0);
+    assert_eq!(
+        (letter.reason, letter.event_id),
+        (DeadReason::EndpointGone, Some(first))
+    );
+    let view = wait_until("the endpoint to be disabled", || async {
+        let view = world.api.endpoint(&endpoint.id).await;
+        if view["state"] == "disabled" {
+            Ok(view)
+        } else {
+            Err(view.to_string())
+        }
+    })
+    .await;
+    assert!(view["reason"].as_str().unwrap().contains("410"), "{view}");
+
+    let second = world.api.publish("order.created", json!(2)).await;
+    assert_eq!(world.waiting(&format!("endpoint.{}", endpoint.id)).await, 1);
+    receiver.respond_with(Answer::status(204));
+    world.api.change(&endpoint.id, json!({"paused": false})).await;
+    assert_eq!(receiver.wait_for(2).await[1].webhook_id(), Some(second.as_str()));
+}

@@ -1,0 +1,177 @@
+//! Outages and shutdowns.
+
+use std::time::Duration;
+
+use relay_testkit::{Answer, Proxy, Receiver, shared_broker, wait_until};
+use relay_tests::World;
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_graceful_stop_finishes_what_is_in_flight() {
+    let mut world = World::start().await;
+    let receiver = Receiver::start().await;
+    receiver.respond_with(Answer::Hold);
+    world
+        .api
+        .add(&receiver, &["#"], json!({"max_in_flight": 5}))
+        .await;
+    for n in 0..12 {
+        world.api.publish("order.created", json!(n)).await;
+    }
+    receiver.wait_for(5).await;
+    let stopping = world.deliverers.remove(0);
+    stopping.terminate();
+    stopping.wait_for_output("draining").await;
+    receiver.release();
+    assert!(stopping.wait_exit().await.success());
+    // Those five were finished, not given back; the other seven wait for somebody else.
+    let endpoint = world.api.json(reqwest::Method::GET, "/v1/endpoints", None).await;
+    let id = endpoint["endpoints"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(world.waiting(&format!("endpoint.{id}")).await, 7);
+    assert_eq!(receiver.requests().len(), 5);
+    receiver.respond_with(Answer::status(204));
+    world.add_deliverer().await;
+    receiver.wait_for(12).await;
+}
+
+/// A broker behind a wire that is cut and frozen, with messages under way in both directions.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_wire_to_the_broker_is_survived() {
+    let url = shared_broker().await;
+    let proxy = Proxy::start(url).await;
+    let mut world = World::without_deliverer(url).await;
+    world.amqp_url = proxy.url();
+    world.add_deliverer().await;
+    let receiver = Receiver::start().await;
+    world.api.add(&receiver, &["#"], json!({})).await;
+    for round in 0..4 {
+        for n in 0..100 {
+            world.api.publish("order.created", json!(n)).await;
+        }
+        receiver.wait_for(round * 100 + 20).await;
+        proxy.cut();
+    }
+    receiver
+        .wait_until("all 400 events", |requests| {
+            requests
+                .iter()
+                .filter_map(|r| r.webhook_id())
+                .collect::<std::collections::BTreeSet<_>>()
+                .len()
+                == 400
+        })
+        .await;
+}
+
+/// Bytes stop, connections stay: only missing heartbeats tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_wire_to_the_broker_is_noticed() {
+    let url = shared_broker().await;
+    let proxy = Proxy::start(url).await;
+    let mut world = World::without_deliverer(url).await;
+    world.amqp_url = proxy.url();
+    world.add_deliverer().await;
+    let metrics = relay_tests::metrics_address(&world.deliverers[0]).await;
+    let receiver = Receiver::start().await;
+    world.api.add(&receiver, &["#"], json!({})).await;
+    world.api.publish("order.created", json!("before")).await;
+    receiver.wait_for(1).await;
+    proxy.freeze(true);
+    world.api.publish("order.created", json!("meanwhile")).await;
+    relay_testkit::wait_until_within(Duration::from_secs(60), "the deliverer to notice", || async {
+        let ready = world.api.metrics(&metrics).await;
+        ready.contains("relay_broker_connected 0")
+    })
+    .await;
+    proxy.freeze(false);
+    receiver
+        .wait_until("what was published meanwhile", |requests| {
+            requests.iter().any(|r| r.json()["data"] == "meanwhile")
+        })
+        .await;
+}
+
+/// An announcement may be missed; the next look finds the change.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_made_while_the_deliverer_was_cut_off_takes_effect() {
+    let url = shared_broker().await;
+    let proxy = Proxy::start(url).await;
+    let mut world = World::without_deliverer(url).await;
+    world.amqp_url = proxy.url();
+    world.add_deliverer().await;
+    let (before, after) = (Receiver::start().await, Receiver::start().await);
+    let endpoint = world.api.add(&before, &["#"], json!({})).await;
+    world.api.publish("order.created", json!(1)).await;
+    before.wait_for(1).await;
+    proxy.refuse(true);
+    proxy.cut();
+    world.api.change(&endpoint.id, json!({"url": after.url()})).await;
+    world.api.publish("order.created", json!(2)).await;
+    proxy.refuse(false);
+    after.wait_for(1).await;
+    assert_eq!(before.requests().len(), 1);
+}
+
+/// A store that is away stops no delivery.
+#[tokio::test(flavor = "multi_thread")]
+async fn delivery_goes_on_without_the_store() {
+    let world = World::start().await;
+    let receiver = Receiver::start().await;
+    world.api.add(&receiver, &["#"], json!({})).await;
+    world.api.publish("order.created", json!(1)).await;
+    receiver.wait_for(1).await;
+    for file in ["relay.db", "relay.db-wal", "relay.db-shm"] {
+        let _ = std::fs::remove_file(world.folder().join(file));
+    }
+    std::fs::create_dir(world.folder().join("relay.db")).unwrap();
+    world.api.publish("order.created", json!(2)).await;
+    receiver.wait_for(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_deliverers_share_an_endpoint() {
+    let mut world = World::start().await;
+    world.add_deliverer().await;
+    let receiver = Receiver::start().await;
+    receiver.respond_with(Answer::Hold);
+    world
+        .api
+        .add(&receiver, &["#"], json!({"max_in_flight": 3}))
+        .await;
+    let queue = {
+        let list = world.api.json(reqwest::Method::GET, "/v1/endpoints", None).await;
+        format!(
+            "{}.endpoint.{}",
+            world.namespace,
+            list["endpoints"][0]["id"].as_str().unwrap()
+        )
+    };
+    let session = world.session().await;
+    wait_until("both to consume", || async {
+        session
+            .depth(&queue)
+            .await
+            .unwrap()
+            .is_some_and(|depth| depth.consumers == 2)
+    })
+    .await;
+    for n in 0..100 {
+        world.api.publish("order.created", json!(n)).await;
+    }
+    // Three of each deliverer.
+    receiver.wait_for(6).await;
+    assert_eq!(receiver.max_in_flight(), 6);
+    receiver.respond_with(Answer::status(204));
+    receiver.release();
+    receiver
+        .wait_until("all 100 events", |requests| {
+            requests
+                .iter()
+                .filter_map(|r| r.webhook_id())
+                .collect::<std::collections::BTreeSet<_>>()
+                .len()
+                == 100
+        })
+        .await;
+    session.close().await;
+}
