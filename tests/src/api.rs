@@ -48,6 +48,20 @@ impl Api {
         request.send().await.unwrap()
     }
 
+    /// Posts an event as it is.
+    pub async fn post_event(&self, content_type: &str, body: String) -> Response {
+        let request = self
+            .client
+            .post(format!("{}/v1/events", self.url))
+            .bearer_auth(TOKEN);
+        request
+            .header("content-type", content_type)
+            .body(body)
+            .send()
+            .await
+            .unwrap()
+    }
+
     /// Calls it for an answer in JSON.
     pub async fn json(&self, method: Method, path: &str, body: Option<Value>) -> Value {
         let response = self.call(method, path, body).await;

@@ -47,7 +47,9 @@ impl World {
             &environment(amqp_url, &namespace, &dir),
             &[("RELAY_LISTEN", "127.0.0.1:0"), ("RELAY_TOKEN", api::TOKEN)],
         );
-        let line = gateway.wait_for_line(|line| line.contains("taking requests")).await;
+        let line = gateway
+            .wait_for_line(|line| line.contains("taking requests"))
+            .await;
         let api = Api::new(&address_in(&line));
         api.wait_until_ready(&metrics_address(&gateway).await).await;
         let amqp_url = amqp_url.to_owned();
