@@ -11,6 +11,9 @@ use crate::{
     session::{Error, Session},
 };
 
+/// Before the first try has ended.
+const CONNECTING: &str = "connecting";
+
 /// How things stand with the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
@@ -20,6 +23,17 @@ pub enum Status {
     Up,
     /// Connected, but an alarm (memory, disk) keeps the broker from taking publishes.
     Blocked,
+}
+
+impl Status {
+    /// What keeps the broker from being used, if anything does.
+    pub fn trouble(&self) -> Option<&str> {
+        match self {
+            Self::Up => None,
+            Self::Down(why) => Some(why),
+            Self::Blocked => Some("the broker takes no publishes because of a memory or disk alarm"),
+        }
+    }
 }
 
 /// The supervised connection: when it is lost a new one is made, with growing waits between tries,
@@ -36,7 +50,7 @@ impl Broker {
     /// Starts connecting and returns at once.
     pub fn start(config: Config, metrics: Option<Metrics>) -> Self {
         let (session_tx, session) = watch::channel(None);
-        let (status_tx, status) = watch::channel(Status::Down("connecting".to_owned()));
+        let (status_tx, status) = watch::channel(Status::Down(CONNECTING.to_owned()));
         let closing = CancellationToken::new();
         let supervisor = Supervisor {
             config,
@@ -88,14 +102,11 @@ impl Broker {
     /// [`PublishError::Unavailable`]: nothing was sent. Otherwise the event may have arrived, and
     /// publishing it again with the same id is right.
     pub async fn publish_event(&self, event: &Event, now: Timestamp) -> Result<(), PublishError> {
-        let status = self.status.borrow().clone();
-        match (self.current(), status) {
-            (Some(session), Status::Up) => session.publish_event(event, now).await,
-            (_, Status::Down(why)) => Err(PublishError::Unavailable(why)),
-            (_, Status::Blocked) => Err(PublishError::Unavailable(
-                "it takes no publishes because of a memory or disk alarm".to_owned(),
-            )),
-            (None, Status::Up) => Err(PublishError::Unavailable("reconnecting".to_owned())),
+        let trouble = self.status.borrow().trouble().map(str::to_owned);
+        match (self.current(), trouble) {
+            (Some(session), None) => session.publish_event(event, now).await,
+            (_, Some(trouble)) => Err(PublishError::Unavailable(trouble)),
+            (None, None) => Err(PublishError::Unavailable("reconnecting".to_owned())),
         }
     }
 
@@ -170,7 +181,7 @@ impl Supervisor {
     fn say_down(&self, why: &str) {
         let was_down = self.status.send_replace(Status::Down(why.to_owned()));
         let is_news = match was_down {
-            Status::Down(before) => before != why && before == "connecting",
+            Status::Down(before) => before == CONNECTING,
             _ => true,
         };
         if is_news {

@@ -34,6 +34,20 @@ impl DeadMessage {
         &self.delivery.data
     }
 
+    /// The message's content type, if it has one.
+    pub fn content_type(&self) -> Option<&str> {
+        self.delivery
+            .properties
+            .content_type()
+            .as_ref()
+            .map(|given| given.as_str())
+    }
+
+    /// The CloudEvents attributes among the message's headers, for a message in binary mode.
+    pub fn attributes(&self) -> Vec<(String, String)> {
+        Headers::of(&self.delivery.properties).attributes()
+    }
+
     /// Takes the message off the queue for good. Only once it is safe elsewhere, or unwanted.
     ///
     /// # Errors

@@ -384,6 +384,8 @@ async fn watch_connection(
         match (event, &blocking) {
             (Some(ConnectionEvent::ConnectionBlocked(_)), Some(blocking)) => drop(blocking.send(true)),
             (Some(ConnectionEvent::ConnectionUnblocked), Some(blocking)) => drop(blocking.send(false)),
+            // A channel's error is told here too; it is for whoever used the channel.
+            (Some(ConnectionEvent::Error(error)), _) if error.is_amqp_soft_error() => {}
             (Some(ConnectionEvent::Error(_)) | None, _) => return lost.cancel(),
             _ => {}
         }

@@ -356,7 +356,7 @@ impl<'a> Headers<'a> {
     }
 
     /// The CloudEvents attributes among the headers, without their prefix.
-    fn attributes(&self) -> Vec<(String, String)> {
+    pub(crate) fn attributes(&self) -> Vec<(String, String)> {
         let attribute = |(name, value): (&ShortString, &AMQPValue)| {
             let name = ATTRIBUTE_PREFIXES
                 .iter()

@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use clap::Args;
 use relay_broker::{BrokerUrl, Namespace};
+use relay_event::Invalid;
+use relay_service::args::{Unshown, time};
 use relay_store::StoreUrl;
 
 /// The settings of a deliverer.
@@ -13,7 +15,8 @@ pub struct Config {
         env = "RELAY_AMQP_URL",
         value_name = "URL",
         default_value = "amqp://guest:guest@127.0.0.1:5672/%2f",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = Unshown::<BrokerUrl>::new(unshown)
     )]
     pub amqp_url: BrokerUrl,
 
@@ -39,15 +42,15 @@ pub struct Config {
     pub max_event_bytes: usize,
 
     /// How often the endpoints are read anew, should an announcement of a change have been missed
-    #[arg(long, env = "RELAY_RECHECK", value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "RELAY_RECHECK", value_name = "TIME", default_value = "60s", value_parser = time)]
     pub recheck: Duration,
 
     /// How long a shutdown waits for attempts under way; what is left is redelivered
-    #[arg(long, env = "RELAY_DRAIN_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "RELAY_DRAIN_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = time)]
     pub drain_timeout: Duration,
 
     /// How often the queues' lengths are read for the metrics
-    #[arg(long, env = "RELAY_BACKLOG_INTERVAL", value_name = "TIME", default_value = "15s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "RELAY_BACKLOG_INTERVAL", value_name = "TIME", default_value = "15s", value_parser = time)]
     pub backlog_interval: Duration,
 
     /// How many endpoints have metrics of their own; the others are summed up as "other"
@@ -82,4 +85,8 @@ impl Config {
             format!("{host}:{}", std::process::id())
         })
     }
+}
+
+fn unshown(text: &str) -> Result<BrokerUrl, String> {
+    text.parse().map_err(|refused: Invalid| refused.problem)
 }

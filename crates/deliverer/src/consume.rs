@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use relay_broker::{Error, Subscription, Taken};
-use relay_event::EndpointState;
+use relay_event::{Endpoint, EndpointState};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
@@ -54,9 +54,7 @@ async fn deliver_all(line: Line, stop: CancellationToken, deliveries: TaskTracke
         .declare_endpoint(&endpoint.id, endpoint.delays())
         .await?;
     let queue = line.session.topology().endpoint(&endpoint.id);
-    // Messages wait for their settlement after their attempt, so more are taken than are attempted.
-    let prefetch = endpoint.max_in_flight.saturating_mul(2).saturating_add(16);
-    let mut subscription = line.session.subscribe(&queue, prefetch).await?;
+    let mut subscription = line.session.subscribe(&queue, prefetch(&endpoint)).await?;
     let mut pace = Pace::of(&line);
     let ended = loop {
         tokio::select! {
@@ -71,6 +69,21 @@ async fn deliver_all(line: Line, stop: CancellationToken, deliveries: TaskTracke
     };
     subscription.stop().await;
     Ok(ended)
+}
+
+/// Messages wait for their settlement after their attempt, so more are taken than are attempted. But
+/// never so many that the last of them could wait near the broker's `consumer_timeout` of 30 minutes
+/// for its attempt: that would end the channel, and all consumers on it.
+fn prefetch(endpoint: &Endpoint) -> u16 {
+    const LONGEST_WAIT: u64 = 600;
+    let in_flight = u64::from(endpoint.max_in_flight);
+    let rounds = LONGEST_WAIT / endpoint.timeout().as_secs().max(1);
+    let by_timeout = in_flight * rounds.max(1);
+    let by_rate = endpoint
+        .rate_limit
+        .map_or(u64::MAX, |rate| u64::from(rate) * LONGEST_WAIT);
+    let wanted = (2 * in_flight + 16).min(by_timeout).min(by_rate);
+    u16::try_from(wanted).unwrap_or(u16::MAX)
 }
 
 /// The next message, once an attempt at it may begin.
@@ -142,4 +155,28 @@ async fn bury_all(line: Line, stop: CancellationToken, deliveries: TaskTracker) 
 /// Whether an endpoint's queue is taken from at all.
 pub(crate) fn is_consumed(state: &EndpointState) -> bool {
     matches!(state, EndpointState::Active | EndpointState::Removed { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use relay_event::{Secret, Timestamp};
+
+    use super::*;
+
+    fn taken(max_in_flight: u16, timeout_ms: u64, rate_limit: Option<u32>) -> u16 {
+        let (url, pattern) = ("http://127.0.0.1/".parse().unwrap(), "#".parse().unwrap());
+        let mut endpoint = Endpoint::new(url, vec![pattern], Secret::generate(), Timestamp::now());
+        endpoint.max_in_flight = max_in_flight;
+        endpoint.timeout_ms = timeout_ms;
+        endpoint.rate_limit = rate_limit;
+        prefetch(&endpoint)
+    }
+
+    #[test]
+    fn takes_ahead_but_not_for_longer_than_the_broker_allows() {
+        assert_eq!(taken(32, 30_000, None), 80);
+        assert_eq!(taken(1_000, 30_000, None), 2_016);
+        assert_eq!(taken(1, 120_000, None), 5, "five times two minutes");
+        assert_eq!(taken(1_000, 100, Some(1)), 600, "one a second for ten minutes");
+    }
 }

@@ -10,7 +10,7 @@ mod post;
 
 use anyhow::Context as _;
 use relay_broker::{Broker, Status};
-use relay_service::{Component, Context};
+use relay_service::Context;
 use relay_store::Store;
 
 pub use config::Config;
@@ -33,24 +33,7 @@ pub async fn run(config: &Config, context: &Context, broker: &Broker, store: &St
     tokio::select! {
         () = fleet.run(broker, config, &context.shutdown) => {}
         () = backlog::watch(broker, store, &workshop.metrics, config) => {}
-        () = tell_health(broker, context.health.component("broker")) => {}
+        () = context.health.component("broker").follow(broker.status(), Status::trouble) => {}
     }
     Ok(())
-}
-
-/// Never returns while the fleet runs: what ends the process is the fleet.
-async fn tell_health(broker: &Broker, component: Component) {
-    let mut status = broker.status();
-    loop {
-        match &*status.borrow_and_update() {
-            Status::Up => component.ready(),
-            Status::Blocked => {
-                component.not_ready("the broker takes no publishes because of a memory or disk alarm")
-            }
-            Status::Down(why) => component.not_ready(why.clone()),
-        };
-        if status.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-    }
 }

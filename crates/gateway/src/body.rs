@@ -9,7 +9,7 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use relay_event::Invalid;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 use tokio::time::timeout;
 
@@ -67,14 +67,19 @@ fn too_large(limit: usize) -> Problem {
     Problem::new(Kind::TooLarge, format!("at most {limit} bytes are allowed"))
 }
 
-/// A JSON value, whose refusal names the path of the field to blame.
+/// A JSON object, whose refusal names the path of the field to blame.
 pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // Otherwise a list would be read as the fields in their order.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        serde_json::from_slice::<IgnoredAny>(body).map_err(|error| unreadable(&error))?;
+        return Err(Invalid::new("body", "must be a JSON object").into());
+    }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|refused| {
         let path = refused.path().to_string();
         let error = refused.into_inner();
         match error.classify() {
-            Category::Data => Invalid::new(if path == "." { "body" } else { &path }, words(&error)).into(),
+            Category::Data => Invalid::new(path, words(&error)).into(),
             _ => unreadable(&error),
         }
     })?;

@@ -1,13 +1,10 @@
-use std::{ffi::OsStr, fmt, marker::PhantomData, net::SocketAddr, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 use anyhow::bail;
-use clap::{
-    Arg, Args, Command,
-    builder::TypedValueParser,
-    error::{ContextKind, ContextValue, ErrorKind},
-};
+use clap::Args;
 use relay_broker::{BrokerUrl, Namespace};
 use relay_event::Invalid;
+use relay_service::args::{Unshown, time};
 use relay_store::StoreUrl;
 use tokio::net::TcpListener;
 
@@ -30,7 +27,7 @@ pub struct Config {
         env = "RELAY_TOKEN",
         value_name = "TOKEN",
         hide_env_values = true,
-        value_parser = Unshown::<Token>::new()
+        value_parser = Unshown::<Token>::new(unshown)
     )]
     pub token: Option<Token>,
 
@@ -41,7 +38,7 @@ pub struct Config {
         value_name = "URL",
         default_value = "amqp://guest:guest@127.0.0.1:5672/%2f",
         hide_env_values = true,
-        value_parser = Unshown::<BrokerUrl>::new()
+        value_parser = Unshown::<BrokerUrl>::new(unshown)
     )]
     pub amqp_url: BrokerUrl,
 
@@ -141,46 +138,8 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Parses a setting that holds a secret: clap's own refusals repeat what was given.
-struct Unshown<T>(PhantomData<fn() -> T>);
-
-impl<T> Unshown<T> {
-    fn new() -> Self {
-        Self(PhantomData)
-    }
-}
-
-impl<T> Clone for Unshown<T> {
-    fn clone(&self) -> Self {
-        Self::new()
-    }
-}
-
-impl<T> TypedValueParser for Unshown<T>
-where
-    T: FromStr<Err = Invalid> + Clone + Send + Sync + 'static,
-{
-    type Value = T;
-
-    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<T, clap::Error> {
-        let parsed = match value.to_str() {
-            Some(text) => text.parse().map_err(|refused: Invalid| refused.problem),
-            None => Err("must be UTF-8".to_owned()),
-        };
-        parsed.map_err(|problem| {
-            let name = arg.map(ToString::to_string).unwrap_or_default();
-            let mut error = clap::Error::raw(ErrorKind::ValueValidation, format!("{name}: {problem}\n"));
-            error.insert(ContextKind::InvalidArg, ContextValue::String(name));
-            error.with_cmd(command)
-        })
-    }
-}
-
-fn time(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(time) if !time.is_zero() => Ok(time),
-        _ => Err("must be a time such as 500ms, 10s or 5m".to_owned()),
-    }
+fn unshown<T: FromStr<Err = Invalid>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|refused: Invalid| refused.problem)
 }
 
 /// As CloudEvents has it, and short.

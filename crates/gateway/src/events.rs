@@ -4,6 +4,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use relay_broker::PublishError;
 use relay_event::{Event, EventId, Fill, Timestamp};
 use serde_json::json;
@@ -49,12 +50,25 @@ async fn read(gateway: &Gateway, request: Request) -> Result<Event, Problem> {
     if whole {
         return Ok(Event::parse(body)?);
     }
+    complete(gateway, body)
+}
+
+/// What is filled in counts too: deliverers have the same limit.
+fn complete(gateway: &Gateway, body: Bytes) -> Result<Event, Problem> {
     let fill = Fill {
         id: EventId::generate(),
-        source: config.source.clone(),
+        source: gateway.config.source.clone(),
         time: Timestamp::now(),
     };
-    Ok(Event::complete(body, &fill)?)
+    let event = Event::complete(body, &fill)?;
+    let limit = gateway.config.max_event_bytes;
+    if event.body().len() > limit {
+        return Err(Problem::new(
+            Kind::TooLarge,
+            format!("at most {limit} bytes are allowed, with the attributes that are filled in"),
+        ));
+    }
+    Ok(event)
 }
 
 async fn confirm(gateway: &Gateway, event: &Event) -> Result<(), Problem> {

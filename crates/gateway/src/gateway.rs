@@ -4,7 +4,7 @@ use relay_broker::{Broker, Session};
 use relay_event::EndpointId;
 use relay_store::Store;
 use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{
     Config, auth::Gate, bindings::Bindings, metrics::Metrics, problem::Problem, schedules::Schedules,
@@ -76,7 +76,12 @@ impl Gateway {
         });
     }
 
-    /// Waits until what was begun is done.
+    /// Notes that something is under way, until what this returns is dropped.
+    pub(crate) fn begin(&self) -> TaskTrackerToken {
+        self.under_way.token()
+    }
+
+    /// Waits until all that was begun is done.
     pub(crate) async fn finish(&self) {
         self.under_way.close();
         self.under_way.wait().await;

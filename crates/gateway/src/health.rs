@@ -1,29 +1,12 @@
-//! What the gateway needs to be ready. None of these ever returns.
+//! Whether the store is there; asking never ends.
 
 use std::time::Duration;
 
-use relay_broker::{Broker, Status};
 use relay_service::Component;
 use relay_store::Store;
 
 /// How often the store is asked whether it is there.
 const ASK: Duration = Duration::from_secs(5);
-
-pub(crate) async fn tell_broker(broker: &Broker, component: Component) {
-    let mut status = broker.status();
-    loop {
-        match &*status.borrow_and_update() {
-            Status::Up => component.ready(),
-            Status::Blocked => {
-                component.not_ready("the broker takes no publishes because of a memory or disk alarm")
-            }
-            Status::Down(why) => component.not_ready(why.clone()),
-        };
-        if status.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-    }
-}
 
 pub(crate) async fn tell_store(store: &Store, component: Component) {
     let mut known_ready = true;

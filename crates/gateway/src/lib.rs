@@ -20,7 +20,7 @@ mod server;
 mod view;
 
 use anyhow::Context as _;
-use relay_broker::Broker;
+use relay_broker::{Broker, Status};
 use relay_service::Context;
 use relay_store::Store;
 use tokio::net::TcpListener;
@@ -49,7 +49,7 @@ pub async fn run(
     tokio::select! {
         served = server::serve(listener, &gateway, &context.shutdown) => served?,
         () = LookOver::new(&gateway).run() => {}
-        () = health::tell_broker(broker, context.health.component("broker")) => {}
+        () = context.health.component("broker").follow(broker.status(), Status::trouble) => {}
         () = health::tell_store(store, context.health.component("store")) => {}
     }
     gateway.finish().await;

@@ -126,6 +126,8 @@ impl LookOver {
         let deleted = timeout(patience, delete_if_empty(session, id)).await;
         if deleted.map_err(|_| Error::Slow(patience))?? {
             self.store.delete(id).await?;
+            let removed = EndpointState::Removed { at: removed };
+            self.gateway.metrics.moved(Some(&removed), None);
             self.unbound.remove(id);
             tracing::info!(endpoint = %id, "nothing is left of the removed endpoint, and its queue is deleted");
         }

@@ -22,28 +22,24 @@ use crate::{
     secrets,
 };
 
-/// Beyond what a request may take by its own limits, for the answer to be read.
+/// How long a client that is slow to ask or to read may hold up the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
-/// Takes requests until `shutdown`, and then finishes those under way.
+/// Takes requests until `shutdown`, and then finishes those under way; each has its own limits.
 pub(crate) async fn serve(
     listener: TcpListener,
     gateway: &Gateway,
     shutdown: &CancellationToken,
 ) -> io::Result<()> {
-    let config = &gateway.config;
-    let longest = config.body_timeout + config.confirm_timeout + LAST_ANSWERS;
     let routes = routes(gateway.clone());
     let serving = axum::serve(listener, routes).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     tokio::select! {
         served = serving.into_future() => served,
         () = async {
             shutdown.cancelled().await;
-            tokio::time::sleep(longest).await;
-        } => {
-            tracing::warn!("some clients do not end their requests; they are left");
-            Ok(())
-        }
+            gateway.finish().await;
+            tokio::time::sleep(LAST_ANSWERS).await;
+        } => Ok(()),
     }
 }
 
@@ -81,6 +77,7 @@ async fn observe(
     request: Request,
     next: Next,
 ) -> Response {
+    let _under_way = gateway.begin();
     let started = Instant::now();
     let method = request.method().clone();
     let response = next.run(request).await;

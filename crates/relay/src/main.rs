@@ -1,2 +1,49 @@
-//! (empty)
-fn main() {}
+//! `relay`, the person's tool of the event relay: runs everything in one process, publishes events,
+//! manages endpoints, works through dead letters, and receives webhooks to try things out.
+
+mod api;
+mod cli;
+mod data;
+mod dlq;
+mod endpoint;
+mod found;
+mod output;
+mod progress;
+mod publish;
+mod receive;
+mod up;
+mod usage;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use tokio::runtime::Runtime;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    relay_service::install_crypto();
+    match Cli::parse().command {
+        Command::Up(args) => up::run(args),
+        other => run(other),
+    }
+}
+
+fn run(command: Command) -> ExitCode {
+    let ended = Runtime::new()
+        .context("could not start the runtime")
+        .and_then(|runtime| {
+            let ended = runtime.block_on(command.run());
+            // What mattered was waited for; a thread that still looks up a name does not.
+            runtime.shutdown_background();
+            ended
+        });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(&format!("relay: {error:#}"));
+            usage::exit_code(&error)
+        }
+    }
+}

@@ -4,6 +4,7 @@ use std::{
 };
 
 use serde::Serialize;
+use tokio::sync::watch;
 
 /// Whether a process can do its work, told by the parts it needs for that. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -75,6 +76,17 @@ impl Component {
     /// It cannot, and why. Answers whether that is news: it was ready before, or had another reason.
     pub fn not_ready(&self, reason: impl Into<String>) -> bool {
         self.set(Some(reason.into()))
+    }
+
+    /// Is ready whenever `trouble` finds nothing wrong with a state, for as long as there is news of
+    /// it. Never returns.
+    pub async fn follow<T>(self, mut state: watch::Receiver<T>, trouble: impl Fn(&T) -> Option<&str>) {
+        loop {
+            self.set(trouble(&state.borrow_and_update()).map(str::to_owned));
+            if state.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     fn set(&self, reason: Option<String>) -> bool {

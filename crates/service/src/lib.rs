@@ -1,6 +1,7 @@
 //! What every process of the relay shares: its log, its shutdown by signals, its health and metrics
 //! over HTTP, and the shell of a `main` around them.
 
+pub mod args;
 mod config;
 mod daemon;
 mod health;

@@ -1,0 +1,9 @@
+//! The whole gateway over real HTTP, on a real broker and a real store.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod bindings;
+mod endpoints;
+mod events;
+mod outages;
+mod protocol;
+mod relay;

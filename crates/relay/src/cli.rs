@@ -1,0 +1,76 @@
+use clap::{ColorChoice, Parser, Subcommand};
+
+use crate::{dlq, endpoint, publish, receive, up};
+
+const ENVIRONMENT: &str = "\
+Environment, each instead of what the data folder says:
+  RELAY_URL        the relay's HTTP address, such as https://relay.example.com
+  RELAY_TOKEN      its API token
+  RELAY_AMQP_URL   its broker, such as amqp://user:password@host:5672/%2f
+  RELAY_NAMESPACE  the first word of its queues' names [default: relay]
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.";
+
+/// Publish an event once to RabbitMQ, and every consumer gets it as a signed webhook.
+#[derive(Debug, Parser)]
+#[command(name = "relay", version, color = ColorChoice::Never, after_help = ENVIRONMENT)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything in one process
+    Up(up::UpArgs),
+    /// Publish an event, or a file of them
+    Publish(publish::PublishArgs),
+    /// Add, change and remove the endpoints that events are sent to
+    #[command(subcommand)]
+    Endpoint(endpoint::EndpointCommand),
+    /// Look into the dead-letter queue and drain it
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
+    /// Receive webhooks on this machine, check their signatures and show them
+    Receive(receive::ReceiveArgs),
+}
+
+impl Command {
+    /// Runs any command but `up`, which has a runtime of its own.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Up(_) => unreachable!("`relay up` is run by main"),
+            Self::Publish(args) => publish::run(args).await,
+            Self::Endpoint(command) => endpoint::run(command).await,
+            Self::Dlq(command) => dlq::run(command).await,
+            Self::Receive(args) => receive::run(args).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    /// Every command that does something shows how it is used.
+    #[test]
+    fn every_help_has_an_example() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            if command.has_subcommands() {
+                command.get_subcommands().for_each(|sub| check(sub, &path));
+            } else if path != " relay up" {
+                let help = command.get_after_help().map(ToString::to_string);
+                assert!(help.unwrap_or_default().contains("Example"), "{path}");
+            }
+        }
+        check(&Cli::command(), "");
+    }
+}

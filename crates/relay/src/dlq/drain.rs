@@ -1,0 +1,96 @@
+//! Emptying the dead-letter queue. A letter is removed only after what it holds is safe elsewhere,
+//! or unwanted; whatever happens before, it is back in the queue.
+
+mod export;
+mod rate;
+mod redeliver;
+mod tally;
+mod way;
+mod work;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use relay_broker::Session;
+use tokio::time::timeout;
+
+use self::{rate::Rate, tally::Tally, way::Way, work::Work};
+use super::{CONNECTION, filter::Filter};
+use crate::{data::DataArgs, found::open_session, output};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  relay dlq drain --redeliver --endpoint ep_0198b7a0c5d07d3f8a6e2b4c1d9e8f70 --rate 50/s
+  relay dlq drain --export dead.ndjson --reason endpoint_removed
+  relay dlq drain --discard --older-than 30days --dry-run")]
+pub(crate) struct DrainArgs {
+    #[command(flatten)]
+    action: Action,
+
+    /// Say what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// No faster than so many a second, such as 50/s
+    #[arg(long, value_name = "N/s")]
+    rate: Option<Rate>,
+
+    #[command(flatten)]
+    data: DataArgs,
+
+    #[command(flatten)]
+    filter: Filter,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Action {
+    /// Send each to its endpoint again, with its schedule begun anew
+    #[arg(long)]
+    redeliver: bool,
+
+    /// Write them to a new file, one JSON object a line, and remove them from the queue
+    #[arg(long, value_name = "FILE")]
+    export: Option<PathBuf>,
+
+    /// Remove them for good
+    #[arg(long)]
+    discard: bool,
+}
+
+pub(super) async fn run(args: DrainArgs) -> anyhow::Result<()> {
+    let way = Way::new(args.action.redeliver, args.action.export)?;
+    let summary = way.summary(args.dry_run);
+    let session = open_session(&args.data.broker(CONNECTION)?).await?;
+    let stop = relay_service::shutdown_on_signals();
+    let chosen = args.filter.chooses();
+    let mut tally = Tally::default();
+    let work = Work {
+        session: &session,
+        filter: args.filter,
+        dry_run: args.dry_run,
+        rate: args.rate,
+        way,
+    };
+    let ended = work.run(&mut tally, &stop).await;
+    until_removed(&session).await;
+    session.close().await;
+    output::say(&tally.text(&summary, chosen));
+    ended
+}
+
+/// Waits until what was removed is off the queue. Of many removals at once, a channel of the broker
+/// hands only some to a quorum queue and the rest when those are written; what it still has when the
+/// session closes would be back in the queue. To begin and end a consumer on the same channel takes
+/// two rounds through the queue, after which it has none.
+async fn until_removed(session: &Session) {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let rounds = async {
+        if let Ok(consumer) = session.subscribe(&session.topology().dead(), 1).await {
+            consumer.stop().await;
+        }
+    };
+    // Without an answer, letters that were dealt with may come again: twice, but not lost.
+    let _ = timeout(PATIENCE, rounds).await;
+}

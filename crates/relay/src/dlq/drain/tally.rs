@@ -1,0 +1,76 @@
+use crate::output;
+
+/// Why a dead letter is not redelivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stay {
+    /// Its endpoint's queue is no more.
+    EndpointRemoved,
+    /// It is no valid event.
+    NoEvent,
+    /// It does not say whom it was for.
+    NoEndpoint,
+}
+
+/// What happened to the dead letters that were looked at.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Those that are out of the queue, or would be.
+    pub(super) done: u64,
+    /// Those that were not meant.
+    pub(super) others: u64,
+    endpoint_removed: u64,
+    no_event: u64,
+    no_endpoint: u64,
+}
+
+impl Tally {
+    pub(super) fn stays(&mut self, why: Stay) {
+        match why {
+            Stay::EndpointRemoved => self.endpoint_removed += 1,
+            Stay::NoEvent => self.no_event += 1,
+            Stay::NoEndpoint => self.no_endpoint += 1,
+        }
+    }
+
+    /// The summary; `done` says what was done, such as `redelivered`.
+    pub(super) fn text(&self, done: &str, chosen: bool) -> String {
+        let mut lines = vec![format!("{} {done}", output::count(self.done, "dead letter"))];
+        let stays = [
+            (self.endpoint_removed, "their endpoint was removed"),
+            (self.no_event, "they are no valid events"),
+            (self.no_endpoint, "they do not say for which endpoint they were"),
+        ];
+        for (number, why) in stays.into_iter().filter(|(number, _)| *number > 0) {
+            let verb = if number == 1 { "stays" } else { "stay" };
+            lines.push(format!("{number} {verb}: {why}; export or discard them"));
+        }
+        if chosen && self.others > 0 {
+            lines.push(format!("{} did not match", self.others));
+        }
+        lines.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_explains_what_stays() {
+        let mut tally = Tally {
+            done: 1,
+            others: 4,
+            ..Tally::default()
+        };
+        assert_eq!(tally.text("redelivered", false), "1 dead letter redelivered");
+        (0..3).for_each(|_| tally.stays(Stay::EndpointRemoved));
+        tally.stays(Stay::NoEvent);
+        assert_eq!(
+            tally.text("redelivered", true),
+            "1 dead letter redelivered\n\
+             3 stay: their endpoint was removed; export or discard them\n\
+             1 stays: they are no valid events; export or discard them\n\
+             4 did not match"
+        );
+    }
+}

@@ -1,0 +1,76 @@
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use relay_broker::{DeadLetters, DeadMessage, Session};
+
+use super::{
+    export::Export,
+    redeliver::Redeliver,
+    tally::{Stay, Tally},
+};
+
+/// What becomes of dead letters.
+pub(super) enum Way {
+    Redeliver(Redeliver),
+    Export(Export),
+    Discard,
+}
+
+impl Way {
+    /// What the options name. Exactly one of them is given.
+    pub(super) fn new(redeliver: bool, export: Option<PathBuf>) -> anyhow::Result<Self> {
+        match export {
+            Some(path) => Export::new(path).map(Self::Export),
+            None if redeliver => Ok(Self::Redeliver(Redeliver::default())),
+            None => Ok(Self::Discard),
+        }
+    }
+
+    /// What was done, in words.
+    pub(super) fn summary(&self, dry_run: bool) -> String {
+        let done = match self {
+            Self::Redeliver(_) => "redelivered".to_owned(),
+            Self::Export(export) => format!("exported to {}", export.path().display()),
+            Self::Discard => "discarded".to_owned(),
+        };
+        if dry_run { format!("would be {done}") } else { done }
+    }
+
+    /// Why a letter cannot go this way, if it cannot.
+    pub(super) async fn stays(
+        &mut self,
+        session: &Session,
+        message: &DeadMessage,
+    ) -> anyhow::Result<Option<Stay>> {
+        match self {
+            Self::Redeliver(redeliver) => redeliver.stays(session, message).await,
+            Self::Export(_) | Self::Discard => Ok(None),
+        }
+    }
+
+    /// Sends letters this way, and removes each once it is safe.
+    pub(super) async fn go(
+        &mut self,
+        letters: &DeadLetters,
+        batch: Vec<DeadMessage>,
+        tally: &mut Tally,
+    ) -> anyhow::Result<()> {
+        match self {
+            Self::Redeliver(_) => super::redeliver::all(letters, batch, tally).await,
+            Self::Export(export) => {
+                export.write(&batch)?;
+                let kept = "what was written and not removed is in the file and in the queue";
+                remove_all(batch, tally).await.context(kept)
+            }
+            Self::Discard => remove_all(batch, tally).await,
+        }
+    }
+}
+
+async fn remove_all(batch: Vec<DeadMessage>, tally: &mut Tally) -> anyhow::Result<()> {
+    for message in batch {
+        message.remove().await?;
+        tally.done += 1;
+    }
+    Ok(())
+}

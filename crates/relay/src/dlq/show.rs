@@ -1,0 +1,122 @@
+use clap::Args;
+use relay_broker::{DeadLetters, Session};
+use relay_event::{DeadLetter, Timestamp};
+use serde::Serialize;
+
+use super::{CONNECTION, filter::Filter, list::last, record::Record};
+use crate::{data::DataArgs, found::open_session, output};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: relay dlq show 0198b7a0-c5d0-7d3f-8a6e-2b4c1d9e8f70")]
+pub(crate) struct ShowArgs {
+    /// The event's id; it may have died for several endpoints
+    #[arg(value_name = "EVENT_ID")]
+    event_id: String,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    data: DataArgs,
+
+    #[command(flatten)]
+    filter: Filter,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    dead_letters: Vec<Record>,
+}
+
+pub(super) async fn run(args: ShowArgs) -> anyhow::Result<()> {
+    let session = open_session(&args.data.broker(CONNECTION)?).await?;
+    let found = look(&session, &args).await;
+    session.close().await;
+    let dead_letters = found?;
+    if dead_letters.is_empty() {
+        anyhow::bail!(
+            "no such dead letter of event {}; `relay dlq list` shows those there are",
+            args.event_id
+        );
+    }
+    if args.json {
+        output::say(&serde_json::to_string_pretty(&Shown { dead_letters })?);
+    } else {
+        let blocks: Vec<String> = dead_letters.iter().map(readable).collect();
+        output::say(&blocks.join("\n\n"));
+    }
+    Ok(())
+}
+
+async fn look(session: &Session, args: &ShowArgs) -> anyhow::Result<Vec<Record>> {
+    let limit = usize::try_from(args.filter.limit.unwrap_or(u64::MAX))?;
+    let (now, mut found) = (Timestamp::now(), Vec::new());
+    let mut letters = DeadLetters::open(session).await?;
+    while found.len() < limit
+        && let Some(message) = letters.next().await?
+    {
+        let letter = &message.letter;
+        if letter.event_id.as_ref() == Some(&args.event_id) && args.filter.matches(letter, now) {
+            found.push(Record::of(&message));
+        }
+        letters.keep(message).await?;
+    }
+    Ok(found)
+}
+
+fn readable(record: &Record) -> String {
+    let content = match (&record.event, &record.body_base64) {
+        (Some(event), _) => output::pretty(event.get()),
+        (None, body) => format!("body in base64: {}", body.as_deref().unwrap_or_default()),
+    };
+    format!("{}\n{content}", output::block(&facts(&record.letter)))
+}
+
+fn facts(letter: &DeadLetter) -> Vec<(&'static str, String)> {
+    let time = |moment: Option<Timestamp>| {
+        moment.map(|at| format!("{at} ({} ago)", output::roughly(Timestamp::now().since(at))))
+    };
+    let facts = [
+        ("event", letter.event_id.clone()),
+        ("type", letter.event_type.clone()),
+        ("reason", Some(letter.reason.to_string())),
+        ("detail", letter.detail.clone()),
+        ("endpoint", letter.endpoint.as_ref().map(ToString::to_string)),
+        ("attempts", Some(letter.attempts.to_string())),
+        ("first attempt", time(letter.first_attempt)),
+        ("last attempt", time(letter.last_attempt)),
+        ("last answer", last(letter).filter(|_| letter.attempts > 0)),
+        ("dead since", time(letter.dead_at)),
+    ];
+    facts
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use relay_event::DeadReason;
+
+    use super::*;
+
+    #[test]
+    fn only_known_facts_are_shown() {
+        let letter = DeadLetter {
+            reason: DeadReason::InvalidEvent,
+            detail: Some("type: is missing".to_owned()),
+            endpoint: None,
+            event_id: None,
+            event_type: None,
+            attempts: 0,
+            first_attempt: None,
+            last_attempt: None,
+            last_status: None,
+            last_error: None,
+            dead_at: None,
+        };
+        let names: Vec<&str> = facts(&letter).iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["reason", "detail", "attempts"]);
+    }
+}

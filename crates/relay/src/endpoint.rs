@@ -1,0 +1,89 @@
+//! Endpoints, through the relay's HTTP API.
+
+mod add;
+mod change;
+mod fields;
+mod rotate;
+mod show;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use relay_event::EndpointId;
+use reqwest::StatusCode;
+
+use crate::{
+    api::{Api, ApiError},
+    data::DataArgs,
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EndpointCommand {
+    /// Add an endpoint, and print its id and its secret
+    Add(add::AddArgs),
+    /// List the endpoints
+    List(show::ListArgs),
+    /// Show an endpoint
+    Show(show::ShowArgs),
+    /// Change an endpoint: what is not named stays
+    Update(change::UpdateArgs),
+    /// Send nothing to an endpoint until it is resumed; its events wait
+    #[command(after_help = "Example: relay endpoint pause ep_0198b7a0c5d07d3f8a6e2b4c1d9e8f70")]
+    Pause(One),
+    /// Send to a paused or disabled endpoint again
+    #[command(after_help = "Example: relay endpoint resume ep_0198b7a0c5d07d3f8a6e2b4c1d9e8f70")]
+    Resume(One),
+    /// Remove an endpoint; what waits for it goes to the dead-letter queue
+    #[command(after_help = "Example: relay endpoint remove ep_0198b7a0c5d07d3f8a6e2b4c1d9e8f70")]
+    Remove(One),
+    /// Sign with a new secret from now on, and with the old one for a while
+    RotateSecret(rotate::RotateArgs),
+}
+
+/// One endpoint.
+#[derive(Debug, Args)]
+pub(crate) struct One {
+    /// The endpoint's id
+    #[arg(value_name = "ID", value_parser = endpoint_id)]
+    id: EndpointId,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+pub(crate) async fn run(command: EndpointCommand) -> anyhow::Result<()> {
+    match command {
+        EndpointCommand::Add(args) => add::run(args).await,
+        EndpointCommand::List(args) => show::list(args).await,
+        EndpointCommand::Show(args) => show::show(args).await,
+        EndpointCommand::Update(args) => change::update(args).await,
+        EndpointCommand::Pause(one) => change::pause(one).await,
+        EndpointCommand::Resume(one) => change::resume(one).await,
+        EndpointCommand::Remove(one) => change::remove(one).await,
+        EndpointCommand::RotateSecret(args) => rotate::run(args).await,
+    }
+}
+
+const LIST_HINT: &str = "`relay endpoint list` shows the endpoints";
+
+fn endpoint_id(text: &str) -> Result<EndpointId, String> {
+    text.parse()
+        .map_err(|refused: relay_event::Invalid| format!("{}; {LIST_HINT}", refused.problem))
+}
+
+/// A failed request about one endpoint, saying how to find it if it is not there.
+fn about_one(error: ApiError) -> anyhow::Error {
+    match error {
+        ApiError::Refused {
+            status: StatusCode::NOT_FOUND,
+            problem,
+        } => anyhow::anyhow!("{problem} ({LIST_HINT})"),
+        other => other.into(),
+    }
+}
+
+fn text(answer: &[u8]) -> anyhow::Result<&str> {
+    std::str::from_utf8(answer).context("the relay's answer is no text")
+}
+
+fn connect(data: &DataArgs) -> anyhow::Result<Api> {
+    Api::new(data.http()?)
+}

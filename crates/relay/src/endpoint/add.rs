@@ -1,0 +1,142 @@
+use anyhow::Context as _;
+use clap::Args;
+use relay_event::{EndpointId, EndpointUrl, Secret, TypePattern};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{
+    connect,
+    fields::{self, Fields},
+    text,
+};
+use crate::{data::DataArgs, output, usage::Usage};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example: relay endpoint add --url http://127.0.0.1:9000/hook --types 'order.*' --retry 1s,5s,30s")]
+pub(crate) struct AddArgs {
+    /// Where deliveries are posted
+    #[arg(long)]
+    url: EndpointUrl,
+
+    /// Which event types it wants: words separated by dots, `*` for one word, `#` for any number of
+    /// them; several separated by commas, or by repeating the option
+    #[arg(long, value_name = "PATTERN", required = true, value_delimiter = ',')]
+    types: Vec<TypePattern>,
+
+    /// The most attempts begun in a second, for each deliverer [default: no limit]
+    #[arg(long, value_name = "N")]
+    rate_limit: Option<u32>,
+
+    /// The secret deliveries are signed with, as whsec_… [default: a new one]
+    #[arg(long)]
+    secret: Option<String>,
+
+    #[command(flatten)]
+    fields: Fields,
+
+    /// Print the relay's answer as JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+impl AddArgs {
+    fn request(&self) -> Result<Value, Usage> {
+        let mut request = Map::new();
+        fields::put_target(&mut request, Some(&self.url), &self.types);
+        if let Some(secret) = fields::secret(self.secret.as_deref())? {
+            request.insert("secret".to_owned(), json!(secret));
+        }
+        if let Some(rate) = self.rate_limit {
+            request.insert("rate_limit".to_owned(), json!(rate));
+        }
+        self.fields.put(&mut request)?;
+        Ok(request.into())
+    }
+}
+
+#[derive(Deserialize)]
+struct Added {
+    id: EndpointId,
+    secret: Secret,
+}
+
+pub(super) async fn run(args: AddArgs) -> anyhow::Result<()> {
+    let request = args.request()?;
+    let answer = connect(&args.data)?.post(&["v1", "endpoints"], &request).await?;
+    if args.json {
+        output::say(&output::pretty(text(&answer)?));
+        return Ok(());
+    }
+    let added: Added = serde_json::from_slice(&answer)
+        .context("the endpoint was added, but the relay's answer is not understood")?;
+    output::say(&output::block(&[
+        ("id", added.id.to_string()),
+        ("secret", added.secret.to_string()),
+    ]));
+    output::note("The secret is shown only now: give it to whoever checks the signatures.");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: AddArgs,
+    }
+
+    fn request(options: &[&str]) -> Value {
+        let line = ["add", "--url", "http://127.0.0.1:9000/hook"];
+        let line = Line::try_parse_from(line.iter().chain(options)).unwrap();
+        line.args.request().unwrap()
+    }
+
+    #[test]
+    fn the_least_is_a_url_and_types() {
+        assert_eq!(
+            request(&["--types", "order.*,a.b", "--types", "#"]),
+            json!({"url": "http://127.0.0.1:9000/hook", "types": ["order.*", "a.b", "#"]})
+        );
+    }
+
+    #[test]
+    fn every_option_arrives() {
+        let secret = Secret::generate().to_string();
+        let sent = request(&[
+            "--types",
+            "a",
+            "--retry",
+            "1s,5s",
+            "--timeout",
+            "1500ms",
+            "--max-in-flight",
+            "4",
+            "--rate-limit",
+            "9",
+            "--header",
+            "X-A: b",
+            "--signature",
+            "plain",
+            "--secret",
+            &secret,
+            "--paused",
+        ]);
+        assert_eq!(
+            sent,
+            json!({
+                "url": "http://127.0.0.1:9000/hook", "types": ["a"], "retry": ["1s", "5s"],
+                "timeout_ms": 1500, "max_in_flight": 4, "rate_limit": 9, "headers": {"x-a": "b"},
+                "signature": "plain", "secret": secret, "paused": true
+            })
+        );
+        assert_eq!(request(&["--types", "a", "--retry", "none"])["retry"], json!([]));
+    }
+}

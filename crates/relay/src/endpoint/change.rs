@@ -1,0 +1,170 @@
+use clap::Args;
+use relay_event::{EndpointId, EndpointUrl, TypePattern};
+use serde_json::{Map, Value, json};
+
+use super::{
+    One, about_one, connect, endpoint_id,
+    fields::{self, Fields},
+    text,
+};
+use crate::{data::DataArgs, output, usage::Usage};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example: relay endpoint update ep_0198b7a0c5d07d3f8a6e2b4c1d9e8f70 --types 'order.#' --rate-limit none")]
+pub(crate) struct UpdateArgs {
+    /// The endpoint's id
+    #[arg(value_name = "ID", value_parser = endpoint_id)]
+    id: EndpointId,
+
+    /// Where deliveries are posted
+    #[arg(long)]
+    url: Option<EndpointUrl>,
+
+    /// Which event types it wants, instead of those so far
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    types: Vec<TypePattern>,
+
+    /// The most attempts begun in a second, for each deliverer, or `none`
+    #[arg(long, value_name = "N", value_parser = rate_limit)]
+    rate_limit: Option<RateLimit>,
+
+    #[command(flatten)]
+    fields: Fields,
+
+    /// Send no headers of its own any more
+    #[arg(long, conflicts_with = "headers")]
+    no_headers: bool,
+
+    /// Print the relay's answer as JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+/// A limit, or that there is none.
+#[derive(Debug, Clone, Copy)]
+struct RateLimit(Option<u32>);
+
+fn rate_limit(text: &str) -> Result<RateLimit, String> {
+    match text {
+        "none" => Ok(RateLimit(None)),
+        number => number
+            .parse()
+            .map(|limit| RateLimit(Some(limit)))
+            .map_err(|_| "must be a whole number, or `none`".to_owned()),
+    }
+}
+
+impl UpdateArgs {
+    fn request(&self) -> Result<Value, Usage> {
+        let mut request = Map::new();
+        fields::put_target(&mut request, self.url.as_ref(), &self.types);
+        self.fields.put(&mut request)?;
+        if let Some(RateLimit(limit)) = self.rate_limit {
+            request.insert("rate_limit".to_owned(), json!(limit));
+        }
+        if self.no_headers {
+            request.insert("headers".to_owned(), json!({}));
+        }
+        if request.is_empty() {
+            return Err(Usage::new("update", "names nothing to change; see --help"));
+        }
+        Ok(request.into())
+    }
+}
+
+pub(super) async fn update(args: UpdateArgs) -> anyhow::Result<()> {
+    let request = args.request()?;
+    let path = ["v1", "endpoints", args.id.as_str()];
+    let answer = connect(&args.data)?
+        .patch(&path, &request)
+        .await
+        .map_err(about_one)?;
+    if args.json {
+        output::say(&output::pretty(text(&answer)?));
+    } else {
+        output::say(&format!("{} updated", args.id));
+    }
+    Ok(())
+}
+
+pub(super) async fn pause(one: One) -> anyhow::Result<()> {
+    set_paused(&one, true).await?;
+    output::say(&format!("{} paused; its events wait", one.id));
+    Ok(())
+}
+
+pub(super) async fn resume(one: One) -> anyhow::Result<()> {
+    set_paused(&one, false).await?;
+    output::say(&format!("{} resumed", one.id));
+    Ok(())
+}
+
+async fn set_paused(one: &One, paused: bool) -> anyhow::Result<()> {
+    let path = ["v1", "endpoints", one.id.as_str()];
+    let changed = connect(&one.data)?
+        .patch(&path, &json!({ "paused": paused }))
+        .await;
+    changed.map(drop).map_err(about_one)
+}
+
+pub(super) async fn remove(one: One) -> anyhow::Result<()> {
+    let path = ["v1", "endpoints", one.id.as_str()];
+    connect(&one.data)?.delete(&path).await.map_err(about_one)?;
+    output::say(&format!("{} removed", one.id));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: UpdateArgs,
+    }
+
+    fn request(options: &[&str]) -> Result<Value, Usage> {
+        let line = ["update", "ep_0198b7a0c5d07d3f8a6e2b4c1d9e8f70"];
+        let line = Line::try_parse_from(line.iter().chain(options)).unwrap();
+        line.args.request()
+    }
+
+    #[test]
+    fn only_what_changes_is_sent() {
+        assert_eq!(
+            request(&["--types", "a,b"]).unwrap(),
+            json!({"types": ["a", "b"]})
+        );
+        assert_eq!(
+            request(&["--timeout", "2s"]).unwrap(),
+            json!({"timeout_ms": 2000})
+        );
+        assert!(request(&[]).is_err());
+    }
+
+    #[test]
+    fn limits_and_headers_can_be_cleared() {
+        assert_eq!(
+            request(&["--rate-limit", "none"]).unwrap(),
+            json!({"rate_limit": null})
+        );
+        assert_eq!(request(&["--rate-limit", "5"]).unwrap(), json!({"rate_limit": 5}));
+        assert_eq!(request(&["--no-headers"]).unwrap(), json!({"headers": {}}));
+    }
+
+    #[test]
+    fn an_abbreviated_id_says_how_to_find_the_whole_one() {
+        assert!(
+            endpoint_id("ep_0198")
+                .unwrap_err()
+                .contains("relay endpoint list")
+        );
+    }
+}

@@ -1,0 +1,210 @@
+//! Which relay a command talks to: the one of the environment, else the one of the data folder.
+
+use std::net::IpAddr;
+
+use anyhow::{Context as _, anyhow};
+use relay_broker::{BrokerUrl, Config, Error, Namespace, Session};
+use url::{Host, Url};
+
+use crate::data::{DataArgs, DataFolder, Token};
+
+/// A relay's HTTP API.
+pub(crate) struct HttpRelay {
+    pub(crate) url: Url,
+    pub(crate) token: Token,
+}
+
+type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+impl DataArgs {
+    /// The HTTP API of the relay.
+    pub(crate) fn http(&self) -> anyhow::Result<HttpRelay> {
+        let folder = self.folder()?;
+        find_http(&folder, &environment)?
+            .ok_or_else(|| nothing_found(&folder, "RELAY_URL and RELAY_TOKEN to reach one elsewhere"))
+    }
+
+    /// The HTTP API of the relay, if there is one.
+    pub(crate) fn http_if_any(&self) -> anyhow::Result<Option<HttpRelay>> {
+        find_http(&self.folder()?, &environment)
+    }
+
+    /// The broker of the relay; `name` is what the connection is called in the broker's own tools.
+    pub(crate) fn broker(&self, name: &str) -> anyhow::Result<Config> {
+        let folder = self.folder()?;
+        find_broker(&folder, &environment, name)?
+            .ok_or_else(|| nothing_found(&folder, "RELAY_AMQP_URL to reach a broker elsewhere"))
+    }
+}
+
+/// Connects to the broker, or says at once that it cannot be reached.
+pub(crate) async fn open_session(config: &Config) -> anyhow::Result<Session> {
+    Session::open(config, None).await.map_err(unreachable)
+}
+
+fn unreachable(error: Error) -> anyhow::Error {
+    let hint = match &error {
+        Error::Connect { .. } | Error::Timeout { .. } => {
+            "the relay seems not to be running (start it with `cargo xtask up`)"
+        }
+        _ => "the broker did not do as it was asked",
+    };
+    anyhow!(error).context(hint)
+}
+
+fn nothing_found(folder: &DataFolder, otherwise: &str) -> anyhow::Error {
+    anyhow!(
+        "no relay runs here: {} has no relay.json; start one with `cargo xtask up`, or set {otherwise}",
+        folder.path().display()
+    )
+}
+
+fn find_http(folder: &DataFolder, outside: Lookup<'_>) -> anyhow::Result<Option<HttpRelay>> {
+    let given = outside("RELAY_URL");
+    let is_given = given.is_some();
+    let text = match given {
+        Some(url) => url,
+        None => match folder.running()? {
+            Some(running) => running.url,
+            None => return Ok(None),
+        },
+    };
+    let url = http_url(&text)?;
+    // The folder's token is for the folder's relay: it is not handed to just any address.
+    let here = !is_given || is_loopback(&url);
+    let token = match outside("RELAY_TOKEN") {
+        Some(token) => Some(Token::parse(&token).context("RELAY_TOKEN")?),
+        None if here => folder.token()?,
+        None => None,
+    };
+    let token = token.ok_or_else(|| anyhow!("no API token for the relay at {url}: set RELAY_TOKEN"))?;
+    Ok(Some(HttpRelay { url, token }))
+}
+
+fn http_url(text: &str) -> anyhow::Result<Url> {
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
+        _ => Err(anyhow!(
+            "the relay's URL must be like http://127.0.0.1:7400, not {text:?}"
+        )),
+    }
+}
+
+/// Whether a URL names this machine by a loopback address.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(ip)) => IpAddr::from(ip).is_loopback(),
+        Some(Host::Ipv6(ip)) => IpAddr::from(ip).to_canonical().is_loopback(),
+        None => false,
+    }
+}
+
+fn find_broker(folder: &DataFolder, outside: Lookup<'_>, name: &str) -> anyhow::Result<Option<Config>> {
+    let given = outside("RELAY_AMQP_URL");
+    let running = folder.running()?;
+    let Some(url) = given.or_else(|| Some(running.as_ref()?.amqp_url.clone())) else {
+        return Ok(None);
+    };
+    let namespace = outside("RELAY_NAMESPACE").or_else(|| Some(running?.namespace));
+    let namespace = namespace.map_or(Ok(Namespace::default()), |text| text.parse());
+    Ok(Some(Config {
+        url: url.parse::<BrokerUrl>().context("RELAY_AMQP_URL")?,
+        namespace: namespace.context("RELAY_NAMESPACE")?,
+        name: name.to_owned(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Running;
+
+    fn folder(dir: &tempfile::TempDir) -> DataFolder {
+        let args = DataArgs {
+            data_dir: Some(dir.path().to_owned()),
+        };
+        args.folder().unwrap()
+    }
+
+    fn with_relay(dir: &tempfile::TempDir) -> DataFolder {
+        let folder = folder(dir);
+        folder
+            .write_running(&Running {
+                url: "http://127.0.0.1:7400".to_owned(),
+                metrics_url: String::new(),
+                amqp_url: "amqp://a:b@127.0.0.1:5673/%2f".to_owned(),
+                namespace: "mine".to_owned(),
+                pid: 1,
+            })
+            .unwrap();
+        folder.token_or_new().unwrap();
+        folder
+    }
+
+    fn outside(pairs: &'static [(&'static str, &'static str)]) -> impl Fn(&str) -> Option<String> {
+        move |name| {
+            let found = pairs.iter().find(|(known, _)| *known == name)?;
+            Some(found.1.to_owned())
+        }
+    }
+
+    #[test]
+    fn the_folder_s_relay_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = with_relay(&dir);
+        let found = find_http(&folder, &outside(&[])).unwrap().unwrap();
+        assert_eq!(found.url.as_str(), "http://127.0.0.1:7400/");
+        assert_eq!(Some(found.token), folder.token().unwrap());
+        let broker = find_broker(&folder, &outside(&[]), "x").unwrap().unwrap();
+        assert_eq!(broker.url.as_str(), "amqp://a:b@127.0.0.1:5673/%2f");
+        assert_eq!(broker.namespace.as_str(), "mine");
+    }
+
+    #[test]
+    fn the_environment_overrides_each_fact() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = with_relay(&dir);
+        let env = outside(&[("RELAY_TOKEN", "abc"), ("RELAY_NAMESPACE", "other")]);
+        assert_eq!(find_http(&folder, &env).unwrap().unwrap().token.as_str(), "abc");
+        let broker = find_broker(&folder, &env, "x").unwrap().unwrap();
+        assert_eq!(broker.namespace.as_str(), "other");
+        assert_eq!(broker.url.as_str(), "amqp://a:b@127.0.0.1:5673/%2f");
+    }
+
+    #[test]
+    fn the_folder_s_token_stays_on_this_machine() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = with_relay(&dir);
+        let elsewhere = outside(&[("RELAY_URL", "https://relay.example.com")]);
+        let refused = find_http(&folder, &elsewhere).err().unwrap();
+        assert!(refused.to_string().contains("RELAY_TOKEN"), "{refused}");
+        let here = outside(&[("RELAY_URL", "http://localhost:1")]);
+        assert!(find_http(&folder, &here).unwrap().is_some());
+    }
+
+    #[test]
+    fn nothing_found_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let empty = folder(&dir);
+        assert!(find_http(&empty, &outside(&[])).unwrap().is_none());
+        assert!(find_broker(&empty, &outside(&[]), "x").unwrap().is_none());
+        let text = nothing_found(&empty, "RELAY_URL").to_string();
+        assert!(
+            text.contains("cargo xtask up") && text.contains("RELAY_URL"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_password_does_not_show_in_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = outside(&[("RELAY_AMQP_URL", "http://a:hunter2@x")]);
+        let refused = find_broker(&folder(&dir), &env, "x").err().unwrap();
+        assert!(!format!("{refused:#}").contains("hunter2"), "{refused:#}");
+    }
+}

@@ -1,0 +1,37 @@
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::output;
+
+/// A bar on a terminal; nothing where stderr is none.
+pub(crate) struct Progress(ProgressBar);
+
+impl Progress {
+    /// A bar for `total` steps of something, such as `events`.
+    pub(crate) fn new(total: u64, what: &'static str) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        let template = format!("{{bar:40}} {{pos}} of {{len}} {what}, {{per_sec}}, {{eta}} left");
+        if let Ok(style) = ProgressStyle::with_template(&template) {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self(bar)
+    }
+
+    /// One step done.
+    pub(crate) fn step(&self) {
+        self.0.inc(1);
+    }
+
+    /// A note for people, above the bar.
+    pub(crate) fn note(&self, text: &str) {
+        self.0.suspend(|| output::note(text));
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,88 @@
+//! Publishing: one event of the command line, or a file of them.
+
+mod amqp;
+mod file;
+mod http;
+mod lines;
+mod one;
+mod window;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use relay_event::EventId;
+
+use crate::{data::DataArgs, usage::Usage};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  relay publish --type order.created --data '{\"order_id\": 42}'
+  relay publish --file events.ndjson
+  relay publish --file events.ndjson --via http")]
+pub(crate) struct PublishArgs {
+    /// The event's type: words separated by dots
+    #[arg(long = "type", value_name = "TYPE", required_unless_present = "file")]
+    event_type: Option<String>,
+
+    /// The event's data, as JSON
+    #[arg(long, value_name = "JSON")]
+    data: Option<String>,
+
+    /// Where the event comes from [default: /cli]
+    #[arg(long)]
+    source: Option<String>,
+
+    /// What the event is about
+    #[arg(long)]
+    subject: Option<String>,
+
+    /// The event's id [default: a new one]
+    #[arg(long)]
+    id: Option<EventId>,
+
+    /// Publish a file of CloudEvents, one JSON object a line. A line that is no event, or too large,
+    /// keeps the whole file from being published
+    #[arg(long, conflicts_with_all = ["event_type", "data", "source", "subject", "id"])]
+    file: Option<PathBuf>,
+
+    /// The line of the file to begin with
+    #[arg(long, value_name = "N", requires = "file", default_value_t = 1,
+        value_parser = clap::value_parser!(u64).range(1..))]
+    from_line: u64,
+
+    /// How events are handed to the relay
+    #[arg(long, value_enum, default_value_t)]
+    via: Via,
+
+    /// The relay's data folder [default: $XDG_DATA_HOME/event-relay, else
+    /// ~/.local/share/event-relay]
+    #[arg(long, env = "RELAY_DATA", value_name = "FOLDER", hide_env_values = true)]
+    data_dir: Option<PathBuf>,
+}
+
+impl PublishArgs {
+    /// The relay to publish to. Its folder is `--data-dir` here, for `--data` is the event's.
+    fn relay(&self) -> DataArgs {
+        DataArgs {
+            data_dir: self.data_dir.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Via {
+    /// Straight to its broker
+    #[default]
+    Amqp,
+    /// Through its HTTP API
+    Http,
+}
+
+pub(crate) async fn run(args: PublishArgs) -> anyhow::Result<()> {
+    match (&args.file, &args.event_type) {
+        (Some(path), _) => file::publish(path, &args).await,
+        (None, Some(event_type)) => one::publish(event_type, &args).await,
+        (None, None) => Err(Usage::new("--type", "is missing").into()),
+    }
+}

@@ -1,0 +1,50 @@
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
+
+use super::{PublishArgs, Via, amqp, http, lines, window::Published};
+use crate::{output, progress::Progress};
+
+/// Publishes a file: first all of it is checked, then all of it is sent.
+pub(super) async fn publish(path: &Path, args: &PublishArgs) -> anyhow::Result<()> {
+    let stop = relay_service::shutdown_on_signals();
+    let mut lines = lines::open(path)?;
+    lines.skip_to(args.from_line)?;
+    let total =
+        lines::check(&mut lines, || !stop.is_cancelled()).with_context(|| path.display().to_string())?;
+    if total == 0 {
+        output::say("0 events confirmed: there are none in the file");
+        return Ok(());
+    }
+    lines.rewind().context("cannot read the file again")?;
+    lines.skip_to(args.from_line)?;
+
+    let began = Instant::now();
+    let progress = Progress::new(total, "events");
+    let published = match args.via {
+        Via::Amqp => amqp::publish(&args.relay(), &mut lines, &progress, &stop).await?,
+        Via::Http => http::publish(&args.relay(), &mut lines, &progress, &stop).await?,
+    };
+    drop(progress);
+    conclude(published, began.elapsed(), &stop)
+}
+
+fn conclude(published: Published, took: Duration, stop: &CancellationToken) -> anyhow::Result<()> {
+    let confirmed = output::count(published.confirmed, "event");
+    output::say(&format!("{confirmed} confirmed in {:.1} s", took.as_secs_f64()));
+    if let Some(line) = published.go_on_from {
+        let twice = if stop.is_cancelled() {
+            ""
+        } else {
+            ", once that is mended"
+        };
+        output::note(&format!(
+            "go on with --from-line {line}{twice}; some events after it may be published twice, with the same ids"
+        ));
+    }
+    published.failure.map_or(Ok(()), Err)
+}

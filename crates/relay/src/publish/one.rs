@@ -1,0 +1,158 @@
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use relay_event::{DEFAULT_MAX_EVENT_BYTES, Event, EventId, Fill, Timestamp};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::time::timeout;
+
+use super::{PublishArgs, Via};
+use crate::{api::Api, found::open_session, output, usage::Usage};
+
+const SOURCE: &str = "/cli";
+
+/// A broker in a memory or disk alarm takes the event, and confirms it when the alarm is over.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) async fn publish(event_type: &str, args: &PublishArgs) -> anyhow::Result<()> {
+    let event = event(event_type, args, Timestamp::now())?;
+    match args.via {
+        Via::Amqp => by_amqp(&event, args).await?,
+        Via::Http => {
+            let api = Api::new(args.relay().http()?)?;
+            api.publish(event.body().clone()).await?;
+        }
+    }
+    output::say(event.id().as_str());
+    Ok(())
+}
+
+async fn by_amqp(event: &Event, args: &PublishArgs) -> anyhow::Result<()> {
+    let session = open_session(&args.relay().broker("relay publish")?).await?;
+    let published = timeout(PATIENCE, session.publish_event(event, Timestamp::now())).await;
+    session.close().await;
+    let unknown = || {
+        format!(
+            "the event may have been published; publishing it again with --id {} is safe",
+            event.id()
+        )
+    };
+    match published {
+        Ok(confirmed) => confirmed.with_context(unknown),
+        Err(_) => {
+            let silent = anyhow!("the broker did not confirm within {} s", PATIENCE.as_secs());
+            Err(silent.context(unknown()))
+        }
+    }
+}
+
+/// What was given, in the order people write it; what is missing is filled in.
+#[derive(Serialize)]
+struct Given<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a EventId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
+    r#type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+}
+
+fn event(event_type: &str, args: &PublishArgs, now: Timestamp) -> anyhow::Result<Event> {
+    let data: Option<&RawValue> = match &args.data {
+        Some(text) => Some(
+            serde_json::from_str(text)
+                .map_err(|error| Usage::new("--data", format!("is no JSON: {error}")))?,
+        ),
+        None => None,
+    };
+    let given = Given {
+        id: args.id.as_ref(),
+        source: args.source.as_deref(),
+        r#type: event_type,
+        subject: args.subject.as_deref(),
+        data,
+    };
+    let fill = Fill {
+        id: EventId::generate(),
+        source: SOURCE.to_owned(),
+        time: now,
+    };
+    let body = serde_json::to_vec(&given).context("cannot write JSON")?;
+    let event = Event::complete(body.into(), &fill).map_err(|refused| {
+        let option = match refused.field.as_str() {
+            "type" => "--type",
+            "source" => "--source",
+            "subject" => "--subject",
+            _ => "the event",
+        };
+        Usage::new(option, refused.problem)
+    })?;
+    let size = event.body().len();
+    if size > DEFAULT_MAX_EVENT_BYTES {
+        let problem = format!("the event is {size} bytes; at most {DEFAULT_MAX_EVENT_BYTES} are allowed");
+        return Err(Usage::new("--data", problem).into());
+    }
+    Ok(event)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: PublishArgs,
+    }
+
+    fn built(options: &[&str]) -> anyhow::Result<Event> {
+        let args = Line::try_parse_from(["publish"].iter().chain(options))
+            .unwrap()
+            .args;
+        let event_type = args.event_type.clone().unwrap();
+        event(&event_type, &args, Timestamp::from_millis(0).unwrap())
+    }
+
+    #[test]
+    fn data_is_kept_as_it_was_written() {
+        let event = built(&[
+            "--type",
+            "order.created",
+            "--data",
+            r#" {"n": 1.50}"#,
+            "--id",
+            "x",
+        ])
+        .unwrap();
+        assert_eq!(
+            std::str::from_utf8(event.body()).unwrap(),
+            r#"{"specversion":"1.0","source":"/cli","time":"1970-01-01T00:00:00.000Z","id":"x","type":"order.created","data":{"n": 1.50}}"#
+        );
+        let event = built(&["--type", "a", "--source", "/s", "--subject", "t"]).unwrap();
+        assert_eq!(event.source(), "/s");
+        assert!(event.body().ends_with(br#""type":"a","subject":"t"}"#));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_its_option() {
+        for (options, option) in [
+            (&["--type", "a b"][..], "--type"),
+            (&["--type", "a", "--data", "{"], "--data"),
+            (&["--type", "a", "--source", "a b"], "--source"),
+            (&["--type", "a", "--subject", ""], "--subject"),
+        ] {
+            let refused = built(options).unwrap_err();
+            assert!(
+                refused.is::<Usage>() && refused.to_string().starts_with(option),
+                "{refused}"
+            );
+        }
+        let large = format!("\"{}\"", "x".repeat(DEFAULT_MAX_EVENT_BYTES));
+        assert!(built(&["--type", "a", "--data", &large]).is_err());
+    }
+}

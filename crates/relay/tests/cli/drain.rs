@@ -1,0 +1,115 @@
+use base64::{Engine, engine::general_purpose::STANDARD};
+use relay_event::DeadReason::{AttemptsExhausted, EndpointGone};
+use serde_json::Value;
+
+use crate::support::{World, ids, line};
+
+#[tokio::test]
+async fn redelivered_letters_are_in_their_endpoint_s_queue_again() {
+    let world = World::new().await;
+    let endpoint = world
+        .kill("order.created", &ids("a", 30), AttemptsExhausted)
+        .await;
+    let removed = world.kill("user.left", &ids("b", 3), EndpointGone).await;
+    world.session.delete_endpoint(&removed).await.unwrap();
+    world.kill_garbage(b"no event").await;
+
+    let dry = world
+        .run(&["dlq", "drain", "--redeliver", "--dry-run"])
+        .await
+        .ok();
+    assert!(dry.contains("30 dead letters would be redelivered"), "{dry}");
+    world.wait_dead(34).await;
+    let done = world.run(&["dlq", "drain", "--redeliver"]).await.ok();
+    assert!(done.contains("30 dead letters redelivered"), "{done}");
+    assert!(done.contains("3 stay: their endpoint was removed"), "{done}");
+    assert!(done.contains("1 stays: they do not say"), "{done}");
+
+    world.wait_dead(4).await;
+    let queue = world.session.topology().endpoint(&endpoint);
+    assert_eq!(world.take_ids(&queue, 30).await.len(), 30);
+    world.wait_depth(&queue, 0).await;
+}
+
+#[tokio::test]
+async fn only_those_that_fit_are_discarded_and_no_more_than_asked() {
+    let world = World::new().await;
+    world.kill("order.created", &ids("a", 5), AttemptsExhausted).await;
+    let gone = world.kill("user.left", &ids("b", 5), EndpointGone).await;
+    let discard = async |filter: &[&str]| {
+        let args = [&["dlq", "drain", "--discard"], filter].concat();
+        world.run(&args).await.ok()
+    };
+    let none = discard(&["--older-than", "1h"]).await;
+    assert_eq!(none, "0 dead letters discarded\n10 did not match");
+    world.wait_dead(10).await;
+    let two = discard(&["--type", "user.*", "--limit", "2"]).await;
+    assert!(two.starts_with("2 dead letters discarded"), "{two}");
+    world.wait_dead(8).await;
+    discard(&["--endpoint", gone.as_str(), "--limit", "1"]).await;
+    world.wait_dead(7).await;
+    discard(&["--reason", "endpoint_gone"]).await;
+    world.wait_dead(5).await;
+    let mut left = world.dead_ids().await;
+    left.sort();
+    assert_eq!(left, ids("a", 5));
+}
+
+#[tokio::test]
+async fn an_export_holds_the_events_as_they_were() {
+    let world = World::new().await;
+    let endpoint = world
+        .kill("order.created", &ids("a", 700), AttemptsExhausted)
+        .await;
+    world.kill_garbage(b"no event").await;
+    let path = world.path("dead.ndjson");
+    let done = world.run(&["dlq", "drain", "--export", &path]).await.ok();
+    assert!(done.starts_with("701 dead letters exported"), "{done}");
+    world.wait_dead(0).await;
+
+    let written = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = written.lines().collect();
+    assert_eq!(lines.len(), 701);
+    for id in ids("a", 700) {
+        let event = format!(r#""event":{}"#, line(&id, "order.created"));
+        assert!(lines.iter().any(|line| line.contains(&event)), "{id}");
+    }
+    let first: Value = serde_json::from_str(lines[0]).unwrap();
+    assert_eq!(first["endpoint"], endpoint.as_str());
+    assert_eq!(
+        (&first["attempts"], &first["last_status"]),
+        (&6.into(), &500.into())
+    );
+    let garbage: Value = serde_json::from_str(lines[700]).unwrap();
+    assert_eq!(garbage["body_base64"], STANDARD.encode("no event"));
+    assert_eq!(garbage["reason"], "invalid_event");
+}
+
+#[tokio::test]
+async fn an_existing_file_is_not_touched() {
+    let world = World::new().await;
+    world.kill("order.created", &ids("a", 2), AttemptsExhausted).await;
+    let path = world.write("mine", "mine");
+    let refused = world.run(&["dlq", "drain", "--export", &path]).await.failed(1);
+    assert!(refused.contains("is there already"), "{refused}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+    world.wait_dead(2).await;
+
+    let fresh = world.path("fresh");
+    let dry = ["dlq", "drain", "--export", &fresh, "--dry-run"];
+    world.run(&dry).await.ok();
+    assert!(!std::path::Path::new(&fresh).exists());
+}
+
+#[tokio::test]
+async fn exactly_one_way_must_be_named() {
+    let world = World::new().await;
+    for args in [
+        &["dlq", "drain"][..],
+        &["dlq", "drain", "--discard", "--redeliver"],
+        &["dlq", "drain", "--discard", "--rate", "fast"],
+        &["dlq", "drain", "--discard", "--reason", "boredom"],
+    ] {
+        world.run(args).await.failed(2);
+    }
+}

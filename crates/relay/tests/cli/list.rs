@@ -1,0 +1,104 @@
+use relay_event::DeadReason::{AttemptsExhausted, EndpointGone};
+
+use crate::support::{World, ids};
+
+#[tokio::test]
+async fn looking_changes_nothing() {
+    let world = World::new().await;
+    let endpoint = world.kill("order.created", &ids("a", 4), AttemptsExhausted).await;
+    world.kill_garbage(b"no event").await;
+
+    let first = world.run(&["dlq", "list", "--json"]).await.json();
+    world.wait_dead(5).await;
+    let shown = world.run(&["dlq", "show", "a-2"]).await.ok();
+    world.wait_dead(5).await;
+    let dry = world.run(&["dlq", "drain", "--discard", "--dry-run"]).await.ok();
+    world.wait_dead(5).await;
+    let second = world.run(&["dlq", "list", "--json"]).await.json();
+    world.wait_dead(5).await;
+
+    assert_eq!(first, second);
+    assert_eq!(first["not_looked_at"], 0);
+    assert_eq!(dry, "5 dead letters would be discarded");
+    for fact in [
+        "a-2",
+        "attempts_exhausted",
+        endpoint.as_str(),
+        "500",
+        "\"b\": 1.50",
+    ] {
+        assert!(shown.contains(fact), "{fact}: {shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_of_those_that_fit_and_how_many_more() {
+    let world = World::new().await;
+    world.kill("order.created", &ids("a", 3), AttemptsExhausted).await;
+    let gone = world.kill("user.left", &ids("b", 2), EndpointGone).await;
+
+    let table = world.run(&["dlq", "list", "--limit", "1"]).await.ok();
+    assert!(
+        table.contains("order.created") && table.contains("a-0"),
+        "{table}"
+    );
+    assert!(table.contains("and 4 more"), "{table}");
+    world.wait_dead(5).await;
+    for filter in [
+        ["--type", "user.*"],
+        ["--reason", "endpoint_gone"],
+        ["--endpoint", gone.as_str()],
+    ] {
+        let table = world.run(&[&["dlq", "list"], &filter[..]].concat()).await.ok();
+        assert_eq!(table.lines().count(), 3, "{table}");
+        assert!(table.contains("b-0") && !table.contains("a-0"), "{table}");
+        world.wait_dead(5).await;
+    }
+    let none = world.run(&["dlq", "list", "--older-than", "1h"]).await.ok();
+    assert_eq!(none, "no such dead letters");
+}
+
+/// More than one consumer holds at once.
+#[tokio::test]
+async fn thousands_are_all_seen() {
+    let world = World::new().await;
+    world
+        .kill("order.created", &ids("a", 2_500), AttemptsExhausted)
+        .await;
+    let mut seen = world.dead_ids().await;
+    seen.sort();
+    let mut all = ids("a", 2_500);
+    all.sort();
+    assert_eq!(seen, all);
+    world.wait_dead(2_500).await;
+}
+
+#[tokio::test]
+async fn an_unknown_event_and_an_unreachable_broker_are_errors() {
+    let world = World::new().await;
+    let unknown = world.run(&["dlq", "show", "nobody"]).await.failed(1);
+    assert!(
+        unknown.contains("no such dead letter of event nobody"),
+        "{unknown}"
+    );
+
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("amqp://a:hunter2@{}/%2f", free.local_addr().unwrap());
+    drop(free);
+    let env = [("RELAY_AMQP_URL", url.as_str())];
+    let process = relay_testkit::Process::spawn("relay", &env, &["dlq", "list"]);
+    let refused = crate::support::ended(process).await.failed(1);
+    assert!(refused.contains("not to be running"), "{refused}");
+    assert!(!refused.contains("hunter2"), "{refused}");
+}
+
+#[tokio::test]
+async fn no_relay_at_all_says_how_to_start_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let env = [("RELAY_DATA", folder.path().to_str().unwrap())];
+    for args in [&["dlq", "list"][..], &["endpoint", "list"]] {
+        let process = relay_testkit::Process::spawn("relay", &env, args);
+        let refused = crate::support::ended(process).await.failed(1);
+        assert!(refused.contains("cargo xtask up"), "{refused}");
+    }
+}
