@@ -7,4 +7,5 @@ mod hostile;
 mod ledger;
 mod removal;
 mod retries;
+mod up;
 mod weather;

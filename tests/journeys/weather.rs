@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use relay_testkit::{Answer, Proxy, Receiver, shared_broker, wait_until};
+use relay_testkit::{Answer, Proxy, Receiver, private_broker_with, shared_broker, wait_until};
 use relay_tests::World;
 use serde_json::json;
 
@@ -174,4 +174,24 @@ async fn two_deliverers_share_an_endpoint() {
         })
         .await;
     session.close().await;
+}
+
+/// A broker that is short of disk takes no publishes; nobody is told "accepted" meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alarm_of_the_broker_is_told_to_producers() {
+    let broker = private_broker_with("disk_free_limit.absolute = 1000TB").await;
+    let world = World::without_deliverer(broker.amqp_url()).await;
+    let metrics = relay_tests::metrics_address(world.gateway()).await;
+    // The broker tells of its alarm when somebody publishes.
+    assert!(!world.api.try_publish("order.created", json!(1)).await);
+    world.api.wait_until_not_ready(&metrics).await;
+    assert!(!world.api.try_publish("order.created", json!(2)).await);
+    assert!(
+        world
+            .api
+            .metrics(&metrics)
+            .await
+            .contains("relay_broker_blocked 1")
+    );
+    assert_eq!(world.waiting("archive").await, 0);
 }

@@ -111,7 +111,6 @@ async fn private_broker(
     }
     let mut config = relay_local_broker::Config::new(folder.path().join("broker"));
     config.server.clone_from(&args.rabbitmq_server);
-    tracing::info!("starting the private broker");
     tokio::select! {
         () = context.shutdown.cancelled() => Ok(None),
         started = PrivateBroker::start(config) => started.map(Some),
