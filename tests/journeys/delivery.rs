@@ -236,7 +236,7 @@ async fn a_paused_endpoint_gets_nothing_until_it_is_resumed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changed_patterns_take_effect_without_a_gap() {
+async fn changed_patterns_take_effect() {
     let world = World::start().await;
     let receiver = Receiver::start().await;
     let endpoint = world
@@ -252,6 +252,34 @@ async fn changed_patterns_take_effect_without_a_gap() {
     let paid = world.api.publish("order.paid", json!(2)).await;
     assert_eq!(ids(&receiver.wait_for(2).await), BTreeSet::from([kept, paid]));
     assert_eq!(receiver.requests().len(), 2);
+}
+
+/// Each pattern alone matches the event, and no change keeps the pattern before it: were it unbound
+/// before the new one is bound, events would fall between.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_event_falls_between_two_patterns() {
+    let world = World::start().await;
+    let receiver = Receiver::start().await;
+    let endpoint = world.api.add(&receiver, &["order.*"], json!({})).await;
+    let (api, id) = (world.api.clone(), endpoint.id.clone());
+    let changing = tokio::spawn(async move {
+        for round in 0..60 {
+            let pattern = if round % 2 == 0 {
+                "order.created"
+            } else {
+                "order.*"
+            };
+            api.change(&id, json!({"types": [pattern]})).await;
+        }
+    });
+    let mut published = BTreeSet::new();
+    while !changing.is_finished() {
+        published.insert(world.api.publish("order.created", json!(1)).await);
+    }
+    changing.await.unwrap();
+    receiver
+        .wait_until("every event", |requests| published.is_subset(&ids(requests)))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -357,6 +385,20 @@ async fn endless_answers_are_cut() {
     world.api.publish("a.b", Value::from("endless")).await;
     let dripping = world.api.publish("a.b", Value::from("drip")).await;
     // The endless one said 200 and its beginning was read; the dripping one never ended in time.
+    let metrics = relay_tests::metrics_address(&world.deliverers[0]).await;
+    wait_until("both attempts to be counted", || async {
+        let text = world.api.metrics(&metrics).await;
+        let lines = [
+            r#"relay_attempts_total{result="2xx"} 1"#,
+            r#"relay_attempts_total{result="timeout"} 1"#,
+        ];
+        if lines.iter().all(|line| text.contains(line)) {
+            Ok(())
+        } else {
+            Err(text)
+        }
+    })
+    .await;
     let letters = world.dead_letters(1).await;
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].event_id.as_deref(), Some(dripping.as_str()));

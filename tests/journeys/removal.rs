@@ -67,3 +67,70 @@ async fn what_waits_in_a_removed_endpoints_queue_becomes_dead_letters_and_the_qu
     .await;
     session.close().await;
 }
+
+/// What is in flight when its endpoint is removed is still owed: the queue must stay until it is
+/// settled, though it looks empty, because a crash brings it back there.
+#[tokio::test(flavor = "multi_thread")]
+async fn removal_waits_for_what_is_in_flight() {
+    let mut world = World::start().await;
+    let (receiver, other) = (Receiver::start().await, Receiver::start().await);
+    receiver.respond_with(Answer::Hold);
+    let endpoint = world
+        .api
+        .add(&receiver, &["order.*"], json!({"timeout_ms": 120_000}))
+        .await;
+    let later = world.api.add(&other, &["invoice.*"], json!({})).await;
+    let id = world.api.publish("order.created", json!(1)).await;
+    receiver.wait_for(1).await;
+    world.api.remove(&endpoint.id).await;
+
+    // Once the queue of one removed later is deleted, the first has had its turn too.
+    world.api.remove(&later.id).await;
+    let session = world.session().await;
+    let queue = format!("{}.endpoint.{}", world.namespace, later.id);
+    wait_until("the other queue to be deleted", || async {
+        session.depth(&queue).await.unwrap().is_none()
+    })
+    .await;
+    session.close().await;
+    assert_eq!(world.waiting("dead").await, 0);
+    let victim = world.deliverers.remove(0);
+    victim.kill_9();
+    victim.wait_exit().await;
+    world.add_deliverer().await;
+    let letter = world.dead_letters(1).await.remove(0);
+    assert_eq!(
+        (letter.reason, letter.event_id),
+        (DeadReason::EndpointRemoved, Some(id))
+    );
+}
+
+/// An operator deletes a queue by hand: nobody hangs on it, and it comes back with its bindings.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_queue_comes_back() {
+    let mut world = World::start().await;
+    let receiver = Receiver::start().await;
+    let endpoint = world.api.add(&receiver, &["#"], json!({})).await;
+    world.api.publish("order.created", json!("before")).await;
+    receiver.wait_for(1).await;
+    let session = world.session().await;
+    session
+        .delete_endpoint(&endpoint.id.parse().unwrap())
+        .await
+        .unwrap();
+    let queue = format!("{}.endpoint.{}", world.namespace, endpoint.id);
+    wait_until("the queue to be back with its consumer", || async {
+        session
+            .depth(&queue)
+            .await
+            .unwrap()
+            .is_some_and(|depth| depth.consumers == 1)
+    })
+    .await;
+    session.close().await;
+    world.api.publish("order.created", json!("after")).await;
+    receiver.wait_for(2).await;
+    let deliverer = world.deliverers.remove(0);
+    deliverer.terminate();
+    assert!(deliverer.wait_exit().await.success());
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use relay_testkit::{Answer, Proxy, Receiver, private_broker_with, shared_broker, wait_until};
 use relay_tests::World;
 use serde_json::json;
+use sqlx::Connection;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_graceful_stop_finishes_what_is_in_flight() {
@@ -112,18 +113,28 @@ async fn a_change_made_while_the_deliverer_was_cut_off_takes_effect() {
     assert_eq!(before.requests().len(), 1);
 }
 
-/// A store that is away stops no delivery.
+/// A store that cannot be read stops no delivery, not even over a reconnect.
 #[tokio::test(flavor = "multi_thread")]
 async fn delivery_goes_on_without_the_store() {
-    let world = World::start().await;
+    let url = shared_broker().await;
+    let proxy = Proxy::start(url).await;
+    let mut world = World::without_deliverer(url).await;
+    world.amqp_url = proxy.url();
+    world.add_deliverer().await;
     let receiver = Receiver::start().await;
     world.api.add(&receiver, &["#"], json!({})).await;
     world.api.publish("order.created", json!(1)).await;
     receiver.wait_for(1).await;
-    for file in ["relay.db", "relay.db-wal", "relay.db-shm"] {
-        let _ = std::fs::remove_file(world.folder().join(file));
-    }
-    std::fs::create_dir(world.folder().join("relay.db")).unwrap();
+
+    let database = format!("sqlite:{}", world.folder().join("relay.db").display());
+    let mut database = sqlx::SqliteConnection::connect(&database).await.unwrap();
+    sqlx::query("UPDATE endpoints SET document = 'damaged'")
+        .execute(&mut database)
+        .await
+        .unwrap();
+    let metrics = relay_tests::metrics_address(&world.deliverers[0]).await;
+    world.api.wait_until_not_ready(&metrics).await;
+    proxy.cut();
     world.api.publish("order.created", json!(2)).await;
     receiver.wait_for(2).await;
 }

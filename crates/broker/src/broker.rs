@@ -1,4 +1,7 @@
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use relay_event::{Event, Timestamp};
 use tokio::sync::watch;
@@ -10,6 +13,9 @@ use crate::{
     reconnect::Delays,
     session::{Error, Session},
 };
+
+/// A session that lived this long was no failure to connect.
+const STEADY: Duration = Duration::from_secs(10);
 
 /// Before the first try has ended.
 const CONNECTING: &str = "connecting";
@@ -138,9 +144,13 @@ impl Supervisor {
             };
             match opened {
                 Ok(session) => {
-                    delays.reset();
+                    let opened = Instant::now();
                     self.attend(&session).await;
                     session.close().await;
+                    // What ends every session as soon as it begins must not end many a second.
+                    if opened.elapsed() > STEADY {
+                        delays.reset();
+                    }
                 }
                 Err(error) => self.say_down(&chain(&error)),
             }

@@ -43,14 +43,30 @@ impl Channels {
                 channel
             }
         };
-        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-        let options = BasicConsumeOptions::default();
-        let tag = ShortString::default();
-        let consumer = channel
-            .basic_consume(queue.into(), tag, options, FieldTable::default())
-            .await?;
-        Ok(Subscription { channel, consumer })
+        consume(channel, queue, prefetch).await
     }
+}
+
+/// The same on a channel of its own, which nobody else loses should the queue go away.
+pub(crate) async fn subscribe_alone(
+    connection: &Connection,
+    queue: &str,
+    prefetch: u16,
+) -> lapin::Result<Subscription> {
+    consume(Arc::new(connection.create_channel().await?), queue, prefetch).await
+}
+
+async fn consume(channel: Arc<Channel>, queue: &str, prefetch: u16) -> lapin::Result<Subscription> {
+    channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+    let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
+    let consumer = channel
+        .basic_consume(queue.into(), tag, options, FieldTable::default())
+        .await?;
+    Ok(Subscription {
+        channel,
+        consumer,
+        ended: false,
+    })
 }
 
 /// A consumer on one queue. Dropping it leaves what was fetched unsettled until the session ends,
@@ -58,6 +74,7 @@ impl Channels {
 pub struct Subscription {
     channel: Arc<Channel>,
     consumer: Consumer,
+    ended: bool,
 }
 
 impl Subscription {
@@ -68,12 +85,17 @@ impl Subscription {
     }
 
     pub(crate) async fn next_delivery(&mut self) -> Option<Delivery> {
-        self.consumer.next().await?.ok()
+        let next = self.consumer.next().await.and_then(Result::ok);
+        self.ended |= next.is_none();
+        next
     }
 
     /// Takes no more, and gives back what was fetched and not handed out. What was handed out stays
     /// with its holder.
     pub async fn stop(mut self) {
+        if self.ended {
+            return; // By the broker; lapin tells of that once, so there is nothing to wait for.
+        }
         let tag = self.consumer.tag();
         if self
             .channel

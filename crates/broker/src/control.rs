@@ -8,7 +8,7 @@ use lapin::{
     options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
     types::{FieldTable, ShortString},
 };
-use relay_event::EndpointId;
+use relay_event::{EndpointId, EventId};
 
 use crate::{
     publisher::{Outgoing, PublishError},
@@ -62,8 +62,10 @@ impl Session {
             auto_delete: true,
             ..Default::default()
         };
+        // Named by us: a user's rights may end at the relay's namespace.
+        let name = format!("{}.{}", self.topology().control(), EventId::generate());
         let queue = channel
-            .queue_declare(ShortString::default(), exclusive, FieldTable::default())
+            .queue_declare(name.into(), exclusive, FieldTable::default())
             .await?;
         let exchange = self.topology().control();
         let (bind, arguments) = (QueueBindOptions::default(), FieldTable::default());

@@ -20,6 +20,7 @@ pub use attempts::ATTEMPTS_CONTENT_TYPE;
 pub use broker::{Broker, Status};
 pub use channels::Subscription;
 pub use config::{BrokerUrl, Config, Namespace};
+pub use control::Changes;
 pub use dead_letters::{DeadLetters, DeadMessage};
 pub use metrics::Metrics;
 pub use publisher::PublishError;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config, Metrics,
     attempts::AttemptLog,
-    channels::{Channels, Subscription},
+    channels::{self, Channels, Subscription},
     publisher::{Outgoing, PublishError, Publisher},
     reconnect::Delays,
     topology::Topology,
@@ -41,6 +41,12 @@ pub enum Error {
     Timeout {
         /// Host, port and virtual host.
         to: String,
+    },
+    /// There is no such queue.
+    #[error("there is no queue {queue}")]
+    NoQueue {
+        /// Its name.
+        queue: String,
     },
     /// The connection ended in the middle of something.
     #[error("the broker connection was lost")]
@@ -180,12 +186,33 @@ impl Session {
     /// # Errors
     /// There is no such queue, or the session is over.
     pub async fn subscribe(&self, queue: &str, prefetch: u16) -> Result<Subscription, Error> {
+        self.must_exist(queue).await?;
         let subscribed = self
             .0
             .channels
             .subscribe(&self.0.consuming, queue, prefetch)
             .await;
         subscribed.map_err(Error::doing(format!("consume from {queue}")))
+    }
+
+    /// The same for a queue that may be deleted meanwhile, without harm to other consumers.
+    ///
+    /// # Errors
+    /// There is no such queue, or the session is over.
+    pub async fn subscribe_alone(&self, queue: &str, prefetch: u16) -> Result<Subscription, Error> {
+        self.must_exist(queue).await?;
+        let subscribed = channels::subscribe_alone(&self.0.consuming, queue, prefetch).await;
+        subscribed.map_err(Error::doing(format!("consume from {queue}")))
+    }
+
+    /// Consuming from a missing queue would end the channel, and with it every consumer on it.
+    async fn must_exist(&self, queue: &str) -> Result<(), Error> {
+        match self.depth(queue).await? {
+            Some(_) => Ok(()),
+            None => Err(Error::NoQueue {
+                queue: queue.to_owned(),
+            }),
+        }
     }
 
     /// Declares an endpoint's queue and the delays of its schedule. Patterns are bound apart.
@@ -324,6 +351,25 @@ impl Session {
             known.insert(delay);
         }
         Ok(())
+    }
+
+    /// Declares where messages wait for `delay`. That it cannot be is no outcome: it is tried until
+    /// it can, or the session ends.
+    pub(crate) async fn ensure_delay_safely(&self, delay: Delay) -> Result<(), Error> {
+        let mut delays = Delays::new();
+        let mut said = false;
+        loop {
+            match self.ensure_delay(delay).await {
+                Err(error) if !self.is_lost() => {
+                    if !std::mem::replace(&mut said, true) {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(%delay, error, "retries cannot be put aside; trying again until they can");
+                    }
+                    delays.wait().await;
+                }
+                result => return result,
+            }
+        }
     }
 
     /// A channel for one declaration: an error closes it, and nothing else hangs on it.

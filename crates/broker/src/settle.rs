@@ -5,7 +5,7 @@
 
 use lapin::{
     message::Delivery,
-    options::{BasicAckOptions, BasicNackOptions},
+    options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions},
 };
 use relay_event::{Attempt, DeadReason, Delay, EndpointId, History, Timestamp};
 
@@ -90,7 +90,12 @@ impl Taken {
     /// Puts the message back where it was.
     pub async fn give_back(mut self) {
         if let Some(delivery) = self.0.take() {
-            requeue(delivery).await;
+            // On a channel that is gone this fails, and the message is back in its queue already.
+            let requeue = BasicNackOptions {
+                requeue: true,
+                ..Default::default()
+            };
+            let _ = delivery.acker.nack(requeue).await;
         }
     }
 }
@@ -106,7 +111,7 @@ async fn copy(
     match (settlement, &message.event) {
         (Settlement::Delivered, _) => Ok(()),
         (Settlement::Retry(delay), Ok(event)) => {
-            session.ensure_delay(delay).await?;
+            session.ensure_delay_safely(delay).await?;
             let retry = || wire::retry(topology, delay, endpoint, event, history);
             Ok(session.publish_safely(retry).await?)
         }
@@ -129,17 +134,6 @@ async fn dead(
     Ok(session.publish_safely(dead).await?)
 }
 
-async fn requeue(delivery: Delivery) {
-    // On a channel that is gone this fails, and the message is back in its queue already.
-    let _ = delivery
-        .acker
-        .nack(BasicNackOptions {
-            requeue: true,
-            ..Default::default()
-        })
-        .await;
-}
-
 impl Drop for Taken {
     /// A task that panicked, or was ended, must not keep the message from others until the
     /// connection ends.
@@ -147,7 +141,9 @@ impl Drop for Taken {
         if let Some(delivery) = self.0.take().filter(|delivery| delivery.acker.usable())
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(requeue(delivery));
+            // Other than a nack, a reject counts towards the delivery limit in every RabbitMQ.
+            let reject = BasicRejectOptions { requeue: true };
+            runtime.spawn(async move { delivery.acker.reject(reject).await });
         }
     }
 }

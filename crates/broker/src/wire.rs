@@ -54,7 +54,10 @@ impl Received {
     pub(crate) fn read(delivery: &mut Delivery, topology: &Topology, max_bytes: usize) -> Self {
         let headers = Headers::of(&delivery.properties);
         // Only what comes back from a delay is ours; anybody may publish to the events exchange.
-        let history = if delivery.exchange.as_str() == topology.return_() {
+        let returned = delivery.exchange.as_str() == topology.return_();
+        // What was let in once is not refused for its size later.
+        let max_bytes = if returned { usize::MAX } else { max_bytes };
+        let history = if returned {
             headers.history()
         } else {
             History {
@@ -97,10 +100,7 @@ fn event(
     attributes: &[(String, String)],
     max_bytes: usize,
 ) -> Result<Event, Invalid> {
-    if body.len() > max_bytes {
-        let problem = format!("is {} bytes; at most {max_bytes} are allowed", body.len());
-        return Err(Invalid::new("event", problem));
-    }
+    check_size(body.len(), max_bytes)?;
     if content_type.is_some_and(|given| given.to_ascii_lowercase().starts_with(STRUCTURED)) {
         return Event::parse(body.clone());
     }
@@ -108,7 +108,17 @@ fn event(
         let problem = format!("is neither structured (content type {STRUCTURED}) nor binary (`ce-` headers)");
         return Err(Invalid::new("event", problem));
     }
-    Event::from_binary(attributes.to_vec(), content_type, body)
+    let event = Event::from_binary(attributes.to_vec(), content_type, body)?;
+    check_size(event.body().len(), max_bytes)?;
+    Ok(event)
+}
+
+fn check_size(bytes: usize, max_bytes: usize) -> Result<(), Invalid> {
+    if bytes <= max_bytes {
+        return Ok(());
+    }
+    let problem = format!("is {bytes} bytes; at most {max_bytes} are allowed");
+    Err(Invalid::new("event", problem))
 }
 
 fn published_at(properties: &BasicProperties, headers: &Headers<'_>) -> Option<Timestamp> {
@@ -166,9 +176,7 @@ pub(crate) fn dead(
         Ok(event) => (event_properties(event, headers), event.body().clone()),
         Err(refused) => {
             put_text(&mut headers, DETAIL, &refused.why.to_string());
-            for (name, value) in &refused.attributes {
-                put_text(&mut headers, &format!("ce-{name}"), value);
-            }
+            put_attributes(&mut headers, &refused.attributes);
             let content_type = refused.content_type.as_deref();
             (properties(content_type, headers), refused.body.clone())
         }
@@ -295,6 +303,19 @@ fn put_history(headers: &mut FieldTable, history: &History) {
     }
     if let Some(error) = &history.last_error {
         put_text(headers, LAST_ERROR, error);
+    }
+}
+
+/// As many as are sure to fit into a frame: headers cannot be split, and RabbitMQ closes the
+/// connection over a frame of more than 128 KiB.
+fn put_attributes(headers: &mut FieldTable, attributes: &[(String, String)]) {
+    const ROOM: usize = 64 * 1024;
+    let mut taken = 0;
+    for (name, value) in attributes {
+        taken += name.len() + value.len() + 16;
+        if taken <= ROOM {
+            put_text(headers, &format!("ce-{name}"), value);
+        }
     }
 }
 

@@ -1,15 +1,17 @@
 //! One endpoint's queue: taking from it as fast as the endpoint's limits allow.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use relay_broker::{Error, Subscription, Taken};
 use relay_event::{Endpoint, EndpointState};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use crate::delivery::Line;
 
@@ -32,37 +34,38 @@ pub(crate) enum Ended {
     Lost,
 }
 
+/// What a consumer is told from outside.
+pub(crate) struct Told {
+    /// Cancelled when it is to stop.
+    pub(crate) stop: CancellationToken,
+    /// Ends the consumer it replaces, when dropped.
+    pub(crate) replaced: Option<DropGuard>,
+}
+
 /// Takes from an endpoint's queue until told to stop, or something ends it. Deliveries go on as
 /// tasks of `deliveries`.
 ///
 /// # Errors
-/// The queue cannot be declared or consumed from.
-pub(crate) async fn consume(
-    line: Line,
-    stop: CancellationToken,
-    deliveries: TaskTracker,
-) -> Result<Ended, Error> {
+/// The queue cannot be consumed from.
+pub(crate) async fn consume(line: Line, told: Told, deliveries: TaskTracker) -> Result<Ended, Error> {
     match line.endpoint.state {
-        EndpointState::Removed { .. } => bury_all(line, stop, deliveries).await,
-        _ => deliver_all(line, stop, deliveries).await,
+        EndpointState::Removed { .. } => bury_all(line, told, deliveries).await,
+        _ => deliver_all(line, told, deliveries).await,
     }
 }
 
-async fn deliver_all(line: Line, stop: CancellationToken, deliveries: TaskTracker) -> Result<Ended, Error> {
-    let endpoint = Arc::clone(&line.endpoint);
-    line.session
-        .declare_endpoint(&endpoint.id, endpoint.delays())
-        .await?;
-    let queue = line.session.topology().endpoint(&endpoint.id);
-    let mut subscription = line.session.subscribe(&queue, prefetch(&endpoint)).await?;
-    let mut pace = Pace::of(&line);
+async fn deliver_all(line: Line, told: Told, deliveries: TaskTracker) -> Result<Ended, Error> {
+    let queue = line.session.topology().endpoint(&line.endpoint.id);
+    let mut subscription = line.session.subscribe(&queue, prefetch(&line.endpoint)).await?;
+    drop(told.replaced);
+    let mut blocked = line.session.blocked();
     let ended = loop {
         tokio::select! {
             biased;
-            () = stop.cancelled() => break Ended::Stopped,
+            () = told.stop.cancelled() => break Ended::Stopped,
             () = line.gone.cancelled() => break Ended::Gone,
-            next = next(&mut subscription, &mut pace) => match next {
-                Some((taken, permit)) => drop(deliveries.spawn(line.clone().deliver(taken, permit))),
+            next = next(&mut subscription, &line, &mut blocked) => match next {
+                Some((taken, permit)) => line.clone().begin(&deliveries, |line| line.deliver(taken, permit)),
                 None => break Ended::Lost,
             },
         }
@@ -86,54 +89,34 @@ fn prefetch(endpoint: &Endpoint) -> u16 {
     u16::try_from(wanted).unwrap_or(u16::MAX)
 }
 
-/// The next message, once an attempt at it may begin.
-async fn next(subscription: &mut Subscription, pace: &mut Pace) -> Option<(Taken, OwnedSemaphorePermit)> {
-    let permit = pace.permit().await?;
+/// The next message, once an attempt at it may begin. While the broker takes no publishes none may:
+/// its outcome could not be made safe.
+async fn next(
+    subscription: &mut Subscription,
+    line: &Line,
+    blocked: &mut watch::Receiver<bool>,
+) -> Option<(Taken, OwnedSemaphorePermit)> {
+    let permit = line.pace.permit().await?;
     let taken = subscription.next().await?;
+    blocked.wait_for(|blocked| !blocked).await.ok()?;
     Some((taken, permit))
 }
 
-/// What holds attempts back: the endpoint's limits, and a broker that takes no publishes, for then
-/// no outcome could be made safe.
-struct Pace {
-    permits: Arc<Semaphore>,
-    rate: Option<DefaultDirectRateLimiter>,
-    blocked: watch::Receiver<bool>,
-}
-
-impl Pace {
-    fn of(line: &Line) -> Self {
-        let rate = line.endpoint.rate_limit.and_then(NonZeroU32::new);
-        let burst_of_one = |rate| Quota::per_second(rate).allow_burst(NonZeroU32::MIN);
-        Self {
-            permits: Arc::new(Semaphore::new(line.endpoint.max_in_flight.into())),
-            rate: rate.map(|rate| RateLimiter::direct(burst_of_one(rate))),
-            blocked: line.session.blocked(),
-        }
-    }
-
-    async fn permit(&mut self) -> Option<OwnedSemaphorePermit> {
-        self.blocked.wait_for(|blocked| !blocked).await.ok()?;
-        let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
-        if let Some(rate) = &self.rate {
-            rate.until_ready().await;
-        }
-        Some(permit)
-    }
-}
-
-/// Keeps its consumer for as long as it holds anything, so that who sees neither messages nor
-/// consumers on the queue knows that it is empty.
-async fn bury_all(line: Line, stop: CancellationToken, deliveries: TaskTracker) -> Result<Ended, Error> {
+/// Moves everything to the dead-letter queue. Who sees neither messages nor consumers on the queue
+/// knows that it is empty, so the consumer stays for as long as anything taken from the queue, by it
+/// or by those before it, is not settled.
+async fn bury_all(line: Line, told: Told, deliveries: TaskTracker) -> Result<Ended, Error> {
     let queue = line.session.topology().endpoint(&line.endpoint.id);
-    if line.session.depth(&queue).await?.is_none() {
-        return Ok(Ended::Emptied);
-    }
+    let mut subscription = match line.session.subscribe_alone(&queue, BURIALS).await {
+        Err(Error::NoQueue { .. }) => return Ok(Ended::Emptied),
+        subscribed => subscribed?,
+    };
+    drop(told.replaced);
     let permits = Arc::new(Semaphore::new(BURIALS.into()));
-    let mut subscription = line.session.subscribe(&queue, BURIALS).await?;
     let ended = loop {
         let next = tokio::select! {
-            () = stop.cancelled() => break Ended::Stopped,
+            biased;
+            () = told.stop.cancelled() => break Ended::Stopped,
             next = timeout(QUIET, subscription.next()) => next,
         };
         match next {
@@ -141,13 +124,17 @@ async fn bury_all(line: Line, stop: CancellationToken, deliveries: TaskTracker) 
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
                     break Ended::Lost;
                 };
-                drop(deliveries.spawn(line.clone().bury(taken, permit)));
+                line.clone().begin(&deliveries, |line| line.bury(taken, permit));
             }
             Ok(None) => break Ended::Lost,
-            Err(_quiet) if permits.available_permits() == usize::from(BURIALS) => break Ended::Emptied,
+            Err(_quiet) if line.pace.under_way.is_empty() => break Ended::Emptied,
             Err(_quiet) => {}
         }
     };
+    tokio::select! {
+        () = line.pace.under_way.wait() => {}
+        () = line.session.lost() => {}
+    }
     subscription.stop().await;
     Ok(ended)
 }

@@ -5,10 +5,11 @@ use std::{sync::Arc, time::Instant};
 use relay_broker::{Session, Settlement, Taken};
 use relay_event::{Attempt, DeadReason, Endpoint, Event, History, Timestamp, Verdict, verdict};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     metrics::Metrics,
+    pace::Pace,
     post::{Exchanged, post},
 };
 
@@ -27,11 +28,21 @@ pub(crate) struct Line {
     pub(crate) workshop: Arc<Workshop>,
     pub(crate) session: Session,
     pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) pace: Pace,
     /// Cancelled when the endpoint says that it is gone.
     pub(crate) gone: CancellationToken,
 }
 
 impl Line {
+    /// Begins a task that is waited for when the process, or the endpoint, ends.
+    pub(crate) fn begin<F>(self, deliveries: &TaskTracker, task: impl FnOnce(Self) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let under_way = self.pace.under_way.clone();
+        drop(deliveries.spawn(under_way.track_future(task(self))));
+    }
+
     /// Delivers a message and settles it. `permit` counts the attempt as under way, and not the
     /// settlement after it.
     pub(crate) async fn deliver(self, mut taken: Taken, permit: OwnedSemaphorePermit) {

@@ -1,19 +1,31 @@
 //! Which endpoints are taken from: one consumer each, kept in step with the store.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::FutureExt;
-use relay_broker::{Broker, Session};
+use relay_broker::{Broker, Changes, Error, Session};
 use relay_event::{Endpoint, EndpointId, EndpointState, Timestamp};
 use relay_service::Component;
 use relay_store::Store;
-use tokio::{task::JoinSet, time::MissedTickBehavior};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, timeout},
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use crate::{
     Config,
-    consume::{Ended, consume, is_consumed},
+    consume::{Ended, Told, consume, is_consumed},
     delivery::{Line, Workshop},
+    pace::Pace,
 };
 
 /// How soon a consumer that the broker ended is started again.
@@ -27,7 +39,10 @@ pub(crate) struct Fleet {
     /// As the store last had them: with it away, delivery goes on with these.
     known: Vec<Arc<Endpoint>>,
     consumers: HashMap<EndpointId, Consumer>,
-    ended: JoinSet<(EndpointId, Arc<Endpoint>, Ended)>,
+    paces: HashMap<EndpointId, Pace>,
+    /// Endpoints whose queues could not be taken from at the last try.
+    troubled: HashSet<EndpointId>,
+    ended: JoinSet<(Arc<Endpoint>, Result<Ended, Error>)>,
     deliveries: TaskTracker,
 }
 
@@ -48,81 +63,66 @@ enum Running {
 }
 
 impl Fleet {
-    pub(crate) fn new(workshop: Workshop, store: Store, store_health: Component) -> Self {
+    pub(crate) fn new(workshop: Arc<Workshop>, store: Store, store_health: Component) -> Self {
         Self {
-            workshop: Arc::new(workshop),
+            workshop,
             store,
             store_health,
             known: Vec::new(),
             consumers: HashMap::new(),
+            paces: HashMap::new(),
+            troubled: HashSet::new(),
             ended: JoinSet::new(),
             deliveries: TaskTracker::new(),
         }
-    }
-
-    /// What the store last had.
-    pub(crate) fn workshop(&self) -> Arc<Workshop> {
-        Arc::clone(&self.workshop)
     }
 
     /// Delivers, session after session, until told to stop; then finishes what is under way.
     pub(crate) async fn run(mut self, broker: &Broker, config: &Config, shutdown: &CancellationToken) {
         loop {
             let session = tokio::select! {
+                biased;
                 () = shutdown.cancelled() => break,
                 session = broker.session() => session,
             };
             self.serve(&session, config, shutdown).await;
+            if shutdown.is_cancelled() {
+                break;
+            }
             self.stop_all().await;
         }
-        self.deliveries.close();
-        if tokio::time::timeout(config.drain_timeout, self.deliveries.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                left = self.deliveries.len(),
-                "attempts are still under way; their events will be delivered again"
-            );
+        if timeout(config.drain_timeout, self.drain()).await.is_err() {
+            tracing::warn!("attempts are still under way; their events will be delivered again");
         }
     }
 
     /// Keeps the consumers in step until the session is lost or the process stops.
     async fn serve(&mut self, session: &Session, config: &Config, shutdown: &CancellationToken) {
-        let Ok(mut changes) = session.changes().await else {
-            return; // The session is over already.
-        };
+        let mut changes = listen(session).await;
         let mut look = tokio::time::interval(config.recheck);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 () = session.lost() => return,
-                _ = look.tick() => {}
-                heard = changes.changed() => {
-                    // Many changes at once are one reason to look.
-                    while heard && changes.changed().now_or_never() == Some(true) {}
-                    if !heard {
-                        return;
+                Some(Ok((endpoint, ended))) = self.ended.join_next() => {
+                    if matches!(ended, Ok(Ended::Lost) | Err(_)) {
+                        look.reset_after(CONSUME_AGAIN);
                     }
-                }
-                Some(ended) = self.ended.join_next() => {
-                    if let Ok((id, endpoint, ended)) = ended {
-                        if ended == Ended::Lost {
-                            look.reset_after(CONSUME_AGAIN);
-                        }
-                        self.note(&id, &endpoint, ended).await;
-                    }
+                    self.note(session, &endpoint, ended).await;
                     continue;
                 }
+                () = heard(&mut changes) => {}
+                _ = look.tick() => {}
             }
-            self.look().await;
+            self.look(session).await;
             self.align(session);
         }
     }
 
     /// Reads the endpoints anew.
-    async fn look(&mut self) {
+    async fn look(&mut self, session: &Session) {
         match self.store.endpoints().await {
             Ok(stored) => {
                 self.known = stored
@@ -139,65 +139,97 @@ impl Fleet {
                 }
             }
         }
-        let gone: Vec<Arc<Endpoint>> = self
+        for consumer in self
             .consumers
             .values()
             .filter(|consumer| consumer.state == Running::Gone)
-            .map(|consumer| Arc::clone(&consumer.endpoint))
-            .collect();
-        for endpoint in gone.iter().filter(|endpoint| self.known.contains(endpoint)) {
-            disable(&self.store, endpoint).await;
+        {
+            if self.known.contains(&consumer.endpoint) {
+                disable(&self.store, session, &consumer.endpoint).await;
+            }
         }
     }
 
     /// Starts, replaces and stops consumers so that they are those of the known endpoints.
     fn align(&mut self, session: &Session) {
-        let wanted: HashMap<&EndpointId, &Arc<Endpoint>> = self
-            .known
-            .iter()
-            .filter(|endpoint| is_consumed(&endpoint.state))
-            .map(|endpoint| (&endpoint.id, endpoint))
+        let consumed = self.known.iter().filter(|endpoint| is_consumed(&endpoint.state));
+        let wanted: HashMap<EndpointId, Arc<Endpoint>> = consumed
+            .map(|endpoint| (endpoint.id.clone(), Arc::clone(endpoint)))
             .collect();
-        self.consumers.retain(|id, consumer| {
-            let keep = wanted
-                .get(id)
-                .is_some_and(|endpoint| **endpoint == consumer.endpoint);
-            if !keep {
-                consumer.stop.cancel();
+        let mut replaced = HashMap::new();
+        self.consumers.retain(|id, consumer| match wanted.get(id) {
+            Some(endpoint) if *endpoint == consumer.endpoint => consumer.state != Running::No,
+            Some(_) => {
+                // It ends when its successor has begun, so that the queue is never without one.
+                replaced.insert(id.clone(), consumer.stop.clone().drop_guard());
+                false
             }
-            keep && consumer.state != Running::No
+            None => {
+                consumer.stop.cancel();
+                false
+            }
         });
-        for endpoint in wanted.into_values() {
-            if !self.consumers.contains_key(&endpoint.id) {
-                let consumer = start(
-                    &mut self.ended,
-                    &self.deliveries,
-                    &self.workshop,
-                    session,
-                    endpoint,
-                );
-                self.consumers.insert(endpoint.id.clone(), consumer);
+        self.paces
+            .retain(|id, pace| wanted.contains_key(id) || !pace.under_way.is_empty());
+        for (id, endpoint) in wanted {
+            if !self.consumers.contains_key(&id) {
+                let replaced = replaced.remove(&id);
+                self.start(session, endpoint, replaced);
             }
         }
         self.count();
     }
 
+    fn start(&mut self, session: &Session, endpoint: Arc<Endpoint>, replaced: Option<DropGuard>) {
+        let pace = self
+            .paces
+            .remove(&endpoint.id)
+            .unwrap_or_else(|| Pace::of(&endpoint));
+        let pace = pace.adapted_to(&endpoint);
+        self.paces.insert(endpoint.id.clone(), pace.clone());
+        let line = Line {
+            workshop: Arc::clone(&self.workshop),
+            session: session.clone(),
+            endpoint: Arc::clone(&endpoint),
+            pace,
+            gone: CancellationToken::new(),
+        };
+        let stop = CancellationToken::new();
+        let consumer = Consumer {
+            endpoint: Arc::clone(&endpoint),
+            stop: stop.clone(),
+            state: Running::Yes,
+        };
+        self.consumers.insert(endpoint.id.clone(), consumer);
+        let consuming = consume(line, Told { stop, replaced }, self.deliveries.clone());
+        self.ended.spawn(async move {
+            // A panic in here must not leave the endpoint without a consumer.
+            let ended = AssertUnwindSafe(consuming).catch_unwind().await;
+            (endpoint, ended.unwrap_or(Ok(Ended::Lost)))
+        });
+    }
+
     /// Takes note of a consumer that ended.
-    async fn note(&mut self, id: &EndpointId, endpoint: &Arc<Endpoint>, ended: Ended) {
-        let Some(consumer) = self
-            .consumers
-            .get_mut(id)
-            .filter(|consumer| Arc::ptr_eq(&consumer.endpoint, endpoint))
-        else {
-            return; // Replaced or stopped meanwhile.
+    async fn note(&mut self, session: &Session, endpoint: &Arc<Endpoint>, ended: Result<Ended, Error>) {
+        let Some(consumer) = self.consumers.get_mut(&endpoint.id) else {
+            return;
         };
-        consumer.state = if ended == Ended::Gone {
-            Running::Gone
-        } else {
-            Running::No
-        };
-        if ended == Ended::Gone {
-            disable(&self.store, endpoint).await;
+        if !Arc::ptr_eq(&consumer.endpoint, endpoint) {
+            return; // Replaced meanwhile.
+        }
+        consumer.state = Running::No;
+        match ended {
+            Err(error) if !session.is_lost() => {
+                if self.troubled.insert(endpoint.id.clone()) {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(endpoint = %endpoint.id, error, "its queue cannot be taken from; trying again until it can");
+                }
+            }
+            Ok(Ended::Gone) => {
+                consumer.state = Running::Gone;
+                disable(&self.store, session, endpoint).await;
+            }
+            _ => drop(self.troubled.remove(&endpoint.id)),
         }
         self.count();
     }
@@ -210,6 +242,12 @@ impl Fleet {
         self.consumers.clear();
         while self.ended.join_next().await.is_some() {}
         self.count();
+    }
+
+    async fn drain(&mut self) {
+        self.stop_all().await;
+        self.deliveries.close();
+        self.deliveries.wait().await;
     }
 
     fn count(&self) {
@@ -225,55 +263,55 @@ impl Fleet {
     }
 }
 
-fn start(
-    ended: &mut JoinSet<(EndpointId, Arc<Endpoint>, Ended)>,
-    deliveries: &TaskTracker,
-    workshop: &Arc<Workshop>,
-    session: &Session,
-    endpoint: &Arc<Endpoint>,
-) -> Consumer {
-    let stop = CancellationToken::new();
-    let line = Line {
-        workshop: Arc::clone(workshop),
-        session: session.clone(),
-        endpoint: Arc::clone(endpoint),
-        gone: CancellationToken::new(),
+/// Announcements are a convenience: without them changes are found by looking.
+async fn listen(session: &Session) -> Option<Changes> {
+    match session.changes().await {
+        Ok(changes) => Some(changes),
+        Err(_) if session.is_lost() => None,
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                error,
+                "changes of endpoints cannot be listened for; looking for them now and then"
+            );
+            None
+        }
+    }
+}
+
+/// Resolves when an endpoint changed. Many changes at once are one reason to look.
+async fn heard(changes: &mut Option<Changes>) {
+    let Some(announced) = changes else {
+        return std::future::pending().await;
     };
-    let (endpoint, told, deliveries) = (Arc::clone(endpoint), stop.clone(), deliveries.clone());
-    let own = Arc::clone(&endpoint);
-    ended.spawn(async move {
-        let ended = consume(line, told, deliveries).await.unwrap_or_else(|error| {
-            tracing::debug!(endpoint = %own.id, error = &error as &dyn std::error::Error, "cannot take from the endpoint's queue; trying again later");
-            Ended::Lost
-        });
-        (own.id.clone(), own, ended)
-    });
-    Consumer {
-        endpoint,
-        stop,
-        state: Running::Yes,
+    if announced.changed().await {
+        while announced.changed().now_or_never() == Some(true) {}
+    } else {
+        *changes = None;
     }
 }
 
 /// Writes down that an endpoint is gone, unless it was changed since the attempt.
-async fn disable(store: &Store, gone: &Endpoint) {
+async fn disable(store: &Store, session: &Session, gone: &Endpoint) {
     let now = Timestamp::now();
     let changed = store.update(&gone.id, |endpoint| {
-        if endpoint.updated_at == gone.updated_at {
-            endpoint.state = EndpointState::Disabled {
-                reason: "it answered 410 Gone".to_owned(),
-                at: now,
-            };
-            endpoint.updated_at = now;
+        let as_it_was = endpoint.updated_at == gone.updated_at;
+        if as_it_was {
+            let reason = "it answered 410 Gone".to_owned();
+            endpoint.state = EndpointState::Disabled { reason, at: now };
+            endpoint.updated_at = now.max(gone.updated_at + Duration::from_millis(1));
         }
-        Ok(())
+        Ok(as_it_was)
     });
     match changed.await {
-        Ok(_) => {
-            tracing::warn!(endpoint = %gone.id, "disabled: it answered 410 Gone; what is waiting for it stays until it is resumed or removed")
+        Ok(Some((_, true))) => {
+            tracing::warn!(endpoint = %gone.id, "disabled: it answered 410 Gone; what is waiting for it stays until it is resumed or removed");
+            // The others find it by looking, should this not arrive.
+            let _ = session.announce_change(&gone.id).await;
         }
+        Ok(_) => {}
         Err(error) => {
-            tracing::warn!(endpoint = %gone.id, %error, "it answered 410 Gone and is no longer sent to, but that cannot be written down yet")
+            tracing::warn!(endpoint = %gone.id, %error, "it answered 410 Gone and is no longer sent to, but that cannot be written down yet");
         }
     }
 }

@@ -6,7 +6,10 @@ mod consume;
 mod delivery;
 mod fleet;
 mod metrics;
+mod pace;
 mod post;
+
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use relay_broker::{Broker, Status};
@@ -22,14 +25,17 @@ use crate::{delivery::Workshop, fleet::Fleet, metrics::Metrics};
 /// # Errors
 /// It cannot start: no root certificates, or its metrics are registered twice.
 pub async fn run(config: &Config, context: &Context, broker: &Broker, store: &Store) -> anyhow::Result<()> {
-    let workshop = Workshop {
+    let workshop = Arc::new(Workshop {
         client: post::client().context("could not set up the HTTP client")?,
         metrics: Metrics::register(&context.registry)?,
         max_event_bytes: config.max_event_bytes,
         deliverer: config.signature(),
-    };
-    let fleet = Fleet::new(workshop, store.clone(), context.health.component("store"));
-    let workshop = fleet.workshop();
+    });
+    let fleet = Fleet::new(
+        Arc::clone(&workshop),
+        store.clone(),
+        context.health.component("store"),
+    );
     tokio::select! {
         () = fleet.run(broker, config, &context.shutdown) => {}
         () = backlog::watch(broker, store, &workshop.metrics, config) => {}

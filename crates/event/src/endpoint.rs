@@ -27,6 +27,13 @@ impl FromStr for EndpointUrl {
         let fits = |url: &Url| {
             matches!(url.scheme(), "http" | "https") && url.has_host() && url.fragment().is_none()
         };
+        // URLs are shown and logged; headers' values are not. The refusal does not repeat it.
+        if Url::parse(text).is_ok_and(|url| !url.username().is_empty() || url.password().is_some()) {
+            return Err(Invalid::new(
+                "url",
+                "must hold no user name or password: give an Authorization header instead",
+            ));
+        }
         match Url::parse(text) {
             Ok(url) if url.as_str().len() <= 2048 && fits(&url) => Ok(Self(url)),
             _ => Err(Invalid::new(
@@ -319,6 +326,7 @@ mod tests {
             "http://",
             "https://example.com/#part",
             "file:///etc/passwd",
+            "https://user:secret@example.com/",
         ] {
             assert!(text.parse::<EndpointUrl>().is_err(), "{text:?}");
         }

@@ -14,10 +14,22 @@ impl Invalid {
     /// Refuses `field` because of `problem`.
     pub fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self {
-            field: field.into(),
-            problem: problem.into(),
+            field: shortened(field.into(), MAX_FIELD_BYTES),
+            problem: shortened(problem.into(), MAX_PROBLEM_BYTES),
         }
     }
+}
+
+/// A refusal travels in a message's headers, and a producer may name a field as it likes.
+const MAX_FIELD_BYTES: usize = 100;
+const MAX_PROBLEM_BYTES: usize = 1_000;
+
+fn shortened(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('…');
+    }
+    text
 }
 
 /// Shows a refused value without flooding the reader: at most 60 characters of it.

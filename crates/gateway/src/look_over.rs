@@ -78,7 +78,7 @@ impl LookOver {
             if session.is_lost() {
                 return looked; // All are looked over in the next one.
             }
-            if self.all || self.is_due(row) {
+            if self.all || self.is_due(row) || !has_queue(&session, &row.endpoint.id).await? {
                 let attended = self.attend(&session, &row.endpoint.id).await;
                 looked = looked.and(attended);
             }
@@ -146,6 +146,11 @@ impl LookOver {
         }
         self.failing = looked.is_err();
     }
+}
+
+/// Whether the endpoint has its queue; somebody may have deleted it by hand.
+async fn has_queue(session: &Session, id: &EndpointId) -> Result<bool, relay_broker::Error> {
+    Ok(session.depth(&session.topology().endpoint(id)).await?.is_some())
 }
 
 /// Whether the endpoint has no queue any more.

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use relay_broker::{DeadLetters, DeadMessage, PublishError, Session};
-use relay_event::EndpointId;
+use relay_event::{DeadReason, EndpointId};
 
 use super::tally::{Stay, Tally};
 
@@ -23,6 +23,10 @@ impl Redeliver {
         };
         if message.event.is_err() {
             return Ok(Some(Stay::NoEvent));
+        }
+        if message.letter.reason == DeadReason::EndpointRemoved {
+            // Its queue may still be there, but no way leads into it.
+            return Ok(Some(Stay::EndpointRemoved));
         }
         let there = match self.known.get(endpoint) {
             Some(there) => *there,
