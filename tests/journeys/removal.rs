@@ -79,19 +79,26 @@ async fn removal_waits_for_what_is_in_flight() {
         .api
         .add(&receiver, &["order.*"], json!({"timeout_ms": 120_000}))
         .await;
-    let later = world.api.add(&other, &["invoice.*"], json!({})).await;
+    let mut later = Vec::new();
+    for _ in 0..8 {
+        later.push(world.api.add(&other, &["invoice.*"], json!({})).await);
+    }
     let id = world.api.publish("order.created", json!(1)).await;
     receiver.wait_for(1).await;
     world.api.remove(&endpoint.id).await;
 
-    // Once the queue of one removed later is deleted, the first has had its turn too.
-    world.api.remove(&later.id).await;
+    // Once the queues of several removed later are deleted, the first has had its turns too.
+    for endpoint in &later {
+        world.api.remove(&endpoint.id).await;
+    }
     let session = world.session().await;
-    let queue = format!("{}.endpoint.{}", world.namespace, later.id);
-    wait_until("the other queue to be deleted", || async {
-        session.depth(&queue).await.unwrap().is_none()
-    })
-    .await;
+    for endpoint in &later {
+        let queue = format!("{}.endpoint.{}", world.namespace, endpoint.id);
+        wait_until("the other queues to be deleted", || async {
+            session.depth(&queue).await.unwrap().is_none()
+        })
+        .await;
+    }
     session.close().await;
     assert_eq!(world.waiting("dead").await, 0);
     let victim = world.deliverers.remove(0);
