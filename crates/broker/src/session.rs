@@ -1,12 +1,11 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use futures_util::{Stream, StreamExt};
 use lapin::{
-    Channel, Connection, ConnectionProperties, Event as ConnectionEvent,
-    options::{ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions},
+    Channel, Connection,
+    options::{ConfirmSelectOptions, QueueDeclareOptions},
     types::FieldTable,
 };
-use relay_event::{Attempt, Delay, EndpointId, Event, Timestamp, TypePattern};
+use relay_event::{Attempt, Delay, Event, Timestamp};
 use tokio::{
     sync::{Mutex, watch},
     time::timeout,
@@ -17,13 +16,14 @@ use crate::{
     Config, Metrics,
     attempts::AttemptLog,
     channels::{self, Channels, Subscription},
+    connection::{connect, open_channel, watch_connection},
     publisher::{Outgoing, PublishError, Publisher},
     reconnect::Delays,
     topology::Topology,
     wire,
 };
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An operation on the broker that failed.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +62,7 @@ pub enum Error {
 }
 
 impl Error {
-    fn doing(doing: impl Into<String>) -> impl FnOnce(lapin::Error) -> Self {
+    pub(crate) fn doing(doing: impl Into<String>) -> impl FnOnce(lapin::Error) -> Self {
         let doing = doing.into();
         |source| Self::Operation { doing, source }
     }
@@ -215,84 +215,6 @@ impl Session {
         }
     }
 
-    /// Declares an endpoint's queue and the delays of its schedule. Patterns are bound apart.
-    ///
-    /// # Errors
-    /// The broker refuses, or went away.
-    pub async fn declare_endpoint(&self, id: &EndpointId, delays: &[Delay]) -> Result<(), Error> {
-        let doing = || Error::doing(format!("declare the queue of {id}"));
-        let channel = self.throwaway().await?;
-        self.topology()
-            .declare_endpoint(&channel, id)
-            .await
-            .map_err(doing())?;
-        for delay in delays {
-            self.ensure_delay(*delay).await?;
-        }
-        Ok(())
-    }
-
-    /// Binds an endpoint's patterns, then takes away those it no longer has, so that no event it
-    /// still wants falls between.
-    ///
-    /// # Errors
-    /// The broker refuses, or went away.
-    pub async fn bind_endpoint(
-        &self,
-        id: &EndpointId,
-        bind: &[TypePattern],
-        unbind: &[TypePattern],
-    ) -> Result<(), Error> {
-        let doing = || Error::doing(format!("bind the patterns of {id}"));
-        let channel = self.throwaway().await?;
-        for pattern in bind {
-            self.topology()
-                .bind_pattern(&channel, id, pattern)
-                .await
-                .map_err(doing())?;
-        }
-        for pattern in unbind.iter().filter(|pattern| !bind.contains(pattern)) {
-            self.topology()
-                .unbind_pattern(&channel, id, pattern)
-                .await
-                .map_err(doing())?;
-        }
-        Ok(())
-    }
-
-    /// Routes nothing to a removed endpoint any more; its waiting retries go to the dead-letter
-    /// queue when they are due.
-    ///
-    /// # Errors
-    /// The broker refuses, or went away.
-    pub async fn unbind_endpoint(&self, id: &EndpointId, patterns: &[TypePattern]) -> Result<(), Error> {
-        let doing = || Error::doing(format!("unbind {id}"));
-        let channel = self.throwaway().await?;
-        for pattern in patterns {
-            self.topology()
-                .unbind_pattern(&channel, id, pattern)
-                .await
-                .map_err(doing())?;
-        }
-        self.topology().unbind_return(&channel, id).await.map_err(doing())
-    }
-
-    /// Deletes an endpoint's queue. Quorum queues have no "delete if empty": the caller must know
-    /// that nothing is left in it and nobody takes from it.
-    ///
-    /// # Errors
-    /// The broker refuses, or went away.
-    pub async fn delete_endpoint(&self, id: &EndpointId) -> Result<(), Error> {
-        let channel = self.throwaway().await?;
-        let queue = self.topology().endpoint(id);
-        let deleted = channel
-            .queue_delete(queue.into(), QueueDeleteOptions::default())
-            .await;
-        deleted
-            .map(drop)
-            .map_err(Error::doing(format!("delete the queue of {id}")))
-    }
-
     /// How full a queue is; `None` if there is no such queue.
     ///
     /// # Errors
@@ -373,7 +295,7 @@ impl Session {
     }
 
     /// A channel for one declaration: an error closes it, and nothing else hangs on it.
-    async fn throwaway(&self) -> Result<Channel, Error> {
+    pub(crate) async fn throwaway(&self) -> Result<Channel, Error> {
         open_channel(&self.0.consuming).await
     }
 }
@@ -389,51 +311,6 @@ pub(crate) async fn publish_safely(
         match publisher.publish(message()).await {
             Err(PublishError::Refused) => delays.wait().await,
             result => return result,
-        }
-    }
-}
-
-async fn connect(config: &Config, purpose: &str) -> Result<Connection, Error> {
-    let to = config.url.to_string();
-    let name = format!("{} {purpose}", config.name);
-    let properties = ConnectionProperties::default().with_connection_name(name.into());
-    match timeout(
-        CONNECT_TIMEOUT,
-        Connection::connect_uri(config.url.uri(), properties),
-    )
-    .await
-    {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(source)) => Err(Error::Connect { to, source }),
-        Err(_) => Err(Error::Timeout { to }),
-    }
-}
-
-async fn open_channel(connection: &Connection) -> Result<Channel, Error> {
-    connection
-        .create_channel()
-        .await
-        .map_err(Error::doing("open a channel"))
-}
-
-async fn watch_connection(
-    events: impl Stream<Item = ConnectionEvent>,
-    lost: CancellationToken,
-    blocking: Option<watch::Sender<bool>>,
-) {
-    let mut events = std::pin::pin!(events);
-    loop {
-        let event = tokio::select! {
-            () = lost.cancelled() => return,
-            event = events.next() => event,
-        };
-        match (event, &blocking) {
-            (Some(ConnectionEvent::ConnectionBlocked(_)), Some(blocking)) => drop(blocking.send(true)),
-            (Some(ConnectionEvent::ConnectionUnblocked), Some(blocking)) => drop(blocking.send(false)),
-            // A channel's error is told here too; it is for whoever used the channel.
-            (Some(ConnectionEvent::Error(error)), _) if error.is_amqp_soft_error() => {}
-            (Some(ConnectionEvent::Error(_)) | None, _) => return lost.cancel(),
-            _ => {}
         }
     }
 }

@@ -1,0 +1,175 @@
+use lapin::types::AMQPValue;
+
+use super::{headers::ATTRIBUTE_PREFIXES, *};
+
+fn topology() -> Topology {
+    Topology::new("relay".parse().unwrap())
+}
+
+fn delivery(exchange: &str, key: &str, properties: BasicProperties, body: &str) -> Delivery {
+    let mut delivery = Delivery::mock(1, exchange.into(), key.into(), false, body.into());
+    delivery.properties = properties;
+    delivery
+}
+
+fn event() -> Event {
+    Event::parse(r#"{"specversion":"1.0","id":"1","source":"/x","type":"order.created","data":1}"#.into())
+        .unwrap()
+}
+
+fn history() -> History {
+    History {
+        attempts: 3,
+        first_attempt: Timestamp::from_millis(1_000),
+        last_attempt: Timestamp::from_millis(2_000),
+        last_status: Some(500),
+        last_error: None,
+        published_at: Timestamp::from_millis(900),
+    }
+}
+
+/// What the broker would hand out of this publish once it has waited.
+fn returned(outgoing: &Outgoing) -> Delivery {
+    let body = std::str::from_utf8(&outgoing.body).unwrap();
+    delivery(
+        "relay.return",
+        &outgoing.routing_key,
+        outgoing.properties.clone(),
+        body,
+    )
+}
+
+#[test]
+fn a_retry_reads_back_with_its_history_and_its_bytes() {
+    let endpoint = EndpointId::generate();
+    let outgoing = retry(
+        &topology(),
+        "5m".parse().unwrap(),
+        &endpoint,
+        &event(),
+        &history(),
+    );
+    assert_eq!(
+        (outgoing.exchange.as_str(), outgoing.routing_key.as_str()),
+        ("relay.retry.5m", endpoint.as_str())
+    );
+    let received = Received::read(&mut returned(&outgoing), &topology(), 1_000);
+    assert_eq!(received.event.unwrap().body(), event().body());
+    assert_eq!(received.history, history());
+}
+
+#[test]
+fn a_producer_cannot_forge_a_history() {
+    let endpoint = EndpointId::generate();
+    let forged = retry(
+        &topology(),
+        "5m".parse().unwrap(),
+        &endpoint,
+        &event(),
+        &history(),
+    );
+    let mut delivery = returned(&forged);
+    delivery.exchange = "relay.events".into();
+    delivery.routing_key = "order.created".into();
+    assert_eq!(
+        Received::read(&mut delivery, &topology(), 1_000).history.attempts,
+        0
+    );
+}
+
+#[test]
+fn another_routing_key_than_the_type_is_refused() {
+    let properties = event_properties(&event(), FieldTable::default());
+    let body = std::str::from_utf8(event().body()).unwrap().to_owned();
+    let mut wrong = delivery("relay.events", "secret.event", properties, &body);
+    let refused = Received::read(&mut wrong, &topology(), 1_000).event.unwrap_err();
+    assert_eq!(refused.why.field, "type");
+}
+
+#[test]
+fn too_large_is_refused_before_it_is_read() {
+    let mut large = delivery("relay.events", "a", BasicProperties::default(), "123456");
+    let refused = Received::read(&mut large, &topology(), 5).event.unwrap_err();
+    assert_eq!(
+        refused.why.to_string(),
+        "event: is 6 bytes; at most 5 are allowed"
+    );
+}
+
+#[test]
+fn every_binary_prefix_is_taken() {
+    for prefix in ATTRIBUTE_PREFIXES {
+        let mut headers = FieldTable::default();
+        for (name, value) in [
+            ("id", "1"),
+            ("source", "/x"),
+            ("type", "a.b"),
+            ("specversion", "1.0"),
+        ] {
+            put_text(&mut headers, &format!("{prefix}{name}"), value);
+        }
+        headers.insert(format!("{prefix}urgent").into(), AMQPValue::Boolean(true));
+        headers.insert(format!("{prefix}time").into(), AMQPValue::Timestamp(0));
+        let properties = properties(Some("application/json"), headers);
+        let mut binary = delivery("relay.events", "a.b", properties, r#"{"n":1}"#);
+        let event = Received::read(&mut binary, &topology(), 1_000).event.unwrap();
+        let text = std::str::from_utf8(event.body()).unwrap();
+        assert!(
+            text.contains(r#""urgent":"true""#) && text.contains("1970-01-01"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_dead_letter_carries_its_facts() {
+    let endpoint = EndpointId::generate();
+    let now = Timestamp::from_millis(5_000).unwrap();
+    let outgoing = dead(
+        &topology(),
+        &endpoint,
+        &Ok(event()),
+        &history(),
+        DeadReason::AttemptsExhausted,
+        now,
+    );
+    let body = std::str::from_utf8(&outgoing.body).unwrap();
+    let letter = dead_letter(
+        &delivery("relay.dead", "", outgoing.properties.clone(), body),
+        &topology(),
+    );
+    assert_eq!(
+        letter,
+        DeadLetter {
+            reason: DeadReason::AttemptsExhausted,
+            detail: None,
+            endpoint: Some(endpoint),
+            event_id: Some("1".to_owned()),
+            event_type: Some("order.created".to_owned()),
+            attempts: 3,
+            first_attempt: Timestamp::from_millis(1_000),
+            last_attempt: Timestamp::from_millis(2_000),
+            last_status: Some(500),
+            last_error: None,
+            dead_at: Some(now),
+        }
+    );
+}
+
+#[test]
+fn a_retry_whose_endpoint_is_gone_says_so() {
+    let endpoint = EndpointId::generate();
+    let outgoing = retry(
+        &topology(),
+        "1s".parse().unwrap(),
+        &endpoint,
+        &event(),
+        &history(),
+    );
+    let letter = dead_letter(&returned(&outgoing), &topology());
+    assert_eq!(
+        (letter.reason, letter.endpoint),
+        (DeadReason::EndpointRemoved, Some(endpoint))
+    );
+    assert_eq!(letter.attempts, 3);
+}

@@ -1,0 +1,171 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+fn fill() -> Fill {
+    Fill {
+        id: "filled-id".parse().unwrap(),
+        source: "/filled".to_owned(),
+        time: Timestamp::from_millis(0).unwrap(),
+    }
+}
+
+fn parse(json: &serde_json::Value) -> Result<Event, Invalid> {
+    Event::parse(json.to_string().into())
+}
+
+fn valid() -> serde_json::Value {
+    json!({"specversion": "1.0", "id": "1", "source": "/orders", "type": "order.created"})
+}
+
+#[test]
+fn keeps_the_bytes_that_came() {
+    let body = Bytes::from_static(b" {\"type\":\"a.b\", \"specversion\":\"1.0\",\"id\":\"1\",\n \"source\":\"/x\",\"data\":{\"b\":1.50,\"a\":1e2}} ");
+    assert_eq!(Event::parse(body.clone()).unwrap().body(), &body);
+}
+
+/// Each changes one attribute of a valid event, and the refusal names it.
+#[test]
+fn names_the_attribute_it_refuses() {
+    let wrong = [
+        ("specversion", json!("0.3")),
+        ("specversion", json!(1.0)),
+        ("id", json!("")),
+        ("id", json!(7)),
+        ("id", json!("two words")),
+        ("source", json!("")),
+        ("source", json!("a b")),
+        ("type", json!("a..b")),
+        ("type", json!("a.*")),
+        ("type", json!(null)),
+        ("time", json!("yesterday")),
+        ("subject", json!("")),
+        ("datacontenttype", json!(5)),
+        ("data_base64", json!("not base64!")),
+        ("traceParent", json!("upper case")),
+        ("my_extension", json!("underscore")),
+        ("extension", json!({"nested": true})),
+    ];
+    for (name, value) in wrong {
+        let mut event = valid();
+        event[name] = value.clone();
+        let refused = parse(&event).expect_err(&format!("{name}: {value}"));
+        assert_eq!(refused.field, name, "{refused}");
+    }
+    for name in ["specversion", "id", "source", "type"] {
+        let mut event = valid();
+        event.as_object_mut().unwrap().remove(name);
+        assert_eq!(parse(&event).unwrap_err(), Invalid::new(name, "is missing"));
+    }
+}
+
+#[test]
+fn refuses_what_two_readers_could_see_differently() {
+    let twice = r#"{"specversion":"1.0","id":"1","source":"/x","type":"a","type":"b"}"#;
+    assert_eq!(Event::parse(twice.into()).unwrap_err().field, "type");
+    let escaped = r#"{"specversion":"1.0","id":"1","source":"/x","type":"a","\u0074ype":"b"}"#;
+    assert_eq!(Event::parse(escaped.into()).unwrap_err().field, "type");
+    let mut both = valid();
+    both["data"] = json!(1);
+    both["data_base64"] = json!("YQ==");
+    assert_eq!(parse(&both).unwrap_err().field, "data_base64");
+}
+
+#[test]
+fn what_is_no_object_is_refused() {
+    for body in [
+        &b""[..],
+        b"[]",
+        b"null",
+        b"{",
+        b"{}x",
+        b"\xff\xfe",
+        b"\"text\"",
+        b"{\"a\":\"\xff\"}",
+    ] {
+        assert!(Event::parse(body.into()).is_err(), "{body:?}");
+        assert!(Event::complete(body.into(), &fill()).is_err(), "{body:?}");
+    }
+}
+
+#[test]
+fn fills_in_what_is_missing_and_keeps_the_rest() {
+    let event = Event::complete(r#" {"type":"a.b", "data":{"n":1.00}}"#.into(), &fill()).unwrap();
+    assert_eq!(
+        event.body(),
+        r#"{"specversion":"1.0","id":"filled-id","source":"/filled","time":"1970-01-01T00:00:00.000Z","type":"a.b", "data":{"n":1.00}}"#
+    );
+    let own = Event::complete(r#"{"type":"a","id":"mine"}"#.into(), &fill()).unwrap();
+    assert_eq!(own.id().as_str(), "mine");
+    assert_eq!(
+        Event::complete("{}".into(), &fill()).unwrap_err(),
+        Invalid::new("type", "is missing")
+    );
+    let whole = valid().to_string();
+    let timed = Event::complete(whole.clone().into(), &fill()).unwrap();
+    assert!(timed.body().ends_with(&whole.as_bytes()[1..]));
+}
+
+fn binary(content_type: Option<&str>, data: &[u8]) -> Result<serde_json::Value, Invalid> {
+    let attributes = [
+        ("type", "a.b"),
+        ("id", "1"),
+        ("specversion", "1.0"),
+        ("source", "/x"),
+    ];
+    let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let event = Event::from_binary(attributes.to_vec(), content_type, data)?;
+    Ok(serde_json::from_slice(event.body()).unwrap())
+}
+
+#[test]
+fn binary_mode_becomes_structured() {
+    assert_eq!(
+        binary(Some("application/json; charset=utf-8"), br#"{"n":1}"#).unwrap()["data"],
+        json!({"n": 1})
+    );
+    assert_eq!(binary(None, b"[1]").unwrap()["data"], json!([1]));
+    assert_eq!(binary(None, b"\x00\x01").unwrap()["data_base64"], json!("AAE="));
+    assert_eq!(
+        binary(Some("text/plain"), b"a \"b\"").unwrap()["data"],
+        json!("a \"b\"")
+    );
+    assert_eq!(
+        binary(Some("application/xml"), b"<a/>").unwrap()["data_base64"],
+        json!("PGEvPg==")
+    );
+    assert_eq!(binary(Some("text/plain"), b"").unwrap().get("data"), None);
+    assert_eq!(binary(Some("application/json"), b"{").unwrap_err().field, "data");
+}
+
+#[test]
+fn binary_attributes_cannot_break_out() {
+    let attribute = |name: &str| vec![(name.to_owned(), "x".to_owned())];
+    for name in ["a\",\"b", "data", "data_base64", "datacontenttype", ""] {
+        assert!(
+            Event::from_binary(attribute(name), None, b"").is_err(),
+            "{name:?}"
+        );
+    }
+    assert!(Event::from_binary(Vec::new(), None, b"{}").is_err());
+}
+
+proptest! {
+    #[test]
+    fn filling_in_never_touches_the_data(data in "[ -~]{0,40}", spaces in "[ \n]{0,3}") {
+        let raw = quoted(&data);
+        let body = format!("{spaces}{{{spaces}\"type\":\"a\",{spaces}\"data\":{spaces}{raw}{spaces}}}{spaces}");
+        let event = Event::complete(body.into(), &fill()).unwrap();
+        let text = std::str::from_utf8(event.body()).unwrap();
+        let kept = format!("\"data\":{spaces}{raw}{spaces}}}");
+        prop_assert!(text.contains(&kept));
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(body in prop::collection::vec(any::<u8>(), 0..80)) {
+        let _ = Event::parse(body.clone().into());
+        let _ = Event::complete(body.clone().into(), &fill());
+        let _ = Event::from_binary(vec![("id".to_owned(), "1".to_owned())], Some("text/json"), &body);
+    }
+}
