@@ -86,18 +86,34 @@ async fn an_exhausted_schedule_ends_in_the_dead_letter_queue_with_its_facts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_connection_says_so() {
+async fn every_way_to_get_no_answer_has_its_name() {
     let world = World::start().await;
-    let receiver = Receiver::start().await;
-    receiver.stop().await;
-    world.api.add(&receiver, &["#"], json!({"retry": []})).await;
+    let (refusing, garbage) = (Receiver::start().await, Receiver::start().await);
+    refusing.stop().await;
+    garbage.respond_with(Answer::Garbage);
+    let table = [
+        (refusing.url(), "connect"),
+        ("http://no-such-host.invalid/".to_owned(), "dns"),
+        (garbage.url(), "reset"),
+    ];
+    for (url, _) in &table {
+        let body = json!({"url": url, "types": ["#"], "retry": []});
+        world
+            .api
+            .json(reqwest::Method::POST, "/v1/endpoints", Some(body))
+            .await;
+    }
     world.api.publish("order.created", json!(1)).await;
-    let letter = world.dead_letters(1).await.remove(0);
-    let error = letter.last_error.unwrap();
-    assert!(
-        error.starts_with("connect: ") && error.contains("refused"),
-        "{error}"
-    );
+    let letters = world.dead_letters(3).await;
+    for (url, class) in &table {
+        let found = |letter: &relay_event::DeadLetter| {
+            letter
+                .last_error
+                .as_deref()
+                .is_some_and(|error| error.starts_with(class))
+        };
+        assert!(letters.iter().any(found), "{url} is no {class}: {letters:#?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -107,6 +107,12 @@ async fn next(
 /// or by those before it, is not settled.
 async fn bury_all(line: Line, told: Told, deliveries: TaskTracker) -> Result<Ended, Error> {
     let queue = line.session.topology().endpoint(&line.endpoint.id);
+    let depth = line.session.depth(&queue).await?;
+    let idle = told.replaced.is_none() && line.pace.under_way.is_empty();
+    if idle && depth.is_none_or(|depth| depth.ready == 0) {
+        // A consumer now would only keep the gateway from deleting the queue.
+        return Ok(Ended::Emptied);
+    }
     let mut subscription = match line.session.subscribe_alone(&queue, BURIALS).await {
         Err(Error::NoQueue { .. }) => return Ok(Ended::Emptied),
         subscribed => subscribed?,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use relay_broker::{Session, Settlement, Taken};
+use relay_broker::{Received, Session, Settlement, Taken};
 use relay_event::{Attempt, DeadReason, Endpoint, Event, History, Timestamp, Verdict, verdict};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -73,7 +73,10 @@ impl Line {
             )
             .await;
         match settled {
-            Ok(()) => self.count(settlement, &history),
+            Ok(()) => {
+                self.say_dead(&received, &history, settlement);
+                self.count(settlement, &history);
+            }
             Err(unsettled) => {
                 tracing::debug!(endpoint = %self.endpoint.id, error = %unsettled, "will be redelivered")
             }
@@ -152,6 +155,16 @@ impl Line {
                 _ => None,
             },
             deliverer: self.workshop.deliverer.clone(),
+        }
+    }
+
+    /// Somebody has to look at a dead letter.
+    fn say_dead(&self, received: &Received, history: &History, settlement: Settlement) {
+        if let (Settlement::Dead(reason), Ok(event)) = (settlement, &received.event) {
+            tracing::warn!(
+                endpoint = %self.endpoint.id, event = %event.id(), %reason, attempts = history.attempts,
+                status = history.last_status, error = history.last_error, "given up; it is in the dead-letter queue"
+            );
         }
     }
 

@@ -216,7 +216,7 @@ impl Resolve for SystemResolver {
             let found = found.map(|addresses| addresses.collect::<Vec<_>>());
             match found {
                 Ok(addresses) => Ok(Box::new(addresses.into_iter()) as Addrs),
-                Err(source) => Err(Box::new(Unresolved { host, source }).into()),
+                Err(source) => Err(Unresolved { host, source }.into()),
             }
         })
     }

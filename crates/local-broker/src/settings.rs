@@ -19,9 +19,14 @@ const INHERITED: [&str; 3] = ["PATH", "TMPDIR", "TZ"];
 /// For every Erlang program that is started: nodes talk on loopback only.
 const ERLANG_FLAGS: &str = "-kernel inet_dist_use_interface {127,0,0,1}";
 
+/// What has no name in `rabbitmq.conf`. A dead letter that comes due while the broker is starting can
+/// find no exchange yet; it is offered again after this time, and not after the default of 3 minutes.
+const ADVANCED: &str = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 10000}]}].\n";
+
 /// Writes what the server reads: its settings, no plugins, and the secret of its node.
 pub(crate) fn write(folder: &Owned, identity: &Identity, more: &str) -> Result<(), Error> {
     folder.write(&file(folder, "rabbitmq.conf"), conf(identity, more).as_bytes())?;
+    folder.write(&file(folder, "advanced.config"), ADVANCED.as_bytes())?;
     folder.write(&file(folder, "enabled_plugins"), b"[].\n")?;
     let cookie = file(folder, ".erlang.cookie");
     if !cookie.exists() {

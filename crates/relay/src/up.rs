@@ -4,7 +4,7 @@ mod banner;
 mod lock;
 mod private_broker;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{fs::File, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Command};
@@ -15,17 +15,23 @@ use relay_store::{Store, StoreUrl};
 
 use crate::{
     data::{DataArgs, DataFolder, Running},
+    output,
     up::private_broker::PrivateBroker,
 };
 
 /// The settings of the all-in-one. Those of the gateway and the deliverer are taken from the
 /// environment too, by the names their own `--help` tells.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  relay up --data ./relay-data --listen 127.0.0.1:8080")]
+#[command(after_help = "\
+Example:
+  relay up --data ./relay-data --listen 127.0.0.1:8080
+
+Environment: also every setting of relay-gateway and relay-deliverer, as their --help tells, such as
+RELAY_MAX_EVENT_BYTES, RELAY_SOURCE, RELAY_CONFIRM_TIMEOUT, RELAY_RECHECK and RELAY_DRAIN_TIMEOUT.")]
 pub(crate) struct UpArgs {
     /// The data folder: the endpoints, the API token, and the private broker with its events
     /// [default: $XDG_DATA_HOME/event-relay, else ~/.local/share/event-relay]
-    #[arg(long, env = "RELAY_DATA", value_name = "FOLDER")]
+    #[arg(long, alias = "data-dir", env = "RELAY_DATA", value_name = "FOLDER")]
     data: Option<PathBuf>,
 
     /// Where HTTP requests are taken; every request needs the API token
@@ -59,17 +65,29 @@ pub(crate) struct UpArgs {
 
 /// Runs everything in one process.
 pub(crate) fn run(args: UpArgs) -> ExitCode {
+    // Before anything is listened on: the other relay on the folder has the addresses too.
+    let (folder, _lock) = match own_folder(&args) {
+        Ok(owned) => owned,
+        Err(error) => {
+            output::note(&format!("relay: {error:#}"));
+            return ExitCode::FAILURE;
+        }
+    };
     let service = args.service.clone();
-    relay_service::run("relay", &service, |context| up(args, context))
+    relay_service::run("relay", &service, |context| up(args, folder, context))
 }
 
-async fn up(args: UpArgs, context: Context) -> anyhow::Result<()> {
+fn own_folder(args: &UpArgs) -> anyhow::Result<(DataFolder, File)> {
     let folder = DataArgs {
         data_dir: args.data.clone(),
     }
     .folder()?;
     folder.create()?;
-    let _lock = lock::lock(&folder)?;
+    let lock = lock::lock(&folder)?;
+    Ok((folder, lock))
+}
+
+async fn up(args: UpArgs, folder: DataFolder, context: Context) -> anyhow::Result<()> {
     let listener = relay_service::bind(args.listen, "--listen").await?;
     let address = listener.local_addr().context("could not read the HTTP address")?;
 

@@ -22,6 +22,7 @@ The relay is ready.
 
   HTTP API   {url}
   API token  {token}
+             kept in {}/token
   AMQP       {amqp_url}
              exchange {namespace}.events, routing key = the event's type
   Metrics    {metrics_url}/metrics
@@ -30,6 +31,7 @@ The relay is ready.
 Try next, in another terminal:
 
 ",
+        folder.display(),
         folder.display()
     );
     if std::env::var_os("RELAY_DATA").is_some() || !is_default(folder) {
