@@ -22,7 +22,8 @@ pub(super) struct Fields {
     #[arg(long, value_name = "N")]
     max_in_flight: Option<u16>,
 
-    /// A header sent with every attempt, such as 'Authorization: Bearer abc'; may be repeated
+    /// A header sent with every attempt, such as 'Authorization: Bearer abc'; may be repeated. Those
+    /// of an update replace all it had
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
 

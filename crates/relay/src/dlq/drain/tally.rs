@@ -34,7 +34,11 @@ impl Tally {
 
     /// The summary; `done` says what was done, such as `redelivered`.
     pub(super) fn text(&self, done: &str, chosen: bool) -> String {
-        let mut lines = vec![format!("{} {done}", output::count(self.done, "dead letter"))];
+        let letters = match self.done {
+            0 => "no dead letters".to_owned(),
+            number => output::count(number, "dead letter"),
+        };
+        let mut lines = vec![format!("{letters} {done}")];
         let stays = [
             (self.endpoint_removed, "their endpoint was removed"),
             (self.no_event, "they are no valid events"),
