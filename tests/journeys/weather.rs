@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use relay_testkit::{Answer, Proxy, Receiver, private_broker_with, shared_broker, wait_until};
+use relay_testkit::{Answer, Receiver, private_broker_with, wait_until};
 use relay_tests::World;
 use serde_json::json;
 use sqlx::Connection;
@@ -38,11 +38,7 @@ async fn a_graceful_stop_finishes_what_is_in_flight() {
 /// A broker behind a wire that is cut and frozen, with messages under way in both directions.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_wire_to_the_broker_is_survived() {
-    let url = shared_broker().await;
-    let proxy = Proxy::start(url).await;
-    let mut world = World::without_deliverer(url).await;
-    world.amqp_url = proxy.url();
-    world.add_deliverer().await;
+    let (world, proxy) = World::behind_a_proxy().await;
     let receiver = Receiver::start().await;
     world.api.add(&receiver, &["#"], json!({})).await;
     for round in 0..4 {
@@ -67,11 +63,7 @@ async fn a_cut_wire_to_the_broker_is_survived() {
 /// Bytes stop, connections stay: only missing heartbeats tell.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_wire_to_the_broker_is_noticed() {
-    let url = shared_broker().await;
-    let proxy = Proxy::start(url).await;
-    let mut world = World::without_deliverer(url).await;
-    world.amqp_url = proxy.url();
-    world.add_deliverer().await;
+    let (world, proxy) = World::behind_a_proxy().await;
     let metrics = relay_tests::metrics_address(&world.deliverers[0]).await;
     let receiver = Receiver::start().await;
     world.api.add(&receiver, &["#"], json!({})).await;
@@ -95,11 +87,7 @@ async fn a_frozen_wire_to_the_broker_is_noticed() {
 /// An announcement may be missed; the next look finds the change.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_made_while_the_deliverer_was_cut_off_takes_effect() {
-    let url = shared_broker().await;
-    let proxy = Proxy::start(url).await;
-    let mut world = World::without_deliverer(url).await;
-    world.amqp_url = proxy.url();
-    world.add_deliverer().await;
+    let (world, proxy) = World::behind_a_proxy().await;
     let (before, after) = (Receiver::start().await, Receiver::start().await);
     let endpoint = world.api.add(&before, &["#"], json!({})).await;
     world.api.publish("order.created", json!(1)).await;
@@ -116,11 +104,7 @@ async fn a_change_made_while_the_deliverer_was_cut_off_takes_effect() {
 /// A store that cannot be read stops no delivery, not even over a reconnect.
 #[tokio::test(flavor = "multi_thread")]
 async fn delivery_goes_on_without_the_store() {
-    let url = shared_broker().await;
-    let proxy = Proxy::start(url).await;
-    let mut world = World::without_deliverer(url).await;
-    world.amqp_url = proxy.url();
-    world.add_deliverer().await;
+    let (world, proxy) = World::behind_a_proxy().await;
     let receiver = Receiver::start().await;
     world.api.add(&receiver, &["#"], json!({})).await;
     world.api.publish("order.created", json!(1)).await;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use relay_broker::{DeadLetters, Session};
 use relay_event::DeadLetter;
-use relay_testkit::{Process, namespace, shared_broker, wait_until};
+use relay_testkit::{Process, Proxy, namespace, shared_broker, wait_until};
 use tempfile::TempDir;
 
 pub use amqp::Producer;
@@ -61,6 +61,16 @@ impl World {
             gateway,
             deliverers: Vec::new(),
         }
+    }
+
+    /// A gateway, and a deliverer whose wire to the broker can be cut.
+    pub async fn behind_a_proxy() -> (Self, Proxy) {
+        let url = shared_broker().await;
+        let proxy = Proxy::start(url).await;
+        let mut world = Self::without_deliverer(url).await;
+        world.amqp_url = proxy.url();
+        world.add_deliverer().await;
+        (world, proxy)
     }
 
     /// Starts another deliverer, and waits until it is ready.
