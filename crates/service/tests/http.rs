@@ -1,6 +1,6 @@
 //! Health and metrics over real connections.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use std::net::SocketAddr;
 

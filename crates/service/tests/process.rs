@@ -1,6 +1,6 @@
 //! A daemon as a real child process, with real signals: this test program runs itself again.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use std::{
     io::{BufRead, BufReader, Lines, Read, Write},

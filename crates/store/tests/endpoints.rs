@@ -1,6 +1,6 @@
 //! Endpoints in real files: what is kept, and what concurrent processes leave of each other's work.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! What the store does with the file it is given.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use std::{error::Error as _, fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
