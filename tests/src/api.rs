@@ -121,7 +121,8 @@ impl Api {
             .is_ok()
     }
 
-    async fn offer(&self, body: Value) -> Result<(), String> {
+    /// Offers an event once; an error is a 503 or no answer.
+    pub async fn offer(&self, body: Value) -> Result<(), String> {
         let request = self
             .client
             .post(format!("{}/v1/events", self.url))

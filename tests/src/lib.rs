@@ -6,7 +6,7 @@
 pub mod amqp;
 mod api;
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use relay_broker::{DeadLetters, Session};
 use relay_event::DeadLetter;
@@ -123,6 +123,25 @@ impl World {
             .unwrap();
         session.close().await;
         depth.map_or(0, |depth| depth.ready)
+    }
+
+    /// The ids of all events on their way to the log; they stay there.
+    pub async fn archived(&self) -> BTreeSet<String> {
+        let count = self.waiting("archive").await;
+        let session = self.session().await;
+        let mut archive = session
+            .subscribe(&session.topology().archive(), u16::MAX)
+            .await
+            .unwrap();
+        let (mut held, mut ids) = (Vec::new(), BTreeSet::new());
+        for _ in 0..count {
+            let mut taken = archive.next().await.unwrap();
+            let event = taken.read(&session, usize::MAX).event.unwrap();
+            ids.insert(event.id().to_string());
+            held.push(taken);
+        }
+        session.close().await;
+        ids
     }
 
     /// Waits for this many dead letters and reads them; they stay in their queue.
