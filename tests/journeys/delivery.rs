@@ -347,16 +347,9 @@ async fn metrics_tell_what_happened() {
         "relay_attempts_in_flight 0",
         r#"relay_queue_messages{queue="archive"} 1"#,
     ];
-    wait_until("the metrics", || async {
-        let text = world.api.metrics(&address).await;
-        let missing: Vec<&str> = expected.into_iter().filter(|line| !text.contains(line)).collect();
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("missing {missing:?}"))
-        }
-    })
-    .await;
+    for line in expected {
+        world.api.wait_for_metric(&address, line).await;
+    }
     let gateway = world
         .api
         .metrics(&relay_tests::metrics_address(world.gateway()).await)

@@ -22,7 +22,12 @@ async fn a_graceful_stop_finishes_what_is_in_flight() {
     receiver.wait_for(5).await;
     let stopping = world.deliverers.remove(0);
     stopping.terminate();
-    stopping.wait_for_output("draining").await;
+    // Until its consumers have ended, an answer would let another attempt begin.
+    let metrics = relay_tests::metrics_address(&stopping).await;
+    world
+        .api
+        .wait_for_metric(&metrics, "relay_endpoints_consumed 0")
+        .await;
     receiver.release();
     assert!(stopping.wait_exit().await.success());
     // Those five were finished, not given back; the other seven wait for somebody else.

@@ -165,6 +165,15 @@ impl Api {
         }
     }
 
+    /// Waits until a process says this among its metrics.
+    pub async fn wait_for_metric(&self, metrics: &str, line: &str) {
+        wait_until(line, || async {
+            let text = self.metrics(metrics).await;
+            if text.contains(line) { Ok(()) } else { Err(text) }
+        })
+        .await;
+    }
+
     /// A process's metrics as text.
     pub async fn metrics(&self, metrics: &str) -> String {
         self.client
