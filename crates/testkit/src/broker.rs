@@ -1,7 +1,5 @@
 //! A real RabbitMQ for tests: one that the whole test process shares, or one of a test's own.
 
-mod folder;
-
 use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
@@ -12,7 +10,7 @@ use std::time::Duration;
 use relay_local_broker::{Config, LocalBroker};
 use tokio::sync::{OnceCell, oneshot};
 
-use folder::Folder;
+use crate::folder::Folder;
 
 /// A machine full of tests and compilers starts a broker slowly.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -34,7 +32,7 @@ pub async fn shared_broker() -> &'static str {
 
 async fn start_shared() -> Result<String, String> {
     static FOLDER: OnceLock<Folder> = OnceLock::new();
-    let folder = FOLDER.get_or_init(Folder::new);
+    let folder = FOLDER.get_or_init(|| Folder::new("broker"));
     let earlier = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         earlier(panic);
@@ -113,7 +111,7 @@ pub async fn private_broker_with(settings: &str) -> PrivateBroker {
         amqp_url: String::new(),
         settings: settings.to_owned(),
         running: None,
-        folder: Folder::new(),
+        folder: Folder::new("broker"),
     };
     broker.start().await;
     broker

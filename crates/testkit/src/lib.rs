@@ -1,5 +1,5 @@
 //! What the journey tests stand on: a webhook receiver that misbehaves on demand, a proxy that cuts real
-//! wires, real processes, a real RabbitMQ, and waiting on conditions instead of sleeping.
+//! wires, real processes, a real RabbitMQ, a real PostgreSQL, and waiting on conditions instead of sleeping.
 //!
 //! A test would only unwrap, so everything here panics with a clear message instead of returning errors.
 #![allow(
@@ -8,12 +8,15 @@
 )]
 
 mod broker;
+mod folder;
+mod postgres;
 mod process;
 mod proxy;
 mod receiver;
 mod wait;
 
 pub use broker::{PrivateBroker, namespace, private_broker, private_broker_with, shared_broker};
+pub use postgres::{PrivatePostgres, database, private_postgres, shared_postgres};
 pub use process::{Process, binary};
 pub use proxy::{Proxy, Toward};
 pub use receiver::{Answer, Receiver, Reply, Request};

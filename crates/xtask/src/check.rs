@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use crate::rabbitmq;
 use crate::run::{Failure, cargo, step, succeeds};
+use crate::servers::{self, POSTGRESQL, RABBITMQ};
 
 /// Cheapest first.
 const STEPS: [(&str, Step); 4] = [("fmt", fmt), ("clippy", clippy), ("doc", doc), ("unit", unit)];
@@ -43,9 +43,10 @@ fn doc() -> Result<(), Failure> {
     step("doc", document.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// The tests of each crate. Those of the private broker run the real one.
+/// The tests of each crate. Some of them run the real servers.
 fn unit() -> Result<(), Failure> {
-    rabbitmq::ensure_server()?;
+    servers::ensure(&RABBITMQ)?;
+    servers::ensure(&POSTGRESQL)?;
     step(
         "unit",
         &mut cargo(&["test", "--workspace", "--exclude", "relay-tests"]),

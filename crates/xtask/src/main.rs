@@ -1,13 +1,16 @@
 //! What is done with this repository, by name: `cargo xtask <task>`.
 
 mod check;
-mod rabbitmq;
 mod run;
+mod servers;
 mod test;
 mod up;
 
 #[path = "../../local-broker/src/places.rs"]
 mod places;
+
+#[path = "../../testkit/src/postgres/places.rs"]
+mod postgres_places;
 
 use std::env;
 use std::process::ExitCode;
@@ -21,12 +24,14 @@ cargo xtask <task>
   up [arguments]   install RabbitMQ if it is missing, build, and run everything;
                    the arguments are those of `relay up`
   check [steps]    format, lints, documentation and the tests of each crate;
-                   or only the named steps: fmt, clippy, doc, unit
+                   or only the named steps: fmt, clippy, doc, unit;
+                   for unit, install RabbitMQ and PostgreSQL if they are missing
   test             everything in check, then the journeys through the real processes
 
 environment:
   RELAY_AMQP_URL          up: use this broker, so RabbitMQ need not be installed
   RELAY_RABBITMQ_SERVER   run this rabbitmq-server instead of the installed one
+  RELAY_POSTGRES_BIN      check, test: use the PostgreSQL in this folder
   CARGO_TARGET_DIR        as cargo understands it";
 
 fn main() -> ExitCode {

@@ -5,13 +5,13 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::rabbitmq;
 use crate::run::{Failure, cargo, root, step};
+use crate::servers::{self, RABBITMQ};
 
 /// Becomes `relay up` with these arguments; comes back only if that fails.
 pub(crate) fn up(arguments: &[String]) -> Result<(), Failure> {
     if env::var_os("RELAY_AMQP_URL").is_none() {
-        rabbitmq::ensure_server()?;
+        servers::ensure(&RABBITMQ)?;
     }
     let build = ["build", "--release", "--package", "relay", "--bin", "relay"];
     step("build", &mut cargo(&build))?;

@@ -1,0 +1,96 @@
+//! Installing the servers that are run here where they are missing.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::places::on_path;
+use crate::run::{Failure, step};
+use crate::{places, postgres_places};
+
+const INSTALL: &str = include_str!("install.sh");
+
+/// A server, and how to come by it.
+pub(crate) struct Server {
+    /// Debian's and Ubuntu's package, as the script knows it.
+    package: &'static str,
+    /// Names another one than the installed.
+    variable: &'static str,
+    installed: fn() -> Option<PathBuf>,
+    /// What people do where the script is of no use.
+    by_hand: &'static str,
+}
+
+/// What everything stands on.
+pub(crate) const RABBITMQ: Server = Server {
+    package: "rabbitmq-server",
+    variable: "RELAY_RABBITMQ_SERVER",
+    installed: places::installed,
+    by_hand: "\
+  Homebrew        brew install rabbitmq
+  Fedora, RHEL    dnf install rabbitmq-server
+  Arch            pacman -S rabbitmq
+  Alpine          apk add rabbitmq-server
+then run this again; or name a server in RELAY_RABBITMQ_SERVER, or a running broker in RELAY_AMQP_URL",
+};
+
+/// What only the tests need.
+pub(crate) const POSTGRESQL: Server = Server {
+    package: "postgresql",
+    variable: "RELAY_POSTGRES_BIN",
+    installed: postgres_places::installed,
+    by_hand: "\
+  Homebrew        brew install postgresql
+  Fedora, RHEL    dnf install postgresql-server
+  Arch            pacman -S postgresql
+  Alpine          apk add postgresql
+then run this again; or name the folder of `postgres`, `initdb` and `psql` in RELAY_POSTGRES_BIN",
+};
+
+/// Sees to it that there is a server to run, from the system's packages.
+pub(crate) fn ensure(server: &Server) -> Result<(), Failure> {
+    let Server { package, by_hand, .. } = server;
+    if env::var_os(server.variable).is_some() || (server.installed)().is_some() {
+        return Ok(());
+    }
+    if !has("apt-get") {
+        return Err(Failure::new(format!(
+            "{package} is missing, and only apt-get is known here to install it. \
+             Install it with one of\n{by_hand}"
+        )));
+    }
+    step(&format!("install {package}"), &mut install(package)?)?;
+    match (server.installed)() {
+        Some(_) => Ok(()),
+        None => Err(Failure::new(format!("installed {package}, but cannot find it"))),
+    }
+}
+
+fn install(package: &str) -> Result<Command, Failure> {
+    let mut command = if is_root() {
+        Command::new("sh")
+    } else if has("sudo") {
+        let mut sudo = Command::new("sudo");
+        sudo.arg("sh");
+        sudo
+    } else {
+        return Err(Failure::new(format!(
+            "{package} is missing, and it takes root or sudo to install it. As root, run\n  \
+             apt-get install --no-install-recommends {package}\n\
+             then run this again"
+        )));
+    };
+    command.args(["-c", INSTALL, "install.sh", package]);
+    Ok(command)
+}
+
+fn has(program: &str) -> bool {
+    on_path(Path::new(program)).next().is_some()
+}
+
+fn is_root() -> bool {
+    Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
