@@ -5,7 +5,7 @@ use lapin::{
     options::{ConfirmSelectOptions, QueueDeclareOptions},
     types::FieldTable,
 };
-use relay_event::{Attempt, Delay, Event, Timestamp};
+use relay_event::{Attempt, Delay, EndpointId, Event, Timestamp};
 use tokio::{
     sync::{Mutex, watch},
     time::timeout,
@@ -179,6 +179,20 @@ impl Session {
             .publisher
             .publish(wire::publish(self.topology(), event, now))
             .await
+    }
+
+    /// Sends an event to one endpoint, with a schedule begun anew at `run`, and waits for the confirm.
+    ///
+    /// # Errors
+    /// It is not known to be safe; sending it again is right.
+    pub async fn replay(
+        &self,
+        endpoint: &EndpointId,
+        event: &Event,
+        run: Timestamp,
+    ) -> Result<(), PublishError> {
+        let replayed = wire::redeliver(self.topology(), endpoint, event, run);
+        self.publish_once(replayed).await
     }
 
     /// Begins to take messages from a queue, at most `prefetch` unsettled at once.

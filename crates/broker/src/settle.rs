@@ -59,6 +59,14 @@ impl Taken {
         Received::read(delivery, session.topology(), max_bytes)
     }
 
+    pub(crate) fn delivery(&self) -> &Delivery {
+        self.0.as_ref().expect("a delivery is held until it is settled")
+    }
+
+    pub(crate) fn into_delivery(mut self) -> Option<Delivery> {
+        self.0.take()
+    }
+
     /// Makes the outcome safe, then acks. `history` includes the attempt just made, if one was.
     ///
     /// # Errors

@@ -65,7 +65,8 @@ impl Topology {
         self.name("dead")
     }
 
-    /// The fanout exchange, and the queue, of attempt records.
+    /// The fanout exchange of attempt records, and the queue of those and of copies of dead letters, on
+    /// their way to the log.
     pub fn attempts(&self) -> String {
         self.name("attempts")
     }
@@ -94,10 +95,13 @@ impl Topology {
         let limit = || ("x-delivery-limit", UNREACHABLE_DELIVERY_LIMIT.into());
         queue(channel, &self.dead(), [limit()]).await?;
         bind(channel, &self.dead(), &self.dead(), "").await?;
-        queue(channel, &self.attempts(), [limit()]).await?;
+        // One recorder writes, and the others stand by.
+        let single = || ("x-single-active-consumer", AMQPValue::Boolean(true));
+        queue(channel, &self.attempts(), [limit(), single()]).await?;
         bind(channel, &self.attempts(), &self.attempts(), "").await?;
-        let single = ("x-single-active-consumer", AMQPValue::Boolean(true));
-        queue(channel, &self.archive(), [limit(), single]).await?;
+        // The log learns of every death from here, for some are the broker's own doing.
+        bind(channel, &self.attempts(), &self.dead(), "").await?;
+        queue(channel, &self.archive(), [limit(), single()]).await?;
         // Every event is routed here, so no publish to the exchange is ever unroutable.
         bind(channel, &self.archive(), &self.events(), "#").await
     }

@@ -9,10 +9,13 @@ use lapin::{
     message::Delivery,
     types::{FieldTable, ShortString},
 };
-use relay_event::{DeadLetter, DeadReason, Delay, EndpointId, Event, History, Invalid, Timestamp};
+use relay_event::{
+    DeadLetter, DeadReason, Death, Delay, DeliveryState, EndpointId, Event, History, Invalid, Standing,
+    Timestamp,
+};
 
 use self::headers::{
-    DEAD_AT, DETAIL, Death, ENDPOINT, PUBLISHED_AT, REASON, put_attributes, put_history, put_text, put_time,
+    DEAD_AT, DETAIL, Died, ENDPOINT, PUBLISHED_AT, REASON, put_attributes, put_history, put_text, put_time,
 };
 use crate::{publisher::Outgoing, topology::Topology};
 
@@ -21,7 +24,7 @@ pub(crate) use self::headers::Headers;
 const STRUCTURED: &str = "application/cloudevents+json";
 const PERSISTENT: u8 = 2;
 
-/// A message of an endpoint's queue, read.
+/// An event's message, read.
 #[derive(Debug)]
 pub struct Received {
     /// The event, or why the message is none.
@@ -30,7 +33,7 @@ pub struct Received {
     pub history: History,
 }
 
-/// A message that is no valid event, as it came.
+/// A message that is not what it should be, as it came.
 #[derive(Debug)]
 pub struct Refused {
     /// What is wrong with it.
@@ -40,8 +43,34 @@ pub struct Refused {
     attributes: Vec<(String, String)>,
 }
 
+impl Refused {
+    /// An event that cannot be worked with although it is valid.
+    pub fn event(event: &Event, why: Invalid) -> Self {
+        Self {
+            why,
+            body: event.body().clone(),
+            content_type: Some(STRUCTURED.to_owned()),
+            attributes: Vec::new(),
+        }
+    }
+
+    /// How many bytes the message has.
+    pub fn size(&self) -> usize {
+        self.body.len()
+    }
+
+    pub(crate) fn message(delivery: &Delivery, why: Invalid) -> Self {
+        Self {
+            why,
+            body: Bytes::copy_from_slice(&delivery.data),
+            content_type: content_type(delivery).map(str::to_owned),
+            attributes: Headers::of(&delivery.properties).attributes(),
+        }
+    }
+}
+
 impl Received {
-    /// Reads a message taken from an endpoint's queue.
+    /// Reads a message taken from an endpoint's queue, or from the archive.
     pub(crate) fn read(delivery: &mut Delivery, topology: &Topology, max_bytes: usize) -> Self {
         let headers = Headers::of(&delivery.properties);
         // Only what comes back from a delay is ours; anybody may publish to the events exchange.
@@ -57,11 +86,7 @@ impl Received {
             }
         };
         let body = Bytes::from(std::mem::take(&mut delivery.data));
-        let content_type = delivery
-            .properties
-            .content_type()
-            .as_ref()
-            .map(|text| text.as_str().to_owned());
+        let content_type = content_type(delivery).map(str::to_owned);
         let attributes = headers.attributes();
         let event = event(&body, content_type.as_deref(), &attributes, max_bytes).and_then(|event| {
             let key = delivery.routing_key.as_str();
@@ -163,20 +188,38 @@ pub(crate) fn dead(
     put_text(&mut headers, ENDPOINT, endpoint.as_str());
     put_text(&mut headers, REASON, reason.as_str());
     put_time(&mut headers, DEAD_AT, Some(now));
-    let (properties, body) = match message {
-        Ok(event) => (event_properties(event, headers), event.body().clone()),
-        Err(refused) => {
-            put_text(&mut headers, DETAIL, &refused.why.to_string());
-            put_attributes(&mut headers, &refused.attributes);
-            let content_type = refused.content_type.as_deref();
-            (properties(content_type, headers), refused.body.clone())
-        }
-    };
+    match message {
+        Ok(event) => to_dead(topology, event_properties(event, headers), event.body()),
+        Err(refused) => refused_to_dead(topology, refused, headers),
+    }
+}
+
+/// A message to the log that is none.
+pub(crate) fn set_aside(
+    topology: &Topology,
+    refused: &Refused,
+    reason: DeadReason,
+    now: Timestamp,
+) -> Outgoing {
+    let mut headers = FieldTable::default();
+    put_text(&mut headers, REASON, reason.as_str());
+    put_time(&mut headers, DEAD_AT, Some(now));
+    refused_to_dead(topology, refused, headers)
+}
+
+fn refused_to_dead(topology: &Topology, refused: &Refused, mut headers: FieldTable) -> Outgoing {
+    put_text(&mut headers, DETAIL, &refused.why.to_string());
+    put_attributes(&mut headers, &refused.attributes);
+    let properties = properties(refused.content_type.as_deref(), headers);
+    to_dead(topology, properties, &refused.body)
+}
+
+fn to_dead(topology: &Topology, properties: BasicProperties, body: &Bytes) -> Outgoing {
     Outgoing {
         exchange: topology.dead(),
         routing_key: String::new(),
         properties,
-        body,
+        body: body.clone(),
         mandatory: true,
     }
 }
@@ -199,6 +242,30 @@ pub(crate) fn redeliver(
     }
 }
 
+/// The delivery that a dead letter ends; `None` if it is of none.
+pub(crate) fn death(delivery: &Delivery, topology: &Topology, now: Timestamp) -> Option<Death> {
+    let letter = dead_letter(delivery, topology);
+    let headers = Headers::of(&delivery.properties);
+    let event = read_any(delivery, &headers).ok()?;
+    let error = letter.last_error.as_deref();
+    Some(Death {
+        event_id: event.id().clone(),
+        event_source: event.source().to_owned(),
+        endpoint: letter.endpoint?,
+        standing: Standing {
+            run: published_at(&delivery.properties, &headers).unwrap_or_default(),
+            attempts: letter.attempts,
+            state: DeliveryState::Dead,
+            at: letter.dead_at.unwrap_or(now),
+            next_at: None,
+            reason: Some(letter.reason),
+            status: letter.last_status,
+            // The class, and then perhaps the error in words.
+            error: error.and_then(|error| error.split(':').next()?.parse().ok()),
+        },
+    })
+}
+
 /// Reads the facts of a message in the dead-letter queue, however it came there.
 pub(crate) fn dead_letter(delivery: &Delivery, topology: &Topology) -> DeadLetter {
     let headers = Headers::of(&delivery.properties);
@@ -209,7 +276,7 @@ pub(crate) fn dead_letter(delivery: &Delivery, topology: &Topology) -> DeadLette
     let (reason, endpoint, detail) = match (died.as_ref(), by_us) {
         // The broker's own: returned to an endpoint's queue more often than it allows.
         (
-            Some(Death {
+            Some(Died {
                 reason: "delivery_limit",
                 queue,
                 ..
@@ -253,13 +320,13 @@ pub(crate) fn dead_letter(delivery: &Delivery, topology: &Topology) -> DeadLette
 
 /// The event in a dead letter, whatever its size: it was let in once.
 pub(crate) fn read_any(delivery: &Delivery, headers: &Headers<'_>) -> Result<Event, Invalid> {
-    let content_type = delivery
-        .properties
-        .content_type()
-        .as_ref()
-        .map(ShortString::as_str);
     let body = Bytes::copy_from_slice(&delivery.data);
-    event(&body, content_type, &headers.attributes(), usize::MAX)
+    event(&body, content_type(delivery), &headers.attributes(), usize::MAX)
+}
+
+fn content_type(delivery: &Delivery) -> Option<&str> {
+    let content_type = delivery.properties.content_type().as_ref();
+    content_type.map(ShortString::as_str)
 }
 
 fn event_properties(event: &Event, headers: FieldTable) -> BasicProperties {

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use clap::Args;
 use relay_broker::{BrokerUrl, Namespace};
-use relay_event::Invalid;
+use relay_event::{DELIVERER_CAP, Invalid};
 use relay_service::args::{Unshown, time};
 use relay_store::StoreUrl;
 
@@ -75,7 +75,7 @@ impl Config {
 
     /// What attempt records are signed with.
     pub(crate) fn signature(&self) -> String {
-        self.name.clone().unwrap_or_else(|| {
+        let mut name = self.name.clone().unwrap_or_else(|| {
             let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
             let host = if host.trim().is_empty() {
                 "localhost"
@@ -83,7 +83,9 @@ impl Config {
                 host.trim()
             };
             format!("{host}:{}", std::process::id())
-        })
+        });
+        name.truncate(name.floor_char_boundary(DELIVERER_CAP));
+        name
     }
 }
 

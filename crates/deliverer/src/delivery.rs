@@ -1,9 +1,14 @@
 //! One delivery: a taken message, an attempt, a verdict, a settlement.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use relay_broker::{Received, Session, Settlement, Taken};
-use relay_event::{Attempt, DeadReason, Endpoint, Event, History, Timestamp, Verdict, verdict};
+use relay_event::{
+    Attempt, AttemptId, DeadReason, DeliveryState, Endpoint, Event, History, Timestamp, Verdict, verdict,
+};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -117,8 +122,7 @@ impl Line {
             endpoint = %self.endpoint.id, event = %event.id(), attempt = history.attempts,
             status = exchanged.outcome.status(), error = exchanged.detail, verdict = verdict.as_str(), "attempted"
         );
-        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let attempt = self.record(event, &history, at, duration_ms, verdict, exchanged);
+        let attempt = self.record(event, &history, at, took, verdict, exchanged);
         let settlement = match verdict {
             Verdict::Delivered => Settlement::Delivered,
             Verdict::Retry(delay) => Settlement::Retry(delay),
@@ -132,28 +136,37 @@ impl Line {
         event: &Event,
         history: &History,
         at: Timestamp,
-        duration_ms: u64,
+        took: Duration,
         verdict: Verdict,
         exchanged: Exchanged,
     ) -> Attempt {
-        let ended = at + std::time::Duration::from_millis(duration_ms);
+        let (state, next_at, reason) = match verdict {
+            Verdict::Delivered => (DeliveryState::Delivered, None, None),
+            Verdict::Retry(delay) => (
+                DeliveryState::Retrying,
+                Some(at + took + delay.as_duration()),
+                None,
+            ),
+            Verdict::Dead(reason) => (DeliveryState::Dead, None, Some(reason)),
+        };
         Attempt {
+            id: AttemptId::generate(),
             event_id: event.id().clone(),
             event_source: event.source().to_owned(),
             event_type: event.event_type().clone(),
+            published_at: history.published_at,
             endpoint: self.endpoint.id.clone(),
             attempt: history.attempts,
             at,
-            duration_ms,
+            duration_ms: millis(took),
+            first_byte_ms: exchanged.first_byte.map(millis),
             status: exchanged.outcome.status(),
             error: exchanged.outcome.error(),
             detail: exchanged.detail,
             answer: exchanged.answer,
-            verdict: verdict.as_str().to_owned(),
-            next_at: match verdict {
-                Verdict::Retry(delay) => Some(ended + delay.as_duration()),
-                _ => None,
-            },
+            state,
+            next_at,
+            reason,
             deliverer: self.workshop.deliverer.clone(),
         }
     }
@@ -176,4 +189,8 @@ impl Line {
             Settlement::Dead(reason) => metrics.died(reason),
         }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,10 +3,12 @@
 use std::{
     error::Error,
     io,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
-use relay_event::{ANSWER_CAP, Endpoint, ErrorClass, Event, Outcome, SignatureStyle, Timestamp, signature};
+use relay_event::{
+    ANSWER_CAP, DETAIL_CAP, Endpoint, ErrorClass, Event, Outcome, SignatureStyle, Timestamp, signature,
+};
 use reqwest::{
     Client, Response,
     dns::{Addrs, Name, Resolve, Resolving},
@@ -26,6 +28,8 @@ pub(crate) struct Exchanged {
     pub(crate) outcome: Outcome,
     /// An error in words.
     pub(crate) detail: Option<String>,
+    /// How long until the status and headers were there.
+    pub(crate) first_byte: Option<Duration>,
     /// The beginning of the answer.
     pub(crate) answer: String,
 }
@@ -49,30 +53,38 @@ pub(crate) fn client() -> reqwest::Result<Client> {
 
 /// Posts the event, signed, and reads the answer. The endpoint's timeout covers all of it.
 pub(crate) async fn post(client: &Client, endpoint: &Endpoint, event: &Event, now: Timestamp) -> Exchanged {
-    let mut status = None;
-    match tokio::time::timeout(
-        endpoint.timeout(),
-        exchange(client, endpoint, event, now, &mut status),
-    )
-    .await
-    {
+    let mut head = None;
+    let exchange = exchange(client, endpoint, event, now, &mut head);
+    match tokio::time::timeout(endpoint.timeout(), exchange).await {
         Ok(Ok(exchanged)) => exchanged,
-        Ok(Err(error)) => failed(classify(&error), status, Some(innermost(&error))),
+        Ok(Err(error)) => failed(classify(&error), head, innermost(&error)),
         Err(_) => {
             let seconds = endpoint.timeout().as_secs_f64();
             failed(
                 ErrorClass::Timeout,
-                status,
-                Some(format!("no complete answer within {seconds} s")),
+                head,
+                format!("no complete answer within {seconds} s"),
             )
         }
     }
 }
 
-fn failed(error: ErrorClass, status: Option<u16>, detail: Option<String>) -> Exchanged {
+/// The part of an answer that came first.
+#[derive(Clone, Copy)]
+struct Head {
+    status: u16,
+    after: Duration,
+}
+
+fn failed(error: ErrorClass, head: Option<Head>, mut detail: String) -> Exchanged {
+    detail.truncate(detail.floor_char_boundary(DETAIL_CAP));
     Exchanged {
-        outcome: Outcome::Failed { error, status },
-        detail,
+        outcome: Outcome::Failed {
+            error,
+            status: head.map(|head| head.status),
+        },
+        detail: Some(detail),
+        first_byte: head.map(|head| head.after),
         answer: String::new(),
     }
 }
@@ -82,18 +94,21 @@ async fn exchange(
     endpoint: &Endpoint,
     event: &Event,
     now: Timestamp,
-    status: &mut Option<u16>,
+    head: &mut Option<Head>,
 ) -> reqwest::Result<Exchanged> {
+    let began = Instant::now();
     let response = request(client, endpoint, event, now).send().await?;
-    *status = Some(response.status().as_u16());
+    let (status, after) = (response.status().as_u16(), began.elapsed());
+    *head = Some(Head { status, after });
     let outcome = Outcome::Answered {
-        status: response.status().as_u16(),
+        status,
         retry_after: asked_wait(&response, system_time(now)),
     };
     let answer = read_answer(response).await?;
     Ok(Exchanged {
         outcome,
         detail: None,
+        first_byte: Some(after),
         answer,
     })
 }

@@ -1,11 +1,20 @@
-use std::fmt;
+use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EndpointId, EventId, EventType, Outcome, Timestamp};
+use crate::{
+    AttemptId, DeadReason, DeliveryState, EndpointId, EventId, EventType, Invalid, Outcome, Standing,
+    Timestamp, event::check_source, invalid::Given,
+};
 
 /// How much of an endpoint's answer is kept, in bytes.
 pub const ANSWER_CAP: usize = 1024;
+
+/// How long an error in words may be, in bytes.
+pub const DETAIL_CAP: usize = 1024;
+
+/// How long a deliverer's name may be, in bytes.
+pub const DELIVERER_CAP: usize = 255;
 
 /// Why an attempt got no usable answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -53,6 +62,20 @@ impl ErrorClass {
     }
 }
 
+impl FromStr for ErrorClass {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        Self::ALL
+            .into_iter()
+            .find(|class| class.as_str() == text)
+            .ok_or_else(|| {
+                let allowed = Self::ALL.map(Self::as_str).join(", ");
+                Invalid::new("error", format!("must be one of {allowed}, not {}", Given(text)))
+            })
+    }
+}
+
 impl fmt::Display for ErrorClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -62,39 +85,110 @@ impl fmt::Display for ErrorClass {
 /// The record of one attempt, as it travels to the delivery log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
+    /// The record's own id: a record that comes twice is one.
+    pub id: AttemptId,
     /// The event's id.
     pub event_id: EventId,
     /// The event's source; with the id it names the event.
     pub event_source: String,
     /// The event's type.
     pub event_type: EventType,
+    /// When the event was published, or redelivered or replayed, if its producer said: which run of
+    /// the schedule this is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub published_at: Option<Timestamp>,
     /// Whom it was sent to.
     pub endpoint: EndpointId,
-    /// Which attempt of this delivery: 1 is the first.
+    /// Which attempt of this run: 1 is the first.
     pub attempt: u32,
     /// When it began.
     pub at: Timestamp,
     /// How long the exchange took, in milliseconds.
     pub duration_ms: u64,
+    /// How long until the answer's status and headers were there, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub first_byte_ms: Option<u64>,
     /// The status answered, if one came.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub status: Option<u16>,
     /// Why it failed without a usable answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<ErrorClass>,
-    /// The error in words.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The error in words, at most [`DETAIL_CAP`] bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub detail: Option<String>,
     /// The beginning of the answer's body, at most [`ANSWER_CAP`] bytes.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub answer: String,
-    /// What follows: `delivered`, `retry` or `dead`.
-    pub verdict: String,
+    /// How the delivery stands after it: retrying, delivered or dead.
+    pub state: DeliveryState,
     /// When the retry is due.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub next_at: Option<Timestamp>,
+    /// Why it is dead.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<DeadReason>,
     /// Which deliverer made it.
     pub deliverer: String,
+}
+
+impl Attempt {
+    /// Checks what no single field can: anybody may publish records.
+    ///
+    /// # Errors
+    /// The first field that no deliverer would write so.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let refuse = |field: &str, problem: String| Err(Invalid::new(field, problem));
+        for (field, text, most) in [
+            ("answer", self.answer.as_str(), ANSWER_CAP),
+            ("detail", self.detail.as_deref().unwrap_or_default(), DETAIL_CAP),
+            ("deliverer", &self.deliverer, DELIVERER_CAP),
+        ] {
+            if text.len() > most {
+                return refuse(
+                    field,
+                    format!("must have at most {most} bytes, not {}", text.len()),
+                );
+            }
+        }
+        check_source(&self.event_source)?;
+        if self.attempt == 0 {
+            return refuse("attempt", "must be 1 or more".to_owned());
+        }
+        if self.state == DeliveryState::Pending {
+            return refuse(
+                "state",
+                "must be retrying, delivered or dead after an attempt".to_owned(),
+            );
+        }
+        if self.next_at.is_some() != (self.state == DeliveryState::Retrying) {
+            return refuse(
+                "next_at",
+                "must stand beside the state retrying, and no other".to_owned(),
+            );
+        }
+        if self.reason.is_some() != (self.state == DeliveryState::Dead) {
+            return refuse(
+                "reason",
+                "must stand beside the state dead, and no other".to_owned(),
+            );
+        }
+        Ok(())
+    }
+
+    /// How the delivery stands by this attempt.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            run: self.published_at.unwrap_or_default(),
+            attempts: self.attempt,
+            state: self.state,
+            at: self.at + Duration::from_millis(self.duration_ms),
+            next_at: self.next_at,
+            reason: self.reason,
+            status: self.status,
+            error: self.error,
+        }
+    }
 }
 
 /// What is known of a delivery's attempts so far. It travels with the message.

@@ -3,7 +3,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EndpointId, Timestamp,
+    EndpointId, EventId, Standing, Timestamp,
     invalid::{Given, Invalid},
 };
 
@@ -21,16 +21,19 @@ pub enum DeadReason {
     InvalidEvent,
     /// The message was returned to its queue again and again, by deliverers that ended on it.
     DeliveryLimit,
+    /// What was sent to the delivery log is no record of attempts.
+    InvalidRecord,
 }
 
 impl DeadReason {
     /// Every reason.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::AttemptsExhausted,
         Self::EndpointRemoved,
         Self::EndpointGone,
         Self::InvalidEvent,
         Self::DeliveryLimit,
+        Self::InvalidRecord,
     ];
 
     /// The reason's name, as in JSON, headers and metrics.
@@ -41,6 +44,7 @@ impl DeadReason {
             Self::EndpointGone => "endpoint_gone",
             Self::InvalidEvent => "invalid_event",
             Self::DeliveryLimit => "delivery_limit",
+            Self::InvalidRecord => "invalid_record",
         }
     }
 }
@@ -70,7 +74,7 @@ impl FromStr for DeadReason {
 pub struct DeadLetter {
     /// Why it is here.
     pub reason: DeadReason,
-    /// What exactly was wrong, for `invalid_event`.
+    /// What exactly was wrong, for `invalid_event` and `invalid_record`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// Whom it could not be delivered to.
@@ -91,4 +95,17 @@ pub struct DeadLetter {
     pub last_error: Option<String>,
     /// When it was given up.
     pub dead_at: Option<Timestamp>,
+}
+
+/// A dead letter as the delivery log keeps it: the delivery it ends, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Death {
+    /// The event's id.
+    pub event_id: EventId,
+    /// The event's source.
+    pub event_source: String,
+    /// Whom it could not be delivered to.
+    pub endpoint: EndpointId,
+    /// How the delivery stands by it.
+    pub standing: Standing,
 }

@@ -1,7 +1,9 @@
 //! CloudEvents 1.0, JSON format, with its bytes kept as they came.
 //! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>
 
-use std::borrow::Cow;
+mod batch;
+
+use std::{borrow::Cow, collections::HashSet};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -21,6 +23,7 @@ pub const DEFAULT_MAX_EVENT_BYTES: usize = 256 * 1024;
 
 const SPEC_VERSION: &str = "1.0";
 const MAX_SOURCE_BYTES: usize = 1024;
+const MAX_SUBJECT_BYTES: usize = 1024;
 
 /// A valid event: what the relay must know of it, and the bytes that are posted and signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +31,7 @@ pub struct Event {
     id: EventId,
     source: String,
     event_type: EventType,
+    subject: Option<String>,
     body: Bytes,
 }
 
@@ -69,18 +73,23 @@ impl Event {
             .into_iter()
             .filter(|(name, _)| attributes.get(name).is_none())
             .collect();
-        if missing.is_empty() {
-            return Self::parse(body);
+        Self::parse(in_front(&body, &attributes, &missing)?)
+    }
+
+    /// Puts the id of an idempotency key in front of an event that has none of its own, for
+    /// [`Event::parse`] or [`Event::complete`] to read. An event that names no source is taken for one
+    /// of `source`.
+    ///
+    /// # Errors
+    /// It is no JSON object, or its source is not allowed.
+    pub fn with_key(body: Bytes, key: &str, source: &str) -> Result<Bytes, Invalid> {
+        let attributes = Attributes::read(&body)?;
+        if attributes.get("id").is_some() {
+            return Ok(body);
         }
-        let members = text_of(&body)?.trim_start().strip_prefix('{').unwrap_or_default();
-        let mut json = String::with_capacity(body.len() + 160);
-        for (name, value) in &missing {
-            json.push(if json.is_empty() { '{' } else { ',' });
-            push_member(&mut json, name, &quoted(value));
-        }
-        json.push_str(if attributes.0.is_empty() { "" } else { "," });
-        json.push_str(members);
-        Self::parse(json.into())
+        let own = attributes.text("source")?;
+        let id = EventId::of_key(own.as_deref().unwrap_or(source), key);
+        in_front(&body, &attributes, &[("id", id.to_string())])
     }
 
     /// Puts an event in binary mode (attributes beside the data) into structured mode. The same
@@ -135,6 +144,11 @@ impl Event {
         &self.event_type
     }
 
+    /// What it is about, if it says.
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
+    }
+
     /// The event in structured mode, as it is posted and signed.
     pub fn body(&self) -> &Bytes {
         &self.body
@@ -149,6 +163,7 @@ struct Required {
     id: EventId,
     source: String,
     event_type: EventType,
+    subject: Option<String>,
 }
 
 impl Required {
@@ -157,6 +172,7 @@ impl Required {
             id: self.id,
             source: self.source,
             event_type: self.event_type,
+            subject: self.subject,
             body,
         }
     }
@@ -170,12 +186,10 @@ impl<'a> Attributes<'a> {
                 format!("must be a JSON object holding a CloudEvent: {error}"),
             )
         })?;
-        for (position, (name, _)) in attributes.0.iter().enumerate() {
+        let mut seen = HashSet::with_capacity(attributes.0.len());
+        for (name, _) in &attributes.0 {
             // Two readers could see two different events.
-            if attributes.0[..position]
-                .iter()
-                .any(|(earlier, _)| earlier == name)
-            {
+            if !seen.insert(name) {
                 return Err(Invalid::new(name.as_ref(), "is given twice"));
             }
         }
@@ -218,11 +232,12 @@ impl<'a> Attributes<'a> {
             id: self.required("id")?.parse()?,
             source: source(self.required("source")?)?,
             event_type: self.required("type")?.parse()?,
+            subject: self.text("subject")?.map(subject).transpose()?,
         };
         if let Some(time) = self.text("time")? {
             time.parse::<Timestamp>()?;
         }
-        for name in ["subject", "datacontenttype", "dataschema"] {
+        for name in ["datacontenttype", "dataschema"] {
             self.text(name)?;
         }
         self.check_data()?;
@@ -274,13 +289,35 @@ fn check_name(name: &str) -> Result<(), Invalid> {
 
 /// Section 3.1.1: a non-empty URI-reference.
 fn source(text: Cow<'_, str>) -> Result<String, Invalid> {
-    if text.len() <= MAX_SOURCE_BYTES && !text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Ok(text.into_owned());
+    check_source(&text)?;
+    Ok(text.into_owned())
+}
+
+pub(crate) fn check_source(text: &str) -> Result<(), Invalid> {
+    if (1..=MAX_SOURCE_BYTES).contains(&text.len())
+        && !text.chars().any(|c| c.is_whitespace() || c.is_control())
+    {
+        return Ok(());
     }
     Err(Invalid::new(
         "source",
         format!(
             "must be a URI reference of at most {MAX_SOURCE_BYTES} bytes without spaces, such as /orders, not {}",
+            Given(text)
+        ),
+    ))
+}
+
+/// Section 3.1, the type system: strings hold no control characters. The length is the relay's limit:
+/// events are looked up by it.
+fn subject(text: Cow<'_, str>) -> Result<String, Invalid> {
+    if text.len() <= MAX_SUBJECT_BYTES && !text.chars().any(char::is_control) {
+        return Ok(text.into_owned());
+    }
+    Err(Invalid::new(
+        "subject",
+        format!(
+            "must have at most {MAX_SUBJECT_BYTES} bytes and no control characters, not {}",
             Given(&text)
         ),
     ))
@@ -317,6 +354,22 @@ fn json_data<'a>(
         Ok(text) if is_text => Ok(("data", quoted(text).into())),
         _ => Ok(("data_base64", quoted(&STANDARD.encode(data)).into())),
     }
+}
+
+/// The object with these members before its own, which are kept byte for byte.
+fn in_front(body: &Bytes, attributes: &Attributes<'_>, members: &[(&str, String)]) -> Result<Bytes, Invalid> {
+    if members.is_empty() {
+        return Ok(body.clone());
+    }
+    let own = text_of(body)?.trim_start().strip_prefix('{').unwrap_or_default();
+    let mut json = String::with_capacity(body.len() + 160);
+    for (name, value) in members {
+        json.push(if json.is_empty() { '{' } else { ',' });
+        push_member(&mut json, name, &quoted(value));
+    }
+    json.push_str(if attributes.0.is_empty() { "" } else { "," });
+    json.push_str(own);
+    Ok(json.into())
 }
 
 fn text_of(body: &[u8]) -> Result<&str, Invalid> {

@@ -1,5 +1,6 @@
 use std::{fmt, str::FromStr};
 
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::invalid::{Given, Invalid, text_type};
@@ -13,6 +14,16 @@ impl EventId {
     /// A new id that sorts by time (UUID version 7).
     pub fn generate() -> Self {
         Self(Uuid::now_v7().to_string())
+    }
+
+    /// The id of the event that is published with this idempotency key to this source: always the same.
+    pub fn of_key(source: &str, key: &str) -> Self {
+        let digest = Sha256::new()
+            .chain_update(source)
+            .chain_update([0])
+            .chain_update(key)
+            .finalize();
+        Self(format!("key_{:032x}", leading_bytes(&digest)))
     }
 
     /// The id as text.
@@ -46,45 +57,81 @@ impl fmt::Display for EventId {
 
 text_type!(EventId);
 
-/// The id of an endpoint: `ep_` and 32 hexadecimal digits. It names the endpoint's queue too.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EndpointId(String);
-
-impl EndpointId {
-    /// A new id that sorts by time (UUID version 7).
-    pub fn generate() -> Self {
-        Self(format!("ep_{}", Uuid::now_v7().simple()))
-    }
-
-    /// The id as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+fn leading_bytes(digest: &[u8]) -> u128 {
+    digest
+        .iter()
+        .take(16)
+        .fold(0, |number, byte| number << 8 | u128::from(*byte))
 }
 
-impl FromStr for EndpointId {
-    type Err = Invalid;
+/// An id of the relay's own making: a prefix and 32 hexadecimal digits, 16 bytes where it is stored.
+macro_rules! own_id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal, $field:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(String);
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let digits = text.strip_prefix("ep_").unwrap_or_default();
-        let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if digits.len() == 32 && digits.bytes().all(lower_hex) {
-            return Ok(Self(text.to_owned()));
+        impl $name {
+            /// A new id that sorts by time (UUID version 7).
+            pub fn generate() -> Self {
+                Self::from_bytes(Uuid::now_v7().into_bytes())
+            }
+
+            /// The id as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            /// The id without its prefix.
+            pub fn to_bytes(&self) -> [u8; 16] {
+                let digits = &self.0[$prefix.len()..];
+                u128::from_str_radix(digits, 16).unwrap_or_default().to_be_bytes()
+            }
+
+            /// The id of these bytes.
+            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(format!(concat!($prefix, "{:032x}"), u128::from_be_bytes(bytes)))
+            }
         }
-        Err(Invalid::new(
-            "endpoint",
-            format!("must be `ep_` and 32 hexadecimal digits, not {}", Given(text)),
-        ))
-    }
+
+        impl FromStr for $name {
+            type Err = Invalid;
+
+            fn from_str(text: &str) -> Result<Self, Invalid> {
+                let digits = text.strip_prefix($prefix).unwrap_or_default();
+                let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+                if digits.len() == 32 && digits.bytes().all(lower_hex) {
+                    return Ok(Self(text.to_owned()));
+                }
+                Err(Invalid::new(
+                    $field,
+                    format!(
+                        concat!("must be `", $prefix, "` and 32 hexadecimal digits, not {}"),
+                        Given(text)
+                    ),
+                ))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        text_type!($name);
+    };
 }
 
-impl fmt::Display for EndpointId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+own_id! {
+    /// The id of an endpoint: `ep_` and 32 hexadecimal digits. It names the endpoint's queue too.
+    EndpointId, "ep_", "endpoint"
 }
 
-text_type!(EndpointId);
+own_id! {
+    /// The id of an attempt's record: `at_` and 32 hexadecimal digits.
+    AttemptId, "at_", "id"
+}
 
 #[cfg(test)]
 mod tests {
@@ -94,8 +141,20 @@ mod tests {
     fn generated_ids_parse_back() {
         let endpoint = EndpointId::generate();
         assert_eq!(endpoint.as_str().parse(), Ok(endpoint.clone()));
+        assert_eq!(EndpointId::from_bytes(endpoint.to_bytes()), endpoint);
+        let attempt = AttemptId::generate();
+        assert_eq!(attempt.as_str().parse(), Ok(attempt.clone()));
         let event = EventId::generate();
         assert_eq!(event.as_str().parse(), Ok(event.clone()));
+    }
+
+    #[test]
+    fn a_key_names_one_event_of_a_source() {
+        let id = EventId::of_key("/orders", "k1");
+        assert_eq!(id, EventId::of_key("/orders", "k1"));
+        assert_ne!(id, EventId::of_key("/orders", "k2"));
+        assert_ne!(id, EventId::of_key("/invoices", "k1"));
+        assert_eq!(id.as_str().parse(), Ok(id));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod attempt;
 mod dead;
 mod delay;
+mod delivery;
 mod endpoint;
 mod event;
 mod headers;
@@ -15,13 +16,14 @@ pub mod signature;
 mod timestamp;
 mod verdict;
 
-pub use attempt::{ANSWER_CAP, Attempt, ErrorClass, History};
-pub use dead::{DeadLetter, DeadReason};
+pub use attempt::{ANSWER_CAP, Attempt, DELIVERER_CAP, DETAIL_CAP, ErrorClass, History};
+pub use dead::{DeadLetter, DeadReason, Death};
 pub use delay::{Delay, RetrySchedule};
+pub use delivery::{DeliveryState, Standing};
 pub use endpoint::{ActiveSecret, Endpoint, EndpointState, EndpointUrl, SignatureStyle};
 pub use event::{DEFAULT_MAX_EVENT_BYTES, Event, Fill};
 pub use headers::CustomHeaders;
-pub use id::{EndpointId, EventId};
+pub use id::{AttemptId, EndpointId, EventId};
 pub use invalid::Invalid;
 pub use pattern::{EventType, TypePattern};
 pub use secret::Secret;

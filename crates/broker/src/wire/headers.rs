@@ -62,7 +62,7 @@ pub(super) fn put_time(headers: &mut FieldTable, name: &str, time: Option<Timest
 pub(crate) struct Headers<'a>(Option<&'a BTreeMap<ShortString, AMQPValue>>);
 
 /// The newest entry of the broker's `x-death`.
-pub(super) struct Death<'a> {
+pub(super) struct Died<'a> {
     pub(super) queue: &'a str,
     pub(super) reason: &'a str,
     pub(super) at: Option<Timestamp>,
@@ -123,7 +123,7 @@ impl<'a> Headers<'a> {
             .map(|(_, value)| value)
     }
 
-    pub(super) fn death(&self) -> Option<Death<'a>> {
+    pub(super) fn death(&self) -> Option<Died<'a>> {
         let AMQPValue::FieldArray(deaths) = self.get("x-death")? else {
             return None;
         };
@@ -137,7 +137,7 @@ impl<'a> Headers<'a> {
                 .and_then(|s| Timestamp::from_millis(s.checked_mul(1000)?)),
             _ => None,
         };
-        Some(Death {
+        Some(Died {
             queue: text(newest.get("queue")?)?,
             reason: text(newest.get("reason")?)?,
             at,

@@ -107,6 +107,51 @@ fn fills_in_what_is_missing_and_keeps_the_rest() {
     assert!(timed.body().ends_with(&whole.as_bytes()[1..]));
 }
 
+#[test]
+fn a_key_gives_the_id_that_is_missing() {
+    let with_key = |body: &'static str| Event::with_key(body.into(), "k1", "/filled").unwrap();
+    let own_source = with_key(r#" {"source":"/x", "data":{"n":1.00}}"#);
+    let id = EventId::of_key("/x", "k1");
+    assert_eq!(
+        own_source,
+        format!(r#"{{"id":"{id}","source":"/x", "data":{{"n":1.00}}}}"#)
+    );
+    let filled = Event::complete(with_key(r#"{"type":"a.b"}"#), &fill()).unwrap();
+    assert_eq!(filled.id(), &EventId::of_key("/filled", "k1"));
+    let own_id = r#" {"id": "mine"} "#;
+    assert_eq!(with_key(own_id), own_id);
+    for body in ["[]", "{", r#"{"source":7}"#, r#"{"source":""}"#] {
+        assert!(Event::with_key(body.into(), "k1", "/filled").is_err(), "{body}");
+    }
+}
+
+#[test]
+fn a_batch_comes_apart_byte_for_byte() {
+    let batch = Bytes::from_static(b" [ {\"n\": 1.50 ,\"a\":[1,2]},\n[] , 7,null ] ");
+    let (events, count) = Event::split_batch(&batch, 9).unwrap();
+    assert_eq!(events, ["{\"n\": 1.50 ,\"a\":[1,2]}", "[]", "7", "null"]);
+    assert_eq!(count, 4);
+    // They lie where they came.
+    assert!(batch.as_ptr_range().contains(&events[3].as_ptr()));
+    let (first, count) = Event::split_batch(&batch, 1).unwrap();
+    assert_eq!((first.len(), count), (1, 4));
+    assert_eq!(Event::split_batch(&"[]".into(), 9), Ok((Vec::new(), 0)));
+    for body in [
+        "",
+        "{}",
+        "null",
+        "[",
+        "[{}",
+        "[{}]]",
+        "[{} {}]",
+        "[{},]",
+        "[{\"a\"}]",
+    ] {
+        let refused = Event::split_batch(&body.into(), 9).expect_err(body);
+        assert_eq!(refused.field, "batch");
+    }
+}
+
 fn binary(content_type: Option<&str>, data: &[u8]) -> Result<serde_json::Value, Invalid> {
     let attributes = [
         ("type", "a.b"),
@@ -166,6 +211,8 @@ proptest! {
     fn no_bytes_make_it_panic(body in prop::collection::vec(any::<u8>(), 0..80)) {
         let _ = Event::parse(body.clone().into());
         let _ = Event::complete(body.clone().into(), &fill());
+        let _ = Event::with_key(body.clone().into(), "k1", "/x");
+        let _ = Event::split_batch(&body.clone().into(), 3);
         let _ = Event::from_binary(vec![("id".to_owned(), "1".to_owned())], Some("text/json"), &body);
     }
 }

@@ -1,0 +1,146 @@
+//! What travels to the log: events by the archive, records of attempts, and copies of dead letters.
+
+use lapin::{message::Delivery, options::BasicAckOptions};
+use relay_event::{Attempt, DeadReason, Death, Invalid, Timestamp};
+
+use crate::{
+    publisher::PublishError,
+    session::Session,
+    settle::Taken,
+    topology::Topology,
+    wire::{self, Refused},
+};
+
+/// A message of the queue of attempts, read.
+#[derive(Debug)]
+pub struct Records {
+    /// The attempts in it.
+    pub attempts: Vec<Attempt>,
+    /// The delivery it says to be dead.
+    pub death: Option<Death>,
+    /// The message, if any part of it is no record.
+    pub refused: Option<Refused>,
+}
+
+impl Records {
+    fn read(delivery: &Delivery, topology: &Topology, now: Timestamp) -> Self {
+        if delivery.exchange.as_str() != topology.attempts() {
+            return Self {
+                attempts: Vec::new(),
+                death: wire::death(delivery, topology, now),
+                refused: None,
+            };
+        }
+        let (attempts, refused) = read_lines(&delivery.data);
+        Self {
+            attempts,
+            death: None,
+            refused: refused.map(|why| Refused::message(delivery, why)),
+        }
+    }
+}
+
+/// The records among the lines, and the first line that is none.
+fn read_lines(body: &[u8]) -> (Vec<Attempt>, Option<Invalid>) {
+    let (mut attempts, mut refused) = (Vec::new(), None);
+    let lines = body.split(|byte| *byte == b'\n').enumerate();
+    for (number, line) in lines.filter(|(_, line)| !line.trim_ascii().is_empty()) {
+        match read_line(line) {
+            Ok(attempt) => attempts.push(attempt),
+            Err(why) => {
+                refused.get_or_insert_with(|| Invalid::new(format!("line {}", number + 1), why));
+            }
+        }
+    }
+    if attempts.is_empty() && refused.is_none() {
+        refused = Some(Invalid::new("body", "holds no record"));
+    }
+    (attempts, refused)
+}
+
+fn read_line(line: &[u8]) -> Result<Attempt, String> {
+    let attempt: Attempt = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    attempt.check().map_err(|refused| refused.to_string())?;
+    Ok(attempt)
+}
+
+impl Taken {
+    /// Reads a message of the queue of attempts.
+    pub fn records(&self, session: &Session) -> Records {
+        Records::read(self.delivery(), session.topology(), Timestamp::now())
+    }
+
+    /// The message of the queue of attempts as one that cannot be recorded.
+    pub fn refuse(&self, why: Invalid) -> Refused {
+        Refused::message(self.delivery(), why)
+    }
+
+    /// Acks this message and no other.
+    pub async fn ack(self) {
+        if let Some(delivery) = self.into_delivery() {
+            // Should it not arrive, it comes again, and recording is idempotent.
+            let _ = delivery.acker.ack(BasicAckOptions::default()).await;
+        }
+    }
+
+    /// Acks messages of one subscription that has a channel of its own
+    /// ([`Session::subscribe_alone`]), in the order they were taken and none left out, at the cost of one.
+    pub async fn ack_all(batch: Vec<Self>) {
+        let last = batch.into_iter().filter_map(Self::into_delivery).last();
+        if let Some(last) = last {
+            // Should it not arrive, they come again, and recording is idempotent.
+            let _ = last.acker.ack(BasicAckOptions { multiple: true }).await;
+        }
+    }
+}
+
+impl Session {
+    /// Puts a copy of what cannot be recorded into the dead-letter queue, and waits for the confirm.
+    ///
+    /// # Errors
+    /// The session is over: the message will be redelivered.
+    pub async fn set_aside(&self, refused: &Refused, reason: DeadReason) -> Result<(), PublishError> {
+        let (topology, now) = (self.topology(), Timestamp::now());
+        self.publish_safely(|| wire::set_aside(topology, refused, reason, now))
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORD: &str = r#"{"id":"at_0123456789abcdef0123456789abcdef","event_id":"1","event_source":"/s","event_type":"a.b","endpoint":"ep_0123456789abcdef0123456789abcdef","attempt":1,"at":"2026-01-01T00:00:00Z","duration_ms":5,"status":204,"state":"delivered","deliverer":"d"}"#;
+
+    #[test]
+    fn good_lines_count_beside_bad_ones() {
+        let body = format!("{RECORD}\nnonsense\n{RECORD}\n\n");
+        let (attempts, refused) = read_lines(body.as_bytes());
+        assert_eq!(attempts.len(), 2);
+        assert_eq!(refused.unwrap().field, "line 2");
+    }
+
+    #[test]
+    fn what_no_deliverer_writes_is_refused() {
+        for (from, to) in [
+            (r#""attempt":1"#, r#""attempt":0"#),
+            (r#""attempt":1"#, r#""attempt":-1"#),
+            (r#""state":"delivered""#, r#""state":"pending""#),
+            (r#""state":"delivered""#, r#""state":"retrying""#),
+            (r#""state":"delivered""#, r#""state":"dead""#),
+            (r#""event_source":"/s""#, r#""event_source":"""#),
+            (
+                r#""deliverer":"d""#,
+                &format!(r#""deliverer":"{}""#, "d".repeat(300)),
+            ),
+            (r#""at":"2026-01-01T00:00:00Z""#, r#""at":"1969-01-01T00:00:00Z""#),
+        ] {
+            let line = RECORD.replace(from, to);
+            assert_ne!(line, RECORD);
+            let (attempts, refused) = read_lines(line.as_bytes());
+            assert!(attempts.is_empty() && refused.is_some(), "{line}");
+        }
+        assert!(read_lines(b"").1.is_some());
+        assert!(read_lines(RECORD.as_bytes()).1.is_none());
+    }
+}
