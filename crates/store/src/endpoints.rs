@@ -23,9 +23,9 @@ impl Store {
     /// # Errors
     /// The database failed, or an endpoint in it does not read.
     pub async fn endpoints(&self) -> Result<Vec<StoredEndpoint>, Error> {
-        let rows = sql::endpoints(&self.pool)
-            .await
-            .map_err(|source| Error::of("read the endpoints", source))?;
+        let rows = self
+            .within("read the endpoints", sql::endpoints(&self.pool))
+            .await?;
         rows.iter().map(read).collect()
     }
 
@@ -44,16 +44,12 @@ impl Store {
     pub async fn insert(&self, endpoint: &Endpoint) -> Result<(), Error> {
         endpoint.check()?;
         let row = write(endpoint, &endpoint.types, 1)?;
-        sql::insert(&self.pool, &row).await.map_err(|source| {
-            if source
-                .as_database_error()
-                .is_some_and(|e| e.is_unique_violation())
-            {
-                return Error::Exists {
-                    id: endpoint.id.clone(),
-                };
-            }
-            Error::of(format!("add endpoint {}", endpoint.id), source)
+        let inserted = self.pool.within(sql::insert(&self.pool, &row)).await;
+        inserted.map_err(|source| match source.as_database_error() {
+            Some(refused) if refused.is_unique_violation() => Error::Exists {
+                id: endpoint.id.clone(),
+            },
+            _ => Error::of(format!("add endpoint {}", endpoint.id), source),
         })
     }
 
@@ -112,21 +108,18 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn delete(&self, id: &EndpointId) -> Result<(), Error> {
-        sql::delete(&self.pool, id.as_str())
-            .await
-            .map_err(|source| Error::of(format!("delete endpoint {id}"), source))
+        let deleting = sql::delete(&self.pool, id.as_str());
+        self.within(format!("delete endpoint {id}"), deleting).await
     }
 
     async fn row(&self, id: &EndpointId) -> Result<Option<Row>, Error> {
-        sql::endpoint(&self.pool, id.as_str())
-            .await
-            .map_err(|source| Error::of(format!("read endpoint {id}"), source))
+        let reading = sql::endpoint(&self.pool, id.as_str());
+        self.within(format!("read endpoint {id}"), reading).await
     }
 
     async fn write(&self, id: &EndpointId, row: &Row) -> Result<bool, Error> {
-        sql::update(&self.pool, row)
-            .await
-            .map_err(|source| Error::of(format!("change endpoint {id}"), source))
+        let changing = sql::update(&self.pool, row);
+        self.within(format!("change endpoint {id}"), changing).await
     }
 }
 

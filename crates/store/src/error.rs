@@ -1,9 +1,9 @@
 use std::path::PathBuf;
 
 use relay_event::{EndpointId, Invalid};
-use sqlx::migrate::MigrateError;
+use sqlx::{migrate::MigrateError, postgres::PgDatabaseError, sqlite::SqliteError};
 
-use crate::sqlite;
+use crate::{postgres, sqlite};
 
 /// What a database said. Its text is the database's own, not sqlx's around it.
 pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -36,6 +36,16 @@ pub enum Error {
         /// What it must be.
         problem: &'static str,
         /// What the system said.
+        source: Cause,
+    },
+    /// The server, or the database in it, does not let the relay use it.
+    #[error("could not open the store {url}: {problem}")]
+    Refused {
+        /// The store, without a password.
+        url: String,
+        /// What must be otherwise.
+        problem: &'static str,
+        /// What the server said.
         source: Cause,
     },
     /// The file holds something else. It was not changed.
@@ -82,7 +92,7 @@ impl Error {
     /// What `operation` failed of.
     pub(crate) fn of(operation: impl Into<String>, source: sqlx::Error) -> Self {
         let operation = operation.into();
-        let unavailable = sqlite::is_unavailable(&source);
+        let unavailable = is_unavailable(&source);
         let source = cause(source);
         if unavailable {
             Self::Unavailable { operation, source }
@@ -92,12 +102,37 @@ impl Error {
     }
 }
 
+/// Only a refusal of what was to be written is a failure: whoever writes may give that up for good, so
+/// anything wrong with the database or the way to it must not look like one.
+fn is_unavailable(error: &sqlx::Error) -> bool {
+    if let Some(error) = error.as_database_error() {
+        let sqlite: Option<&SqliteError> = error.try_downcast_ref();
+        let postgres: Option<&PgDatabaseError> = error.try_downcast_ref();
+        return sqlite.is_some_and(sqlite::is_unavailable) || postgres.is_some_and(postgres::is_unavailable);
+    }
+    matches!(
+        error,
+        sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed
+            | sqlx::Error::InvalidSavePointStatement
+    )
+}
+
 /// sqlx's own text repeats that of what it holds; so what it holds is taken.
 pub(crate) fn cause(error: sqlx::Error) -> Cause {
     match error {
         sqlx::Error::Database(inner) => Box::new(inner),
         sqlx::Error::Io(inner) => Box::new(inner),
-        sqlx::Error::Configuration(inner) | sqlx::Error::Decode(inner) | sqlx::Error::Encode(inner) => inner,
+        sqlx::Error::Configuration(inner)
+        | sqlx::Error::Tls(inner)
+        | sqlx::Error::Decode(inner)
+        | sqlx::Error::Encode(inner) => inner,
+        sqlx::Error::PoolTimedOut => "no connection in time".into(),
         other => Box::new(other),
     }
 }

@@ -1,8 +1,11 @@
-//! Where the relay keeps what must outlive it: the endpoints, in a database. The only crate that
-//! knows sqlx.
+//! Where the relay keeps what must outlive it: the endpoints, the log of events, and the log of their
+//! deliveries, in SQLite or PostgreSQL. The only crate that knows sqlx.
 
 mod endpoints;
 mod error;
+mod log;
+mod pool;
+mod postgres;
 mod schema;
 mod sql;
 mod sqlite;
@@ -10,23 +13,58 @@ mod url;
 
 pub use endpoints::StoredEndpoint;
 pub use error::Error;
+pub use log::{
+    AttemptStats, DeliveryFilter, EventFilter, Forgotten, LoggedDelivery, LoggedEvent, NewEvent, Record,
+    Retention, Undelivered, UnderWay, Written,
+};
 pub use url::StoreUrl;
+
+use std::time::Duration;
+
+use crate::{pool::Pool, url::Place};
+
+/// How long to wait for a database that is not there, before the next look.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// An open store. Clones share its connections.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: sql::Pool,
+    pool: Pool,
 }
 
 impl Store {
-    /// Opens the store, and creates its file and tables where they are missing. Any number of
-    /// processes may have it open at once.
+    /// Opens the store, and creates its tables, and an SQLite file, where they are missing. Any number
+    /// of processes may have it open at once.
     ///
     /// # Errors
     /// It cannot be reached, is no store, or was written by a newer relay. It is unchanged then.
     pub async fn open(url: &StoreUrl) -> Result<Self, Error> {
-        let pool = sqlite::open(url.path()).await?;
+        let pool = match &url.0 {
+            Place::Sqlite(path) => sqlite::open(path).await?,
+            Place::Postgres(server) => postgres::open(url, server).await?,
+        };
         Ok(Self { pool })
+    }
+
+    /// Opens the store as soon as it is there: as long as it is unavailable it tries again every second.
+    /// `on_wait` is told the first time.
+    ///
+    /// # Errors
+    /// As [`Self::open`], but not that it is unavailable.
+    pub async fn open_when_there(url: &StoreUrl, on_wait: impl Fn(&Error)) -> Result<Self, Error> {
+        let mut told = false;
+        loop {
+            match Self::open(url).await {
+                Err(error) if error.is_unavailable() => {
+                    if !told {
+                        on_wait(&error);
+                        told = true;
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+                opened => return opened,
+            }
+        }
     }
 
     /// Whether the store answers.
@@ -34,8 +72,16 @@ impl Store {
     /// # Errors
     /// It does not.
     pub async fn ping(&self) -> Result<(), Error> {
-        sql::ping(&self.pool)
-            .await
-            .map_err(|source| Error::of("reach the store", source))
+        self.within("reach the store", sql::ping(&self.pool)).await
+    }
+
+    /// Does `work`, and names what failed of it.
+    async fn within<T>(
+        &self,
+        operation: impl Into<String>,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, Error> {
+        let done = self.pool.within(work).await;
+        done.map_err(|source| Error::of(operation, source))
     }
 }

@@ -3,13 +3,37 @@ use sqlx::{
     migrate::{Migration, MigrationType, Migrator},
 };
 
-/// The files of `migrations/`, oldest first. A released one never changes: a change is a new file.
-const MIGRATIONS: [(i64, &str, &str); 1] =
-    [(1, "endpoints", include_str!("../migrations/0001_endpoints.sql"))];
+/// Both databases have the same tables by the same numbers. A released file never changes: a change is
+/// a new file.
+macro_rules! steps {
+    ($folder:literal) => {
+        [
+            (
+                1,
+                "endpoints",
+                include_str!(concat!("../migrations/", $folder, "/0001_endpoints.sql")),
+            ),
+            (
+                2,
+                "log",
+                include_str!(concat!("../migrations/", $folder, "/0002_log.sql")),
+            ),
+        ]
+    };
+}
 
-/// What brings an older database up to date.
-pub(crate) fn migrator() -> Migrator {
-    let step = |(version, name, sql): (i64, &'static str, &'static str)| {
+/// What brings an older SQLite file up to date.
+pub(crate) fn sqlite() -> Migrator {
+    migrator(&steps!("sqlite"))
+}
+
+/// What brings an older PostgreSQL database up to date.
+pub(crate) fn postgres() -> Migrator {
+    migrator(&steps!("postgres"))
+}
+
+fn migrator(steps: &[(i64, &'static str, &'static str)]) -> Migrator {
+    let step = |&(version, name, sql): &(i64, &'static str, &'static str)| {
         Migration::new(
             version,
             name.into(),
@@ -18,5 +42,5 @@ pub(crate) fn migrator() -> Migrator {
             false,
         )
     };
-    Migrator::with_migrations(MIGRATIONS.into_iter().map(step).collect())
+    Migrator::with_migrations(steps.iter().map(step).collect())
 }

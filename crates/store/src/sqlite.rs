@@ -10,17 +10,31 @@ use std::{
 
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, SqliteConnection,
+    error::DatabaseError,
     migrate::MigrateError,
-    sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteError, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use crate::{Error, error, schema};
+use crate::{Error, error, pool::Pool, schema};
 
 /// How long a writer waits for another, in this process or another one.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// Readers do not wait for each other, and writers take turns: a few are plenty.
-const CONNECTIONS: u32 = 4;
+/// How long a writer waits for the others of its own process.
+pub(crate) const TURN: Duration = BUSY;
+
+/// One writes and the others read: readers wait for nobody.
+const CONNECTIONS: u32 = 8;
+
+/// What each connection may keep of the file in memory: 16 MiB, in SQLite's way of saying it.
+const CACHE: &str = "-16384";
+
+/// What a write-ahead log that once grew keeps of its size: 64 MiB.
+const JOURNAL: &str = "67108864";
+
+/// Takes the writer's lock at once: a transaction that read first could not wait for it.
+pub(crate) const WRITE: &str = "BEGIN IMMEDIATE";
+pub(crate) const READ: &str = "BEGIN";
 
 /// "Rely" in ASCII, in the file's header: this is how a relay's store is told from other files.
 const APPLICATION_ID: i32 = 0x5265_6c79;
@@ -34,19 +48,23 @@ mod code {
     pub(super) const READONLY: i32 = 8;
     pub(super) const INTERRUPT: i32 = 9;
     pub(super) const IOERR: i32 = 10;
+    pub(super) const CORRUPT: i32 = 11;
     pub(super) const FULL: i32 = 13;
     pub(super) const CANTOPEN: i32 = 14;
     pub(super) const PROTOCOL: i32 = 15;
     pub(super) const NOTADB: i32 = 26;
 }
 
-pub(crate) async fn open(path: &Path) -> Result<SqlitePool, Error> {
+pub(crate) async fn open(path: &Path) -> Result<Pool, Error> {
     create(path)?;
     let options = SqliteConnectOptions::new()
         .filename(path)
         .busy_timeout(BUSY)
         .foreign_keys(true)
-        .synchronous(SqliteSynchronous::Full);
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("cache_size", CACHE)
+        .pragma("journal_size_limit", JOURNAL)
+        .disable_statement_logging();
     let opening = |source| opening(path, source);
     let mut connection = options.connect().await.map_err(opening)?;
     update_schema(path, &mut connection).await?;
@@ -55,8 +73,20 @@ pub(crate) async fn open(path: &Path) -> Result<SqlitePool, Error> {
     let pool = SqlitePoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(2 * BUSY)
-        .test_before_acquire(false);
-    pool.connect_with(options).await.map_err(opening)
+        // Asked anything, a connection first ends the rollback it may have been left with.
+        .test_before_acquire(true)
+        .before_acquire(|connection, _| Box::pin(async { Ok(is_clean(connection)) }));
+    pool.connect_with(options)
+        .await
+        .map(Pool::sqlite)
+        .map_err(opening)
+}
+
+/// Whether a connection is in no transaction. SQLite rolls back by itself when its disk is full or
+/// fails; the rollback that sqlx tries then fails too, and it takes the connection to be in a
+/// transaction for ever.
+fn is_clean(connection: &SqliteConnection) -> bool {
+    !connection.is_in_transaction()
 }
 
 /// Only its owner may read it, for it holds secrets. SQLite gives its side files the same mode.
@@ -105,7 +135,7 @@ async fn update_schema(path: &Path, connection: &mut SqliteConnection) -> Result
         _ => return Err(foreign(path, "it is another program's database")),
     }
     // What `run` does; but that one's future can be spawned by no caller of ours.
-    schema::migrator()
+    schema::sqlite()
         .run_direct(None, &mut *alone, false)
         .await
         .map_err(|error| match error {
@@ -133,24 +163,21 @@ async fn write_ahead(connection: &mut SqliteConnection) -> Result<(), sqlx::Erro
 }
 
 /// Whether it may work later, unchanged.
-pub(crate) fn is_unavailable(error: &sqlx::Error) -> bool {
+pub(crate) fn is_unavailable(error: &SqliteError) -> bool {
     use code::*;
-    match error {
-        sqlx::Error::Database(_) => matches!(
-            primary(error),
-            Some(BUSY | LOCKED | NOMEM | READONLY | INTERRUPT | IOERR | FULL | CANTOPEN | PROTOCOL)
-        ),
-        sqlx::Error::Io(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        _ => false,
-    }
+    matches!(
+        primary_of(error),
+        Some(BUSY | LOCKED | NOMEM | READONLY | INTERRUPT | IOERR | CORRUPT | FULL | CANTOPEN | PROTOCOL)
+    )
 }
 
 /// SQLite's primary result code: the low byte of the extended one.
 fn primary(error: &sqlx::Error) -> Option<i32> {
-    let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
+    primary_of(error.as_database_error()?.try_downcast_ref()?)
+}
+
+fn primary_of(error: &SqliteError) -> Option<i32> {
+    let code: i32 = error.code()?.parse().ok()?;
     Some(code & 0xff)
 }
 
@@ -177,5 +204,47 @@ fn unusable(path: &Path, problem: &'static str, source: error::Cause) -> Error {
         path,
         problem,
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use relay_event::{Endpoint, Secret, Timestamp};
+    use tempfile::TempDir;
+
+    use crate::{Store, StoreUrl, pool::Either};
+
+    #[tokio::test]
+    async fn a_full_disk_is_unavailable() {
+        let folder = TempDir::new().unwrap();
+        let store = Store::open(&StoreUrl::sqlite(folder.path().join("relay.db")))
+            .await
+            .unwrap();
+        let Either::Sqlite(pool) = &store.pool.connections else {
+            panic!("SQLite");
+        };
+        let mut all = Vec::new();
+        for _ in 0..super::CONNECTIONS {
+            let mut connection = pool.acquire().await.unwrap();
+            sqlx::query("PRAGMA max_page_count = 40")
+                .execute(&mut *connection)
+                .await
+                .unwrap();
+            all.push(connection);
+        }
+        drop(all);
+        let refused = loop {
+            let endpoint = Endpoint::new(
+                "https://example.com/hook".parse().unwrap(),
+                vec!["#".parse().unwrap()],
+                Secret::generate(),
+                Timestamp::now(),
+            );
+            if let Err(refused) = store.insert(&endpoint).await {
+                break refused;
+            }
+        };
+        assert!(refused.is_unavailable(), "{refused:?}");
+        store.endpoints().await.unwrap();
     }
 }

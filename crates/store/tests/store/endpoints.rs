@@ -1,17 +1,21 @@
-//! Endpoints in real files: what is kept, and what concurrent processes leave of each other's work.
-
-#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+//! Endpoints: what is kept, and what concurrent processes leave of each other's work.
 
 use std::time::Duration;
 
 use relay_event::{Endpoint, EndpointId, EndpointState, Invalid, Secret, Timestamp, TypePattern};
-use relay_store::{Error, Store, StoreUrl, StoredEndpoint};
-use tempfile::TempDir;
+use relay_store::{Error, Store, StoredEndpoint};
 
-async fn store(folder: &TempDir) -> Store {
-    let url = StoreUrl::sqlite(folder.path().join("relay.db"));
-    Store::open(&url).await.unwrap()
-}
+use crate::place::{Place, on_both};
+
+on_both!(
+    endpoints_come_back_as_they_were_in_the_order_of_their_ids,
+    an_id_is_taken_once,
+    what_is_invalid_changes_nothing,
+    concurrent_changes_lose_nothing,
+    what_may_be_bound_grows_until_the_bindings_settled,
+    settling_never_forgets_what_a_change_adds,
+    a_change_that_changes_nothing_still_answers,
+);
 
 fn types(patterns: &[&str]) -> Vec<TypePattern> {
     patterns.iter().map(|pattern| pattern.parse().unwrap()).collect()
@@ -38,19 +42,17 @@ async fn retype(store: &Store, id: &EndpointId, patterns: &[&str]) {
     store.update(id, change).await.unwrap().unwrap();
 }
 
-#[tokio::test]
-async fn endpoints_come_back_as_they_were_in_the_order_of_their_ids() {
-    let folder = TempDir::new().unwrap();
+async fn endpoints_come_back_as_they_were_in_the_order_of_their_ids(place: Place) {
     let mut endpoints = [endpoint(&["order.*"]), endpoint(&["#"]), endpoint(&["a", "b"])];
     endpoints[1].rate_limit = Some(7);
     endpoints[2].state = EndpointState::Removed { at: Timestamp::now() };
-    let first = store(&folder).await;
+    let first = place.open().await;
     for endpoint in endpoints.iter().rev() {
         first.insert(endpoint).await.unwrap();
     }
     drop(first);
 
-    let again = store(&folder).await;
+    let again = place.open().await;
     again.ping().await.unwrap();
     let mut expected: Vec<StoredEndpoint> = endpoints
         .iter()
@@ -71,10 +73,8 @@ async fn endpoints_come_back_as_they_were_in_the_order_of_their_ids() {
     assert_eq!(again.endpoints().await.unwrap().len(), 2);
 }
 
-#[tokio::test]
-async fn an_id_is_taken_once() {
-    let folder = TempDir::new().unwrap();
-    let store = store(&folder).await;
+async fn an_id_is_taken_once(place: Place) {
+    let store = place.open().await;
     let endpoint = endpoint(&["#"]);
     store.insert(&endpoint).await.unwrap();
     let refused = store.insert(&endpoint).await.unwrap_err();
@@ -84,10 +84,8 @@ async fn an_id_is_taken_once() {
     );
 }
 
-#[tokio::test]
-async fn what_is_invalid_changes_nothing() {
-    let folder = TempDir::new().unwrap();
-    let store = store(&folder).await;
+async fn what_is_invalid_changes_nothing(place: Place) {
+    let store = place.open().await;
     let mut wrong = endpoint(&["#"]);
     wrong.timeout_ms = 0;
     let refused = store.insert(&wrong).await.unwrap_err();
@@ -125,12 +123,10 @@ async fn what_is_invalid_changes_nothing() {
 
 /// Each of the changes reads what the others left: 4 tasks on each of 2 stores, each pool as in a
 /// process of its own.
-#[tokio::test(flavor = "multi_thread")]
-async fn concurrent_changes_lose_nothing() {
+async fn concurrent_changes_lose_nothing(place: Place) {
     const TASKS: u64 = 4;
     const CHANGES: u64 = 25;
-    let folder = TempDir::new().unwrap();
-    let stores = [store(&folder).await, store(&folder).await];
+    let stores = [place.open().await, place.open().await];
     let mut endpoint = endpoint(&["#"]);
     endpoint.timeout_ms = 1_000;
     stores[0].insert(&endpoint).await.unwrap();
@@ -158,10 +154,8 @@ async fn concurrent_changes_lose_nothing() {
     assert_eq!(stored.endpoint.timeout_ms, 1_000 + 2 * TASKS * CHANGES);
 }
 
-#[tokio::test]
-async fn what_may_be_bound_grows_until_the_bindings_settled() {
-    let folder = TempDir::new().unwrap();
-    let store = store(&folder).await;
+async fn what_may_be_bound_grows_until_the_bindings_settled(place: Place) {
+    let store = place.open().await;
     let endpoint = endpoint(&["a", "b"]);
     let id = &endpoint.id;
     store.insert(&endpoint).await.unwrap();
@@ -186,10 +180,8 @@ async fn what_may_be_bound_grows_until_the_bindings_settled() {
 }
 
 /// Settling and changing at the same time: what is bound always covers the types.
-#[tokio::test(flavor = "multi_thread")]
-async fn settling_never_forgets_what_a_change_adds() {
-    let folder = TempDir::new().unwrap();
-    let (changing, settling) = (store(&folder).await, store(&folder).await);
+async fn settling_never_forgets_what_a_change_adds(place: Place) {
+    let (changing, settling) = (place.open().await, place.open().await);
     let endpoint = endpoint(&["t0"]);
     let id = endpoint.id.clone();
     changing.insert(&endpoint).await.unwrap();
@@ -218,10 +210,8 @@ async fn settling_never_forgets_what_a_change_adds() {
     assert_eq!(bound(&settling, &id).await, types(&["t40"]));
 }
 
-#[tokio::test]
-async fn a_change_that_changes_nothing_still_answers() {
-    let folder = TempDir::new().unwrap();
-    let store = store(&folder).await;
+async fn a_change_that_changes_nothing_still_answers(place: Place) {
+    let store = place.open().await;
     let endpoint = endpoint(&["#"]);
     store.insert(&endpoint).await.unwrap();
     let kept = store

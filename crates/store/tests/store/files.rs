@@ -1,13 +1,13 @@
 //! What the store does with the file it is given.
 
-#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
-
-use std::{error::Error as _, fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use relay_event::{Endpoint, Secret, Timestamp};
 use relay_store::{Error, Store, StoreUrl};
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
+
+use crate::place::chain;
 
 async fn open(path: &Path) -> Result<Store, Error> {
     Store::open(&StoreUrl::sqlite(path)).await
@@ -30,17 +30,6 @@ fn endpoint() -> Endpoint {
         Secret::generate(),
         Timestamp::now(),
     )
-}
-
-/// The text with its causes, as a process prints it.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[tokio::test]
@@ -166,6 +155,31 @@ async fn a_document_that_does_not_parse_names_its_endpoint() {
         assert_eq!(error.to_string(), expected);
         assert!(!error.is_unavailable());
     }
+}
+
+/// As the first relay left it: with the endpoints alone.
+#[tokio::test]
+async fn an_older_relay_s_store_is_brought_up_to_date() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("relay.db");
+    let mut older = other(&path).await;
+    sqlx::raw_sql(
+        "PRAGMA application_id = 0x52656c79;
+        CREATE TABLE endpoints (id TEXT PRIMARY KEY, document TEXT NOT NULL, bound TEXT NOT NULL, version BIGINT NOT NULL);
+        CREATE TABLE _sqlx_migrations (
+            version BIGINT PRIMARY KEY, description TEXT NOT NULL, installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
+            success BOOLEAN NOT NULL, checksum BLOB NOT NULL, execution_time BIGINT NOT NULL
+        );
+        INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (1, 'endpoints', TRUE,
+            x'e8cc0a0d176eff3aeee6d0cbf20c17992bcaf7c6d93d8e5d6f365fa4021f7bf9c9a08dc9a8d64812d15cb0604c91f1b3', 1)",
+    )
+    .execute(&mut older)
+    .await
+    .unwrap();
+    older.close().await.unwrap();
+    let store = open(&path).await.unwrap();
+    store.insert(&endpoint()).await.unwrap();
+    assert_eq!(store.oldest_event().await.unwrap(), None);
 }
 
 /// Readers never wait for a writer; a writer waits its turn, and says so when it does not come.

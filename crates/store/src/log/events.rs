@@ -1,0 +1,261 @@
+use bytes::Bytes;
+use relay_event::{EventId, Timestamp};
+use sqlx::{Database, Encode, QueryBuilder, Type};
+
+use super::{
+    EventFilter, LoggedEvent, codes,
+    place::Part,
+    types::{self, Wanted},
+};
+use crate::{
+    Error, Store,
+    pool::{Transaction, on},
+};
+
+/// Branches in a statement: each finds the newest events of one type.
+const BRANCHES: usize = 50;
+
+/// What is read of an event. SQLite and PostgreSQL know how long a body is without reading it.
+const COLUMNS: &str = "SELECT e.sequence, e.id, e.source, t.name, e.subject, e.published_at, e.recorded_at, \
+     CAST(LENGTH(e.body) AS BIGINT) FROM events e JOIN types t ON t.id = e.type ";
+
+type Columns = (i64, String, String, String, Option<String>, Option<i64>, i64, i64);
+
+impl Store {
+    /// Events, newest first; those before the sequence number `before`, if one is given.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn logged_events(
+        &self,
+        filter: &EventFilter,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<LoggedEvent>, Error> {
+        let work = async {
+            let mut tx = self.pool.read().await?;
+            let Some(part) = Part::recorded(&mut tx, filter.since, filter.until).await? else {
+                return Ok(Vec::new());
+            };
+            let sequences = newest(&mut tx, filter, part.before(before), limit).await?;
+            rows(&mut tx, &sequences).await
+        };
+        self.within("read events from the log", work).await
+    }
+
+    /// An event; of several sources with the same id the newest, unless a source is given.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn logged_event(
+        &self,
+        id: &EventId,
+        source: Option<&str>,
+    ) -> Result<Option<LoggedEvent>, Error> {
+        let work = async {
+            let found: Option<Columns> = on!(&self.pool.connections, pool => {
+                let mut query = QueryBuilder::new(COLUMNS);
+                query.push("WHERE e.id = ").push_bind(id.as_str());
+                if let Some(source) = source {
+                    query.push(" AND e.source = ").push_bind(codes::text(source).into_owned());
+                }
+                // By a value, lest a database goes through all events in this order.
+                query.push(" ORDER BY +e.sequence DESC LIMIT 1");
+                query.build_query_as().fetch_optional(pool).await?
+            });
+            found.map(event).transpose()
+        };
+        self.within(format!("read event {id} from the log"), work).await
+    }
+
+    /// An event's bytes in structured mode, unless it was forgotten meanwhile.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn event_body(&self, sequence: i64) -> Result<Option<Bytes>, Error> {
+        let sql = "SELECT body FROM events WHERE sequence = $1";
+        let work = async {
+            let body: Option<Vec<u8>> = on!(&self.pool.connections, pool =>
+                sqlx::query_scalar(sql).bind(sequence).fetch_optional(pool).await?);
+            Ok(body.map(Bytes::from))
+        };
+        self.within("read an event's body from the log", work).await
+    }
+
+    /// Whether the event of this id and source is in the log.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn is_recorded(&self, id: &EventId, source: &str) -> Result<bool, Error> {
+        let sql = "SELECT 1 FROM events WHERE id = $1 AND source = $2";
+        let work = async {
+            let source = codes::text(source);
+            on!(&self.pool.connections, pool => Ok(sqlx::query(sql)
+                .bind(id.as_str())
+                .bind(source.as_ref())
+                .fetch_optional(pool)
+                .await?
+                .is_some()))
+        };
+        self.within(format!("look for event {id} in the log"), work).await
+    }
+
+    /// When the oldest event that is kept was recorded.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn oldest_event(&self) -> Result<Option<Timestamp>, Error> {
+        let sql = "SELECT recorded_at FROM events ORDER BY sequence LIMIT 1";
+        let work = async {
+            let oldest: Option<i64> = on!(&self.pool.connections, pool =>
+                sqlx::query_scalar(sql).fetch_optional(pool).await?);
+            codes::time_or_none(oldest)
+        };
+        self.within("find the oldest event of the log", work).await
+    }
+}
+
+/// The places of the newest events. An index has them in this order for each type, each type of each
+/// source, and each subject; so the newest of each are found at once wherever they are, and only then
+/// are the events read.
+async fn newest(
+    tx: &mut Transaction,
+    filter: &EventFilter,
+    mut part: Part,
+    limit: u32,
+) -> Result<Vec<i64>, sqlx::Error> {
+    let mut search = Search::of(filter);
+    let types = match types::matching(tx, &filter.types).await? {
+        Wanted::These(types) if types.is_empty() => return Ok(Vec::new()),
+        Wanted::These(types) => types,
+        Wanted::All if search.by_source() => types::all(tx).await?,
+        Wanted::All => return search.page(tx, part, limit).await,
+    };
+    if search.subject.is_some() {
+        search.types = Types::In(types);
+        return search.page(tx, part, limit).await;
+    }
+    let most = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut newest = Vec::new();
+    for chunk in types.chunks(BRANCHES) {
+        search.types = Types::Each(chunk.to_vec());
+        newest.extend(search.page(tx, part, limit).await?);
+        newest.sort_unstable_by_key(|sequence| std::cmp::Reverse(*sequence));
+        newest.truncate(most);
+        if let Some(last) = newest.last().filter(|_| newest.len() == most) {
+            part.from = last + 1;
+        }
+    }
+    Ok(newest)
+}
+
+/// What is looked for in one statement.
+struct Search {
+    types: Types,
+    source: Option<String>,
+    subject: Option<String>,
+}
+
+enum Types {
+    All,
+    /// A branch for each, with a limit of its own.
+    Each(Vec<i64>),
+    /// Any of these, told from others while looking.
+    In(Vec<i64>),
+}
+
+impl Search {
+    fn of(filter: &EventFilter) -> Self {
+        let text = |text: &String| codes::text(text).into_owned();
+        Self {
+            types: Types::All,
+            source: filter.source.as_ref().map(text),
+            subject: filter.subject.as_ref().map(text),
+        }
+    }
+
+    /// Whether the index by source is the one to use: it has the type before the order.
+    fn by_source(&self) -> bool {
+        self.source.is_some() && self.subject.is_none()
+    }
+
+    async fn page(&self, tx: &mut Transaction, part: Part, limit: u32) -> Result<Vec<i64>, sqlx::Error> {
+        let one = [None];
+        let each: Vec<Option<i64>>;
+        let branches = match &self.types {
+            Types::Each(types) => {
+                each = types.iter().copied().map(Some).collect();
+                each.as_slice()
+            }
+            Types::All | Types::In(_) => &one,
+        };
+        on!(tx, tx => {
+            let mut query = QueryBuilder::new("SELECT sequence FROM (");
+            for (number, event_type) in branches.iter().enumerate() {
+                query.push(if number == 0 { "" } else { " UNION ALL " });
+                query.push("SELECT sequence FROM (SELECT sequence FROM events WHERE ");
+                self.push(&mut query, *event_type, part);
+                query.push(format_args!(" ORDER BY sequence DESC LIMIT {limit}) AS branch"));
+            }
+            query.push(format_args!(") AS found ORDER BY sequence DESC LIMIT {limit}"));
+            query.build_query_scalar().persistent(false).fetch_all(&mut **tx).await
+        })
+    }
+
+    /// The conditions of one branch. An expression instead of a column keeps a database from an index
+    /// that has more to look through.
+    fn push<'a, DB: Database>(&'a self, query: &mut QueryBuilder<DB>, event_type: Option<i64>, part: Part)
+    where
+        &'a str: Encode<'a, DB> + Type<DB>,
+    {
+        let Part { from, before } = part;
+        query.push(format_args!("sequence >= {from} AND sequence < {before}"));
+        if let Some(event_type) = event_type {
+            query.push(format_args!(" AND type = {event_type}"));
+        }
+        if let Types::In(types) = &self.types {
+            query.push(" AND +type IN (");
+            types::push_list(query, types);
+            query.push(")");
+        }
+        if let Some(subject) = self.subject.as_deref() {
+            query.push(" AND subject = ").push_bind(subject);
+        }
+        if let Some(source) = self.source.as_deref() {
+            let column = if self.by_source() {
+                "source"
+            } else {
+                "(source || '')"
+            };
+            query.push(format_args!(" AND {column} = ")).push_bind(source);
+        }
+    }
+}
+
+async fn rows(tx: &mut Transaction, sequences: &[i64]) -> Result<Vec<LoggedEvent>, sqlx::Error> {
+    if sequences.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<Columns> = on!(tx, tx => {
+        let mut query = QueryBuilder::new(COLUMNS);
+        query.push("WHERE e.sequence IN (");
+        types::push_list(&mut query, sequences);
+        query.push(") ORDER BY e.sequence DESC");
+        query.build_query_as().persistent(false).fetch_all(&mut **tx).await?
+    });
+    rows.into_iter().map(event).collect()
+}
+
+fn event(row: Columns) -> Result<LoggedEvent, sqlx::Error> {
+    let (sequence, id, source, event_type, subject, published_at, recorded_at, size) = row;
+    Ok(LoggedEvent {
+        sequence,
+        id: codes::parsed(&id)?,
+        source,
+        event_type: codes::parsed(&event_type)?,
+        subject,
+        published_at: codes::time_or_none(published_at)?,
+        recorded_at: codes::time(recorded_at)?,
+        size: codes::duration(size)?,
+    })
+}

@@ -1,0 +1,147 @@
+use relay_event::Timestamp;
+use sqlx::QueryBuilder;
+
+use super::{Forgotten, Retention, codes, insert, place};
+use crate::{
+    Error, Store,
+    pool::{self, Transaction, on},
+};
+
+/// Deliveries that go with one event, on the whole: with more of them fewer events go at a time.
+const DELIVERIES: i64 = 4;
+
+impl Store {
+    /// Forgets the oldest of what is old enough: at most about `most` events, and as many attempts. It is
+    /// one short transaction. SQLite keeps the room in its file and uses it again; PostgreSQL's
+    /// autovacuum does the same.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn forget(&self, retention: &Retention, most: u32) -> Result<Forgotten, Error> {
+        let work = async {
+            let mut tx = self.pool.read().await?;
+            let due = Due::find(&mut tx, retention, most).await?;
+            drop(tx);
+            if due.is_nothing() {
+                return Ok(Forgotten::default());
+            }
+            let _turn = self.pool.turn().await?;
+            let mut tx = self.pool.write().await?;
+            insert::begin(&mut tx, Timestamp::default()).await?;
+            let forgotten = due.forget(&mut tx).await?;
+            pool::commit(tx).await?;
+            Ok(forgotten)
+        };
+        self.within("forget what is old in the log", work).await
+    }
+}
+
+/// What goes this time: everything before these places in the log, and records that came before this
+/// time and whose event never did.
+struct Due {
+    events: Cut,
+    attempts: Cut,
+    early: Cut,
+}
+
+impl Due {
+    async fn find(tx: &mut Transaction, retention: &Retention, most: u32) -> Result<Self, sqlx::Error> {
+        // Where nothing is young enough, all goes up to here; but not what is written meanwhile.
+        let end = place::end(tx).await?;
+        let kept_events = place::first(tx, retention.events_before).await?.unwrap_or(end);
+        let kept_attempts = place::first(tx, retention.attempts_before).await?.unwrap_or(end);
+        let late = retention.events_before.max(retention.attempts_before);
+        let most = i64::from(most.max(1));
+        let events = Cut::find(tx, ("events", "sequence"), kept_events, most).await?;
+        let deliveries = Cut::find(tx, ("deliveries", "event"), kept_events, most * DELIVERIES).await?;
+        Ok(Self {
+            events: events.and(deliveries),
+            attempts: Cut::find(tx, ("attempts", "event"), kept_attempts.max(kept_events), most).await?,
+            early: Cut::find(tx, ("early", "came_at"), codes::millis(late), most).await?,
+        })
+    }
+
+    fn is_nothing(&self) -> bool {
+        [self.events, self.attempts, self.early]
+            .iter()
+            .all(|cut| cut.before.is_none())
+    }
+
+    async fn forget(&self, tx: &mut Transaction) -> Result<Forgotten, sqlx::Error> {
+        self.events
+            .delete(tx, "DELETE FROM deliveries WHERE event < $1")
+            .await?;
+        let events = self
+            .events
+            .delete(tx, "DELETE FROM events WHERE sequence < $1")
+            .await?;
+        let attempts = self
+            .attempts
+            .delete(tx, "DELETE FROM attempts WHERE event < $1")
+            .await?;
+        self.early
+            .delete(tx, "DELETE FROM early WHERE came_at < $1")
+            .await?;
+        Ok(Forgotten {
+            events,
+            attempts,
+            more: self.events.more || self.attempts.more || self.early.more,
+        })
+    }
+}
+
+/// Where to cut off the beginning of a table.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    /// `None` if nothing goes.
+    before: Option<i64>,
+    /// Whether there is more to go than this.
+    more: bool,
+}
+
+impl Cut {
+    /// Of the rows before `end` at most `most`, but all that have the first number.
+    async fn find(
+        tx: &mut Transaction,
+        (table, column): (&str, &str),
+        end: i64,
+        most: i64,
+    ) -> Result<Self, sqlx::Error> {
+        let row = async |tx: &mut Transaction, skip: i64| -> Result<Option<i64>, sqlx::Error> {
+            on!(tx, tx => QueryBuilder::new(format!("SELECT {column} FROM {table} WHERE {column} < "))
+                .push_bind(end)
+                .push(" ORDER BY 1 LIMIT 1 OFFSET ")
+                .push_bind(skip)
+                .build_query_scalar()
+                .fetch_optional(&mut **tx)
+                .await)
+        };
+        let Some(first) = row(tx, 0).await? else {
+            return Ok(Self {
+                before: None,
+                more: false,
+            });
+        };
+        let next = row(tx, most).await?;
+        Ok(Self {
+            before: Some(next.map_or(end, |next| next.max(first + 1))),
+            more: next.is_some(),
+        })
+    }
+
+    /// The earlier of the two.
+    fn and(self, other: Self) -> Self {
+        let before = [self.before, other.before].into_iter().flatten().min();
+        Self {
+            before,
+            more: self.more || other.more,
+        }
+    }
+
+    async fn delete(self, tx: &mut Transaction, sql: &'static str) -> Result<u64, sqlx::Error> {
+        let Some(before) = self.before else {
+            return Ok(0);
+        };
+        on!(tx, tx => Ok(sqlx::query(sql).bind(before).execute(&mut **tx).await?.rows_affected()))
+    }
+}

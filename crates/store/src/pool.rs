@@ -1,0 +1,110 @@
+//! The connections to either database, and the macro by which a statement is written once for both.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{PgPool, Postgres, Sqlite, SqlitePool};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    time::timeout,
+};
+
+use crate::{postgres, sqlite};
+
+/// A thing of one of the two databases.
+#[derive(Debug, Clone)]
+pub(crate) enum Either<S, P> {
+    Sqlite(S),
+    Postgres(P),
+}
+
+/// Rolls back unless it is committed. Statements run on `&mut **` of what is in it.
+pub(crate) type Transaction =
+    Either<sqlx::Transaction<'static, Sqlite>, sqlx::Transaction<'static, Postgres>>;
+
+/// `on!(either, it => expression)`: the expression, compiled for each database. Its value must be of
+/// one type.
+macro_rules! on {
+    ($either:expr, $it:ident => $body:expr) => {
+        match $either {
+            $crate::pool::Either::Sqlite($it) => $body,
+            $crate::pool::Either::Postgres($it) => $body,
+        }
+    };
+}
+pub(crate) use on;
+
+/// Clones share the connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Pool {
+    pub(crate) connections: Either<SqlitePool, PgPool>,
+    /// How long anything may take, all of its statements together.
+    limit: Option<Duration>,
+    writing: Arc<Mutex<()>>,
+}
+
+impl Pool {
+    pub(crate) fn sqlite(pool: SqlitePool) -> Self {
+        Self::new(Either::Sqlite(pool), None)
+    }
+
+    pub(crate) fn postgres(pool: PgPool) -> Self {
+        Self::new(Either::Postgres(pool), Some(postgres::LIMIT))
+    }
+
+    fn new(connections: Either<SqlitePool, PgPool>, limit: Option<Duration>) -> Self {
+        Self {
+            connections,
+            limit,
+            writing: Arc::default(),
+        }
+    }
+
+    /// Does `work`, unless it takes too long: a connection whose other end froze never says so.
+    pub(crate) async fn within<T>(
+        &self,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        match self.limit {
+            Some(limit) => timeout(limit, work).await.unwrap_or_else(|_| Err(silent(limit))),
+            None => work.await,
+        }
+    }
+
+    /// The turn to write. SQLite lets waiting writers race for its lock, and a busy one wins again and
+    /// again; within the process they queue here instead. PostgreSQL has queues of its own.
+    pub(crate) async fn turn(&self) -> Result<Option<OwnedMutexGuard<()>>, sqlx::Error> {
+        match &self.connections {
+            Either::Postgres(_) => Ok(None),
+            Either::Sqlite(_) => timeout(sqlite::TURN, Arc::clone(&self.writing).lock_owned())
+                .await
+                .map(Some)
+                .map_err(|_| silent(sqlite::TURN)),
+        }
+    }
+
+    /// To write: sees what others have committed when each of its statements begins.
+    pub(crate) async fn write(&self) -> Result<Transaction, sqlx::Error> {
+        match &self.connections {
+            Either::Sqlite(pool) => pool.begin_with(sqlite::WRITE).await.map(Either::Sqlite),
+            Either::Postgres(pool) => pool.begin_with(postgres::WRITE).await.map(Either::Postgres),
+        }
+    }
+
+    /// To read: all its statements see the same moment. It waits for no writer and no writer for it.
+    pub(crate) async fn read(&self) -> Result<Transaction, sqlx::Error> {
+        match &self.connections {
+            Either::Sqlite(pool) => pool.begin_with(sqlite::READ).await.map(Either::Sqlite),
+            Either::Postgres(pool) => pool.begin_with(postgres::READ).await.map(Either::Postgres),
+        }
+    }
+}
+
+/// Commits; what it returns on failure does not tell whether it happened.
+pub(crate) async fn commit(transaction: Transaction) -> Result<(), sqlx::Error> {
+    on!(transaction, it => it.commit().await)
+}
+
+fn silent(limit: Duration) -> sqlx::Error {
+    let problem = format!("no answer within {} s", limit.as_secs());
+    std::io::Error::new(std::io::ErrorKind::TimedOut, problem).into()
+}

@@ -1,0 +1,14 @@
+//! The store on real databases: a file each, and a PostgreSQL that the tests start for themselves.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod make;
+mod place;
+
+mod endpoints;
+mod files;
+mod order;
+mod pages;
+mod records;
+mod retention;
+mod servers;

@@ -1,0 +1,337 @@
+//! Every filter, page by page, against a plain search through everything.
+
+use relay_event::{DeliveryState, EndpointId, Timestamp, TypePattern};
+use relay_store::{DeliveryFilter, EventFilter, LoggedDelivery, LoggedEvent, Record, Store, Undelivered};
+use serde_json::json;
+
+use crate::{
+    make::{Dice, at, attempt, death, delivered, endpoint, event_of},
+    place::{Place, on_both},
+};
+
+on_both!(
+    events_by_any_filter,
+    events_of_more_types_than_one_statement_asks_for,
+    deliveries_by_any_filter,
+    what_was_not_delivered,
+    what_was_not_delivered_is_far_apart,
+);
+
+const TYPES: [&str; 6] = ["a", "a.b", "a.b.c", "a.c", "b", "b.a"];
+const PATTERNS: [&[&str]; 8] = [
+    &[],
+    &["#"],
+    &["a.*"],
+    &["a.#"],
+    &["*"],
+    &["b", "a.b.*"],
+    &["#.a", "a.b"],
+    &["nothing.#"],
+];
+const EVENTS: usize = 240;
+
+fn patterns(texts: &[&str]) -> Vec<TypePattern> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+/// Events of all kinds over about a minute, several in the same millisecond, with deliveries to some of
+/// four endpoints.
+async fn fill(store: &Store, dice: &mut Dice) {
+    let mut clock = 0;
+    let mut number = 0;
+    while number < EVENTS {
+        let mut records = Vec::new();
+        for _ in 0..=dice.roll(7) {
+            let name = number.to_string();
+            let mut attributes = json!({
+                "id": name,
+                "source": dice.pick(&["/s", "/t"]),
+                "type": dice.pick(&TYPES),
+            });
+            if dice.roll(3) > 0 {
+                attributes["subject"] = dice.pick(&["x", "y"]).into();
+            }
+            let mut new = event_of(attributes);
+            let source = new.event.source().to_owned();
+            for whom in (0..4).map(endpoint) {
+                let mut tried = attempt(&name, whom.clone(), 1, at(clock));
+                tried.event_source.clone_from(&source);
+                match dice.roll(9) {
+                    0 => new.routed_to.push(whom),
+                    1 => records.push(Record::Attempt(tried)),
+                    2 => {
+                        let mut dead = death(&name, whom, 2, at(clock));
+                        dead.event_source.clone_from(&source);
+                        records.push(Record::Death(dead));
+                    }
+                    3 | 4 => records.push(Record::Attempt(delivered(tried))),
+                    _ => {}
+                }
+            }
+            records.push(Record::Event(new));
+            number += 1;
+        }
+        store.record(&records, at(clock)).await.unwrap();
+        clock = (clock + dice.roll(4) as u64).saturating_sub(dice.roll(2) as u64);
+    }
+}
+
+fn some_time(dice: &mut Dice) -> Option<Timestamp> {
+    (dice.roll(2) == 0).then(|| at(dice.roll(70) as u64))
+}
+
+fn within(time: Timestamp, since: Option<Timestamp>, until: Option<Timestamp>) -> bool {
+    since.is_none_or(|since| time >= since) && until.is_none_or(|until| time < until)
+}
+
+async fn everything(store: &Store) -> Vec<LoggedEvent> {
+    let all = store
+        .logged_events(&EventFilter::default(), None, 10_000)
+        .await
+        .unwrap();
+    assert!(all.is_sorted_by(|a, b| a.sequence > b.sequence));
+    all
+}
+
+async fn all_pages(store: &Store, filter: &EventFilter, limit: u32) -> Vec<LoggedEvent> {
+    let mut all = Vec::new();
+    loop {
+        let before = all.last().map(|event: &LoggedEvent| event.sequence);
+        let page = store.logged_events(filter, before, limit).await.unwrap();
+        let end = page.len() < limit as usize;
+        all.extend(page);
+        if end {
+            return all;
+        }
+    }
+}
+
+fn is_wanted(event: &LoggedEvent, filter: &EventFilter) -> bool {
+    let of = |wanted: &Option<String>, have: Option<&str>| {
+        wanted.as_deref().is_none_or(|wanted| have == Some(wanted))
+    };
+    (filter.types.is_empty()
+        || filter
+            .types
+            .iter()
+            .any(|pattern| pattern.matches(&event.event_type)))
+        && of(&filter.source, Some(event.source.as_str()))
+        && of(&filter.subject, event.subject.as_deref())
+        && within(event.recorded_at, filter.since, filter.until)
+}
+
+async fn events_by_any_filter(place: Place) {
+    let store = place.open().await;
+    let mut dice = Dice::new(1);
+    fill(&store, &mut dice).await;
+    let all = everything(&store).await;
+    assert!(all.len() >= EVENTS);
+    for _ in 0..150 {
+        let filter = EventFilter {
+            types: patterns(dice.pick(&PATTERNS)),
+            source: dice
+                .pick(&[None, None, Some("/s"), Some("/none")])
+                .map(str::to_owned),
+            subject: dice
+                .pick(&[None, None, Some("x"), Some("none")])
+                .map(str::to_owned),
+            since: some_time(&mut dice),
+            until: some_time(&mut dice),
+        };
+        let expected: Vec<_> = all
+            .iter()
+            .filter(|event| is_wanted(event, &filter))
+            .cloned()
+            .collect();
+        let limit = dice.pick(&[1, 7, 50]);
+        assert_eq!(all_pages(&store, &filter, limit).await, expected, "{filter:?}");
+    }
+}
+
+async fn events_of_more_types_than_one_statement_asks_for(place: Place) {
+    let store = place.open().await;
+    let mut dice = Dice::new(2);
+    let kind = |dice: &mut Dice| format!("{}.{}", dice.pick(&["a", "b"]), dice.roll(90));
+    let records: Vec<_> = (0..600)
+        .map(|n| event_of(json!({"id": n.to_string(), "source": "/s", "type": kind(&mut dice)})))
+        .map(Record::Event)
+        .collect();
+    store.record(&records, at(0)).await.unwrap();
+    let all = everything(&store).await;
+    for types in [&["a.*"][..], &["*.1", "b.*"], &["a.*", "b.*"]] {
+        for source in [None, Some("/s".to_owned())] {
+            let types = patterns(types);
+            let filter = EventFilter {
+                types,
+                source,
+                ..EventFilter::default()
+            };
+            let expected: Vec<_> = all
+                .iter()
+                .filter(|event| is_wanted(event, &filter))
+                .cloned()
+                .collect();
+            assert!(expected.len() > 200);
+            assert_eq!(all_pages(&store, &filter, 37).await, expected, "{filter:?}");
+        }
+    }
+}
+
+async fn deliveries(store: &Store, all: &[LoggedEvent]) -> Vec<LoggedDelivery> {
+    let mut deliveries = Vec::new();
+    for event in all {
+        let of_event = store.deliveries_of(event.sequence).await.unwrap();
+        assert!(of_event.is_sorted_by(|a, b| a.endpoint < b.endpoint));
+        deliveries.extend(of_event.into_iter().rev());
+    }
+    deliveries
+}
+
+async fn deliveries_by_any_filter(place: Place) {
+    let store = place.open().await;
+    let mut dice = Dice::new(3);
+    fill(&store, &mut dice).await;
+    let all = everything(&store).await;
+    let known = deliveries(&store, &all).await;
+    let recorded = |sequence: i64| {
+        all.iter()
+            .find(|event| event.sequence == sequence)
+            .unwrap()
+            .recorded_at
+    };
+    for _ in 0..120 {
+        let filter = DeliveryFilter {
+            endpoint: dice.pick(&[None, Some(endpoint(1)), Some(endpoint(9)), Some(endpoint(3))]),
+            state: dice.pick(&[
+                None,
+                None,
+                Some(DeliveryState::Pending),
+                Some(DeliveryState::Dead),
+                Some(DeliveryState::Delivered),
+            ]),
+            since: some_time(&mut dice),
+            until: some_time(&mut dice),
+        };
+        let wanted = |delivery: &&LoggedDelivery| {
+            filter
+                .endpoint
+                .as_ref()
+                .is_none_or(|endpoint| delivery.endpoint == *endpoint)
+                && filter.state.is_none_or(|state| delivery.standing.state == state)
+                && within(recorded(delivery.sequence), filter.since, filter.until)
+        };
+        let expected: Vec<_> = known.iter().filter(wanted).cloned().collect();
+        let limit = dice.pick(&[1, 2, 30]);
+        let mut paged: Vec<LoggedDelivery> = Vec::new();
+        loop {
+            let after: Option<(i64, &EndpointId)> = paged.last().map(|last| (last.sequence, &last.endpoint));
+            let page = store.logged_deliveries(&filter, after, limit).await.unwrap();
+            let end = page.len() < limit as usize;
+            paged.extend(page);
+            if end {
+                break;
+            }
+        }
+        assert_eq!(paged, expected, "{filter:?}");
+    }
+}
+
+async fn what_was_not_delivered(place: Place) {
+    use DeliveryState::{Dead, Delivered};
+    let store = place.open().await;
+    let mut dice = Dice::new(4);
+    fill(&store, &mut dice).await;
+    let all = everything(&store).await;
+    let known = deliveries(&store, &all).await;
+    for _ in 0..80 {
+        let of = Undelivered {
+            endpoint: endpoint(dice.roll(6) as u8),
+            types: patterns(dice.pick(&PATTERNS)),
+            since: at(dice.roll(50) as u64),
+            until: some_time(&mut dice),
+            waiting_too: dice.roll(2) == 0,
+        };
+        let stands = |sequence: i64| {
+            let of_it = |delivery: &&LoggedDelivery| {
+                delivery.sequence == sequence && delivery.endpoint == of.endpoint
+            };
+            known.iter().find(of_it).map(|delivery| delivery.standing.state)
+        };
+        let wanted = |event: &&LoggedEvent| {
+            let open = match stands(event.sequence) {
+                None | Some(Dead) => true,
+                Some(Delivered) => false,
+                Some(_) => of.waiting_too,
+            };
+            open && of.types.iter().any(|pattern| pattern.matches(&event.event_type))
+                && within(event.recorded_at, Some(of.since), of.until)
+        };
+        let expected: Vec<i64> = all
+            .iter()
+            .rev()
+            .filter(wanted)
+            .map(|event| event.sequence)
+            .collect();
+        assert_eq!(
+            store.count_undelivered(&of).await.unwrap(),
+            expected.len() as u64,
+            "{of:?}"
+        );
+        let limit = dice.pick(&[1, 5, 100]);
+        let mut paged = Vec::new();
+        loop {
+            let after = paged.last().copied().unwrap_or(0);
+            let page = store.undelivered(&of, after, limit).await.unwrap();
+            let end = page.len() < limit as usize;
+            for (sequence, event) in page {
+                let logged = all.iter().find(|logged| logged.sequence == sequence).unwrap();
+                assert_eq!(*event.id(), logged.id);
+                paged.push(sequence);
+            }
+            if end {
+                break;
+            }
+        }
+        assert_eq!(paged, expected, "{of:?}");
+    }
+}
+
+/// Farther than is looked through at once.
+async fn what_was_not_delivered_is_far_apart(place: Place) {
+    const ALL: usize = 45_000;
+    let open = [1, 2, 19_999, 20_000, 20_001, 41_000, 45_000];
+    let store = place.open().await;
+    for first in (1..=ALL).step_by(5_000) {
+        let mut records = Vec::new();
+        for n in first..first + 5_000 {
+            let new = event_of(json!({"id": n.to_string(), "source": "/source", "type": "a"}));
+            records.push(Record::Event(new));
+            if !open.contains(&n) {
+                let done = delivered(attempt(&n.to_string(), endpoint(1), 1, at(0)));
+                records.push(Record::Attempt(done));
+            }
+        }
+        store.record(&records, at(first as u64)).await.unwrap();
+    }
+    let of = Undelivered {
+        endpoint: endpoint(1),
+        types: patterns(&["a"]),
+        since: at(0),
+        until: None,
+        waiting_too: false,
+    };
+    let expected: Vec<i64> = open.iter().map(|n| *n as i64).collect();
+    for (after, limit, part) in [
+        (0, 100, &expected[..]),
+        (0, 3, &expected[..3]),
+        (0, 5, &expected[..5]),
+        (2, 1, &expected[2..3]),
+        (20_001, 100, &expected[5..]),
+        (45_000, 100, &[]),
+    ] {
+        let found = store.undelivered(&of, after, limit).await.unwrap();
+        let found: Vec<i64> = found.into_iter().map(|(sequence, _)| sequence).collect();
+        assert_eq!(found, part);
+    }
+    assert_eq!(store.count_undelivered(&of).await.unwrap(), 7);
+}
