@@ -1,0 +1,63 @@
+//! Messages that cannot be recorded. A copy goes to the dead-letter queue, and the message is acked
+//! once that is confirmed. During an alarm the broker confirms nothing, and the log must go on, for
+//! that empties the broker; so nobody waits for these.
+
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use relay_broker::Session;
+use tokio::time::timeout;
+
+use crate::{
+    batch::Item,
+    metrics::Metrics,
+    write::{Ended, HOLD},
+};
+
+/// How long a shutdown waits for copies under way. What is left comes again, and is copied twice.
+const FINISH: Duration = Duration::from_secs(5);
+
+/// Messages on their way to the dead-letter queue. Those dropped on their way are given back.
+#[derive(Default)]
+pub(crate) struct Asides(FuturesUnordered<BoxFuture<'static, Result<(), Ended>>>);
+
+impl Asides {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Begins to set a refused message aside.
+    pub(crate) fn begin(&mut self, session: &Session, item: Item, metrics: &Metrics) {
+        let (session, metrics) = (session.clone(), metrics.clone());
+        self.0.push(set_aside(session, item, metrics).boxed());
+    }
+
+    /// Resolves when one is done; at once if there is none.
+    ///
+    /// # Errors
+    /// It was held for too long, or the session is over.
+    pub(crate) async fn next(&mut self) -> Result<(), Ended> {
+        self.0.next().await.unwrap_or(Ok(()))
+    }
+
+    /// Waits for those under way, for a while.
+    pub(crate) async fn finish(mut self) {
+        let all = async { while !self.is_empty() && self.next().await.is_ok() {} };
+        let _ = timeout(FINISH, all).await;
+    }
+}
+
+async fn set_aside(session: Session, item: Item, metrics: Metrics) -> Result<(), Ended> {
+    let reason = item.reason();
+    let Some(refused) = &item.refused else {
+        return Ok(());
+    };
+    match timeout(HOLD, session.set_aside(refused, reason)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => return Err(Ended::Lost),
+        Err(_) => return Err(Ended::Held),
+    }
+    metrics.set_aside(reason);
+    item.taken.ack().await;
+    Ok(())
+}

@@ -1,0 +1,144 @@
+use std::time::Duration;
+
+use clap::Args;
+use relay_broker::{BrokerUrl, Namespace};
+use relay_event::Invalid;
+use relay_service::args::{Unshown, time};
+use relay_store::StoreUrl;
+
+/// The settings of a recorder.
+#[derive(Debug, Clone, Args)]
+pub struct Config {
+    /// The broker
+    #[arg(
+        long,
+        env = "RELAY_AMQP_URL",
+        value_name = "URL",
+        default_value = "amqp://guest:guest@127.0.0.1:5672/%2f",
+        hide_env_values = true,
+        value_parser = Unshown::<BrokerUrl>::new(broker_url)
+    )]
+    pub amqp_url: BrokerUrl,
+
+    /// The first word of the names of all exchanges and queues of this relay
+    #[arg(long, env = "RELAY_NAMESPACE", value_name = "WORD", default_value = "relay")]
+    pub namespace: Namespace,
+
+    /// Where events, attempts and endpoints are kept
+    #[arg(
+        long,
+        env = "RELAY_STORE_URL",
+        value_name = "URL",
+        default_value = "sqlite:relay.db",
+        hide_env_values = true,
+        value_parser = Unshown::<StoreUrl>::new(store_url)
+    )]
+    pub store: StoreUrl,
+
+    /// The largest event, in bytes; larger ones go to the dead-letter queue
+    #[arg(long, env = "RELAY_MAX_EVENT_BYTES", value_name = "BYTES", default_value_t = relay_event::DEFAULT_MAX_EVENT_BYTES)]
+    pub max_event_bytes: usize,
+
+    /// How often the endpoints are read anew, should an announcement of a change have been missed
+    #[arg(long, env = "RELAY_RECHECK", value_name = "TIME", default_value = "60s", value_parser = time)]
+    pub recheck: Duration,
+
+    /// The most events and attempts written in one transaction
+    #[arg(
+        long,
+        env = "RELAY_BATCH_RECORDS",
+        value_name = "COUNT",
+        default_value_t = 2_000,
+        value_parser = count
+    )]
+    pub batch_records: usize,
+
+    /// How long events are kept, with how their deliveries stand
+    #[arg(long, env = "RELAY_RETAIN_EVENTS", value_name = "TIME", default_value = "7d", value_parser = retention)]
+    pub retain_events: Duration,
+
+    /// How long attempts are kept, counted from when their event was recorded
+    #[arg(long, env = "RELAY_RETAIN_ATTEMPTS", value_name = "TIME", default_value = "7d", value_parser = retention)]
+    pub retain_attempts: Duration,
+
+    /// How often what is old enough is forgotten
+    #[arg(long, env = "RELAY_RETENTION_INTERVAL", value_name = "TIME", default_value = "60s", value_parser = time)]
+    pub retention_interval: Duration,
+}
+
+impl Config {
+    /// The broker connection of the process called `name`.
+    pub fn broker(&self, name: &str) -> relay_broker::Config {
+        relay_broker::Config {
+            url: self.amqp_url.clone(),
+            namespace: self.namespace.clone(),
+            name: name.to_owned(),
+        }
+    }
+}
+
+fn broker_url(text: &str) -> Result<BrokerUrl, String> {
+    text.parse().map_err(|refused: Invalid| refused.problem)
+}
+
+fn store_url(text: &str) -> Result<StoreUrl, String> {
+    text.parse().map_err(|refused: Invalid| refused.problem)
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    const ALLOWED: std::ops::RangeInclusive<usize> = 1..=10_000;
+    let count = text.parse().ok().filter(|count| ALLOWED.contains(count));
+    count.ok_or_else(|| format!("must be from {} to {}", ALLOWED.start(), ALLOWED.end()))
+}
+
+/// What is forgotten sooner could not even be looked at.
+fn retention(text: &str) -> Result<Duration, String> {
+    const SHORTEST: Duration = Duration::from_secs(60);
+    let retention = time(text).ok().filter(|time| *time >= SHORTEST);
+    retention.ok_or_else(|| "must be a time of at least 1m, such as 12h or 7d".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    fn parse(arguments: &[&str]) -> Result<Config, String> {
+        let arguments = ["recorder"].iter().chain(arguments);
+        let parsed = Program::try_parse_from(arguments).map_err(|error| error.to_string());
+        parsed.map(|program| program.config)
+    }
+
+    #[test]
+    fn a_week_is_kept_unless_told_otherwise() {
+        let week = Duration::from_secs(7 * 24 * 3600);
+        let config = parse(&["--retain-attempts", "1m"]).unwrap();
+        assert_eq!(config.retain_events, week);
+        assert_eq!(config.retain_attempts, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn odd_settings_are_refused_without_showing_a_password() {
+        for arguments in [
+            ["--retain-events", "0s"],
+            ["--retain-events", "59s"],
+            ["--retain-attempts", "for ever"],
+            ["--retention-interval", "0s"],
+            ["--batch-records", "0"],
+            ["--batch-records", "1000000"],
+            ["--store", "mysql://relay:hunter2@localhost/relay"],
+            ["--amqp-url", "http://relay:hunter2@localhost"],
+        ] {
+            let refused = parse(&arguments).unwrap_err();
+            assert!(refused.contains("must be"), "{refused}");
+            assert!(!refused.contains("hunter2"), "{refused}");
+        }
+    }
+}

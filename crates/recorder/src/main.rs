@@ -1,0 +1,55 @@
+//! `relay-recorder`: takes events and attempts from the broker and writes them into the store.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use relay_broker::Broker;
+use relay_recorder::Config;
+use relay_service::{Context, ServiceArgs};
+use relay_store::Store;
+
+/// Writes events and attempts into the store, and forgets the old ones.
+#[derive(Parser)]
+#[command(version, mut_arg("metrics_listen", |arg| arg.default_value(METRICS_LISTEN)))]
+struct Args {
+    #[command(flatten)]
+    config: Config,
+    #[command(flatten)]
+    service: ServiceArgs,
+}
+
+/// So that a gateway, a deliverer and a recorder can share a host as they are.
+const METRICS_LISTEN: &str = "127.0.0.1:7403";
+
+fn main() -> ExitCode {
+    let Args { config, service } = Args::parse();
+    relay_service::run("relay-recorder", &service, |context| record(config, context))
+}
+
+async fn record(config: Config, context: Context) -> anyhow::Result<()> {
+    let Some(store) = open_store(&config, &context).await? else {
+        return Ok(()); // Told to stop before there was a store.
+    };
+    let metrics = relay_broker::Metrics::register(&context.registry)?;
+    let broker = Broker::start(config.broker("relay-recorder"), Some(metrics));
+    relay_recorder::run(&config, &context, &broker, &store).await?;
+    broker.close().await;
+    Ok(())
+}
+
+async fn open_store(config: &Config, context: &Context) -> anyhow::Result<Option<Store>> {
+    let health = context.health.component("store");
+    let opening = Store::open_when_there(&config.store, |error| {
+        health.not_ready(error.to_string());
+        let error = error as &dyn std::error::Error;
+        tracing::warn!(error, "the store cannot be opened; waiting until it can");
+    });
+    tokio::select! {
+        () = context.shutdown.cancelled() => Ok(None),
+        store = opening => {
+            let store = store?;
+            health.ready();
+            Ok(Some(store))
+        }
+    }
+}

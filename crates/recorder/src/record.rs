@@ -1,0 +1,211 @@
+//! Recording, session after session: both queues are taken from, and one writer writes what comes.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use relay_broker::{Broker, Delays, Error, Session, Subscription};
+use tokio::{
+    sync::{
+        Semaphore,
+        mpsc::{self, Receiver, Sender},
+    },
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Config,
+    aside::Asides,
+    batch::{Item, Limits, Queue},
+    keeper::{self, Keeper},
+    lag::Lag,
+    metrics::Metrics,
+    routes::{self, Routes},
+    take::{self, Taker},
+    write::{Ended, Writer},
+};
+
+/// Messages that are read and wait to be written. Their bytes are bounded by [`take::ROOM`].
+const WAITING: usize = 1_024;
+
+/// A batch is written once it has so many bytes: half of what may wait, so that the next collects.
+const BATCH_BYTES: usize = take::ROOM / 2;
+
+/// Taking that went on for so long did not fail at once.
+const STEADY: Duration = Duration::from_secs(10);
+
+/// Takes what the log is made of and writes it down.
+pub(crate) struct Recorder {
+    pub(crate) config: Config,
+    pub(crate) keeper: Keeper,
+    pub(crate) routes: Routes,
+    pub(crate) metrics: Metrics,
+    pub(crate) lag: Lag,
+}
+
+impl Recorder {
+    /// Records, session after session, until told to stop.
+    pub(crate) async fn run(mut self, broker: &Broker, shutdown: &CancellationToken) {
+        while let Some(session) = self.next_session(broker, shutdown).await {
+            self.attend(&session, shutdown).await;
+        }
+    }
+
+    async fn next_session(&mut self, broker: &Broker, shutdown: &CancellationToken) -> Option<Session> {
+        let mut ticks = keeper::ticks();
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return None,
+                session = broker.session() => return Some(session),
+                () = self.keeper.ask(&mut ticks) => {}
+            }
+        }
+    }
+
+    /// Takes from the queues until the session is lost or the process stops. Whatever ends the taking
+    /// before, it begins again.
+    async fn attend(&mut self, session: &Session, shutdown: &CancellationToken) {
+        let mut delays = Delays::new();
+        let mut failing = false;
+        loop {
+            let begun = Instant::now();
+            let stayed = self.stay(session, shutdown).await;
+            if let (Err(error), false) = (&stayed, session.is_lost()) {
+                say_untaken(error, failing);
+                if matches!(error, Error::NoQueue { .. }) {
+                    session.close().await; // The next one declares it anew.
+                }
+            }
+            tracing::debug!(?stayed, "the queues of the log are no longer taken from");
+            failing = stayed.is_err();
+            if begun.elapsed() > STEADY {
+                delays.reset();
+            }
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = session.lost() => return,
+                () = delays.wait() => {}
+            }
+        }
+    }
+
+    /// Takes from both queues until one ends, and gives back what is not written then.
+    async fn stay(&mut self, session: &Session, shutdown: &CancellationToken) -> Result<Ended, Error> {
+        let changes = routes::listen(session).await;
+        if let Err(ended) = self.until_there(session, shutdown).await {
+            return Ok(ended);
+        }
+        let stop = shutdown.child_token();
+        let (items, mut waiting) = mpsc::channel(WAITING);
+        let takers = self.take(session, items, &stop).await?;
+        self.lag.taking_again();
+        let writer = Writer {
+            session,
+            keeper: &mut self.keeper,
+            metrics: &self.metrics,
+            lag: &self.lag,
+            router: self.routes.router(),
+            limits: Limits {
+                records: self.config.batch_records,
+                bytes: BATCH_BYTES,
+            },
+            stop: &stop,
+            asides: Asides::default(),
+        };
+        let ended = tokio::select! {
+            ended = writer.run(&mut waiting) => ended,
+            () = self.routes.follow(changes, self.config.recheck) => Ended::Stopped,
+        };
+        stop.cancel();
+        give_back(waiting, takers).await;
+        Ok(ended)
+    }
+
+    /// Waits until the store can be read and written: nothing is taken for one that is away.
+    async fn until_there(&mut self, session: &Session, shutdown: &CancellationToken) -> Result<(), Ended> {
+        let there = async {
+            let mut delays = Delays::new();
+            while !(self.endpoints_are_known().await && self.keeper.takes_writes().await) {
+                delays.wait().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => Err(Ended::Stopped),
+            () = session.lost() => Err(Ended::Lost),
+            () = there => Ok(()),
+        }
+    }
+
+    /// No event is written without knowing where it was routed, as far as that can be known.
+    async fn endpoints_are_known(&mut self) -> bool {
+        let looked = self.routes.look().await;
+        match &looked {
+            Ok(()) => true,
+            Err(error) if error.is_unavailable() => {
+                self.keeper.away(error);
+                false
+            }
+            Err(error) => {
+                routes::say_unreadable(error);
+                true
+            }
+        }
+    }
+
+    /// Begins to take from both queues.
+    async fn take(
+        &self,
+        session: &Session,
+        items: Sender<Item>,
+        stop: &CancellationToken,
+    ) -> Result<[JoinHandle<Subscription>; 2], Error> {
+        let topology = session.topology();
+        let prefetch = take::archive_prefetch(self.config.max_event_bytes);
+        let archive = session.subscribe_alone(&topology.archive(), prefetch).await?;
+        let prefetch = take::ATTEMPTS_PREFETCH;
+        let attempts = session.subscribe_alone(&topology.attempts(), prefetch).await?;
+        let room = Arc::new(Semaphore::new(take::ROOM));
+        Ok(
+            [(Queue::Archive, archive), (Queue::Attempts, attempts)].map(|(queue, subscription)| {
+                let taker = Taker {
+                    session: session.clone(),
+                    subscription,
+                    queue,
+                    max_event_bytes: self.config.max_event_bytes,
+                    items: items.clone(),
+                    room: Arc::clone(&room),
+                    lag: self.lag.clone(),
+                    stop: stop.clone(),
+                };
+                tokio::spawn(taker.take_all())
+            }),
+        )
+    }
+}
+
+async fn give_back(mut waiting: Receiver<Item>, takers: [JoinHandle<Subscription>; 2]) {
+    waiting.close();
+    while let Some(item) = waiting.recv().await {
+        item.taken.give_back().await;
+    }
+    for taker in takers {
+        if let Ok(subscription) = taker.await {
+            subscription.stop().await;
+        }
+    }
+}
+
+fn say_untaken(error: &Error, failing: bool) {
+    if !failing {
+        let error = error as &dyn std::error::Error;
+        tracing::warn!(
+            error,
+            "events and attempts cannot be taken from their queues; trying again until they can"
+        );
+    }
+}

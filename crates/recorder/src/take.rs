@@ -1,0 +1,177 @@
+//! Taking from one of the log's queues, and reading what comes.
+
+use std::sync::Arc;
+
+use relay_broker::{Received, Records, Refused, Session, Subscription, Taken};
+use relay_event::Timestamp;
+use relay_store::{NewEvent, Record};
+use tokio::sync::{Semaphore, mpsc::Sender};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    batch::{Item, Queue},
+    lag::Lag,
+};
+
+/// What may be read and not recorded yet, in bytes: one batch is written while the next collects.
+pub(crate) const ROOM: usize = 16 * 1024 * 1024;
+
+/// What the largest events may take up on their way here, in bytes. The broker counts messages only.
+const ON_THE_WAY: usize = 128 * 1024 * 1024;
+
+/// Messages of the queue of attempts on their way: each may hold hundreds of records.
+pub(crate) const ATTEMPTS_PREFETCH: u16 = 64;
+
+/// Messages of the archive on their way.
+pub(crate) fn archive_prefetch(max_event_bytes: usize) -> u16 {
+    const FEWEST: usize = 16;
+    const MOST: usize = 2_000;
+    let fitting = (ON_THE_WAY / max_event_bytes.max(1)).clamp(FEWEST, MOST);
+    u16::try_from(fitting).unwrap_or(u16::MAX)
+}
+
+/// Takes from one queue.
+pub(crate) struct Taker {
+    pub(crate) session: Session,
+    pub(crate) subscription: Subscription,
+    pub(crate) queue: Queue,
+    pub(crate) max_event_bytes: usize,
+    pub(crate) items: Sender<Item>,
+    pub(crate) room: Arc<Semaphore>,
+    pub(crate) lag: Lag,
+    pub(crate) stop: CancellationToken,
+}
+
+/// What a message says.
+#[derive(Default)]
+struct Said {
+    records: Vec<Record>,
+    refused: Option<Refused>,
+    /// When its event was published.
+    since: Option<Timestamp>,
+}
+
+impl Taker {
+    /// Takes until told to stop, or the broker ends it; then the other queue is no longer taken from
+    /// either. To end the subscription gives back all that is not settled, so that is the caller's.
+    pub(crate) async fn take_all(mut self) -> Subscription {
+        let _ends_the_other = self.stop.clone().drop_guard();
+        while let Some(taken) = self.next().await {
+            if !self.hand_over(taken).await {
+                break;
+            }
+        }
+        self.subscription
+    }
+
+    async fn next(&mut self) -> Option<Taken> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            taken = self.subscription.next() => taken,
+        }
+    }
+
+    /// Reads a message and hands it to the writer once there is room; `false` if told to stop first.
+    async fn hand_over(&self, mut taken: Taken) -> bool {
+        let said = match self.queue {
+            Queue::Archive => event(taken.read(&self.session, self.max_event_bytes)),
+            Queue::Attempts => records(taken.records(&self.session)),
+        };
+        let weight = u32::try_from(said.weight().min(ROOM)).unwrap_or(u32::MAX);
+        let waiting = said.since.map(|since| self.lag.waiting(since));
+        let room = tokio::select! {
+            biased;
+            room = Arc::clone(&self.room).acquire_many_owned(weight) => room.ok(),
+            () = self.stop.cancelled() => None,
+        };
+        let Some(room) = room else {
+            taken.give_back().await;
+            return false;
+        };
+        let item = Item {
+            taken,
+            queue: self.queue,
+            records: said.records,
+            refused: said.refused,
+            waiting,
+            room,
+        };
+        match self.items.send(item).await {
+            Ok(()) => true,
+            Err(unsent) => {
+                unsent.0.taken.give_back().await;
+                false
+            }
+        }
+    }
+}
+
+impl Said {
+    /// About how many bytes it keeps in memory.
+    fn weight(&self) -> usize {
+        const MESSAGE: usize = 512;
+        let records: usize = self.records.iter().map(weight).sum();
+        MESSAGE + records + self.refused.as_ref().map_or(0, Refused::size)
+    }
+}
+
+fn weight(record: &Record) -> usize {
+    const RECORD: usize = 512;
+    RECORD
+        + match record {
+            Record::Event(new) => new.event.body().len(),
+            Record::Attempt(attempt) => attempt.answer.len() + attempt.detail.as_ref().map_or(0, String::len),
+            Record::Death(_) => 0,
+        }
+}
+
+fn event(received: Received) -> Said {
+    let published_at = received.history.published_at;
+    match received.event {
+        Ok(event) => Said {
+            records: vec![Record::Event(NewEvent {
+                event,
+                published_at,
+                routed_to: Vec::new(), // Known best when it is written.
+            })],
+            refused: None,
+            since: Some(published_at.unwrap_or_else(Timestamp::now)),
+        },
+        Err(refused) => {
+            tracing::warn!(error = %refused.why, "a message of the archive is no valid event; it goes to the dead-letter queue");
+            Said {
+                refused: Some(refused),
+                ..Said::default()
+            }
+        }
+    }
+}
+
+fn records(records: Records) -> Said {
+    if let Some(refused) = &records.refused {
+        tracing::warn!(
+            error = %refused.why, recorded = records.attempts.len(),
+            "a message to the delivery log is not, or not only, attempts; it goes to the dead-letter queue"
+        );
+    }
+    let attempts = records.attempts.into_iter().map(Record::Attempt);
+    Said {
+        records: attempts.chain(records.death.map(Record::Death)).collect(),
+        refused: records.refused,
+        since: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_events_on_their_way_fit_into_memory() {
+        assert_eq!(archive_prefetch(relay_event::DEFAULT_MAX_EVENT_BYTES), 512);
+        assert_eq!(archive_prefetch(16 * 1024 * 1024), 16);
+        assert_eq!(archive_prefetch(1_024), 2_000);
+        assert_eq!(archive_prefetch(0), 2_000);
+    }
+}

@@ -1,0 +1,189 @@
+//! Writing. While one transaction is under way the next batch collects. A message is acked only after
+//! all that is in it is committed, or its copy is in the dead-letter queue.
+
+use std::time::Duration;
+
+use relay_broker::{Delays, Session, Taken};
+use relay_event::{EndpointId, Invalid};
+use relay_store::{Error, Record};
+use tokio::{
+    sync::mpsc::Receiver,
+    time::{Instant, Interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    aside::Asides,
+    batch::{Batch, Item, Limits, Queue},
+    keeper::{self, Keeper},
+    lag::Lag,
+    metrics::Metrics,
+    parts::Parts,
+    routes::Router,
+};
+
+/// How long messages are held that cannot be settled, for a store or a dead-letter queue that takes
+/// nothing. The broker would end the channel after its `consumer_timeout` of 30 minutes, and until then
+/// nobody else could take what is held.
+pub(crate) const HOLD: Duration = Duration::from_secs(60);
+
+/// Why writing ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It was told to, or there is nothing to come any more.
+    Stopped,
+    /// The session is over.
+    Lost,
+    /// Something was held for too long.
+    Held,
+}
+
+/// What the store refused of a batch: the record's place, and why.
+type Refusals = Vec<(usize, Error)>;
+
+/// Writes what is taken in one session.
+pub(crate) struct Writer<'a> {
+    pub(crate) session: &'a Session,
+    pub(crate) keeper: &'a mut Keeper,
+    pub(crate) metrics: &'a Metrics,
+    pub(crate) lag: &'a Lag,
+    pub(crate) router: Router,
+    pub(crate) limits: Limits,
+    pub(crate) stop: &'a CancellationToken,
+    pub(crate) asides: Asides,
+}
+
+/// How long a store that is away is waited for.
+struct Patience {
+    delays: Delays,
+    until: Instant,
+}
+
+impl Writer<'_> {
+    /// Writes until told to stop, and then finishes what is under way.
+    pub(crate) async fn run(mut self, items: &mut Receiver<Item>) -> Ended {
+        let mut ticks = keeper::ticks();
+        let ended = loop {
+            if let Err(ended) = self.step(items, &mut ticks).await {
+                break ended;
+            }
+        };
+        if ended == Ended::Stopped {
+            self.asides.finish().await;
+        }
+        ended
+    }
+
+    async fn step(&mut self, items: &mut Receiver<Item>, ticks: &mut Interval) -> Result<(), Ended> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(Ended::Stopped),
+            () = self.session.lost() => Err(Ended::Lost),
+            set_aside = self.asides.next(), if !self.asides.is_empty() => set_aside,
+            batch = Batch::collect(items, self.limits) => match batch {
+                Some(batch) => self.write(batch).await,
+                None => Err(Ended::Stopped),
+            },
+            () = self.keeper.ask(ticks) => Ok(()),
+        }
+    }
+
+    /// Writes a batch and settles its messages; gives them back if that cannot be.
+    async fn write(&mut self, mut batch: Batch) -> Result<(), Ended> {
+        batch.route(&mut self.router);
+        match self.record(&batch.records).await {
+            Ok(refusals) => {
+                for (record, error) in refusals {
+                    say_refused(&batch.records[record], &error);
+                    batch.refuse(record, why(error));
+                }
+                self.settle(batch).await;
+                Ok(())
+            }
+            Err(ended) => {
+                if ended == Ended::Held {
+                    self.lag.giving_back();
+                }
+                batch.give_back().await;
+                Err(ended)
+            }
+        }
+    }
+
+    /// Writes all that the store takes, and waits for a store that is away.
+    async fn record(&mut self, records: &[Record]) -> Result<Refusals, Ended> {
+        let mut patience = Patience {
+            delays: Delays::new(),
+            until: Instant::now() + HOLD,
+        };
+        let mut refusals = Vec::new();
+        let mut parts = Parts::whole(records.len());
+        while let Some(part) = parts.next() {
+            let Err(error) = self.keeper.record(&records[part.clone()]).await else {
+                continue;
+            };
+            // Before it looks for a record to blame, and before it blames one.
+            let asks = part.len() == records.len() || part.len() == 1;
+            if error.is_unavailable() || asks && !self.keeper.takes_writes().await {
+                parts.again(part);
+                self.wait(&mut patience).await?;
+            } else if !parts.halve(part.clone()) {
+                refusals.push((part.start, error));
+            }
+        }
+        Ok(refusals)
+    }
+
+    async fn wait(&mut self, patience: &mut Patience) -> Result<(), Ended> {
+        if Instant::now() >= patience.until {
+            return Err(Ended::Held);
+        }
+        tokio::select! {
+            () = self.stop.cancelled() => Err(Ended::Stopped),
+            () = self.session.lost() => Err(Ended::Lost),
+            () = patience.delays.wait() => Ok(()),
+        }
+    }
+
+    /// One ack for all, unless it would be for a message whose copy is not confirmed yet.
+    async fn settle(&mut self, batch: Batch) {
+        if self.asides.is_empty() && !batch.holds_refused() {
+            return ack_all(batch).await;
+        }
+        for item in batch.items {
+            if item.refused.is_some() {
+                self.asides.begin(self.session, item, self.metrics);
+            } else {
+                item.taken.ack().await;
+            }
+        }
+    }
+}
+
+async fn ack_all(batch: Batch) {
+    let (archive, attempts): (Vec<Item>, Vec<Item>) = batch
+        .items
+        .into_iter()
+        .partition(|item| item.queue == Queue::Archive);
+    for items in [archive, attempts] {
+        Taken::ack_all(items.into_iter().map(|item| item.taken).collect()).await;
+    }
+}
+
+/// The store's refusal, as a dead letter tells it.
+fn why(error: Error) -> Invalid {
+    Invalid::new("store", format!("{:#}", anyhow::Error::new(error)))
+}
+
+fn say_refused(record: &Record, error: &Error) {
+    let (event, endpoint) = match record {
+        Record::Event(new) => (new.event.id(), None),
+        Record::Attempt(attempt) => (&attempt.event_id, Some(&attempt.endpoint)),
+        Record::Death(death) => (&death.event_id, Some(&death.endpoint)),
+    };
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(
+        %event, endpoint = endpoint.map(EndpointId::as_str), error,
+        "the store does not take a record; it goes to the dead-letter queue"
+    );
+}
