@@ -59,6 +59,15 @@ pub struct Config {
     #[arg(long, env = "RELAY_MAX_EVENT_BYTES", value_name = "BYTES", default_value_t = relay_event::DEFAULT_MAX_EVENT_BYTES)]
     pub max_event_bytes: usize,
 
+    /// The largest batch of events, in bytes; larger ones are refused
+    #[arg(
+        long,
+        env = "RELAY_MAX_BATCH_BYTES",
+        value_name = "BYTES",
+        default_value_t = 4 * 1024 * 1024
+    )]
+    pub max_batch_bytes: usize,
+
     /// The source of events that name none, a URI reference
     #[arg(long, env = "RELAY_SOURCE", value_name = "SOURCE", default_value = "/relay", value_parser = source)]
     pub source: String,

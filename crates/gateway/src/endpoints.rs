@@ -6,7 +6,7 @@ use axum::{
 };
 use bytes::Bytes;
 use relay_event::{Endpoint, EndpointId, Timestamp};
-use serde_json::json;
+use serde::de::DeserializeOwned;
 
 use crate::{
     bindings::is_removed,
@@ -14,8 +14,9 @@ use crate::{
     changes,
     fields::Fields,
     gateway::Gateway,
+    openapi::{problems, types},
     problem::{Kind, Problem},
-    view::{Created, View},
+    view::{Created, Listed, View},
 };
 
 /// The endpoint a path names; what is no id names none.
@@ -33,7 +34,23 @@ impl FromRequestParts<Gateway> for Id {
     }
 }
 
-/// `POST /v1/endpoints`.
+/// Add an endpoint.
+///
+/// Answered when its events are kept for it, with its secret.
+#[utoipa::path(
+    post, path = "/v1/endpoints", operation_id = "create_endpoint", tag = "endpoints",
+    request_body(
+        content = types::NewEndpoint,
+        example = json!({"url": "https://example.com/hook", "types": ["order.*"], "retry": ["30s", "5m"]}),
+    ),
+    responses(
+        (
+            status = 201, body = Created, description = "It is there.",
+            headers(("Location" = String, description = "Its path.")),
+        ),
+        problems::RefusedBody,
+    ),
+)]
 pub(crate) async fn create(State(gateway): State<Gateway>, request: Request) -> Result<Response, Problem> {
     let fields: Fields = body::json(&read_json(&gateway, request).await?)?;
     let endpoint = fields.create(Timestamp::now())?;
@@ -49,7 +66,11 @@ pub(crate) async fn create(State(gateway): State<Gateway>, request: Request) -> 
     Ok((StatusCode::CREATED, headers, Json(Created::of(&endpoint))).into_response())
 }
 
-/// `GET /v1/endpoints`.
+/// List endpoints.
+#[utoipa::path(
+    get, path = "/v1/endpoints", operation_id = "list_endpoints", tag = "endpoints",
+    responses((status = 200, body = Listed, description = "All that are not removed.")),
+)]
 pub(crate) async fn list(State(gateway): State<Gateway>) -> Result<Response, Problem> {
     let stored = gateway.store.endpoints().await?;
     let now = Timestamp::now();
@@ -59,16 +80,33 @@ pub(crate) async fn list(State(gateway): State<Gateway>) -> Result<Response, Pro
         .filter(|endpoint| !is_removed(endpoint))
         .map(|endpoint| View::of(endpoint, now))
         .collect();
-    Ok(Json(json!({ "endpoints": endpoints })).into_response())
+    Ok(Json(Listed { endpoints }).into_response())
 }
 
-/// `GET /v1/endpoints/{id}`.
+/// Show an endpoint.
+#[utoipa::path(
+    get, path = "/v1/endpoints/{id}", operation_id = "show_endpoint", tag = "endpoints",
+    params(("id" = types::EndpointId, Path, description = "The endpoint's id.")),
+    responses((status = 200, body = View, description = "The endpoint."), problems::NoSuchEndpoint),
+)]
 pub(crate) async fn show(State(gateway): State<Gateway>, Id(id): Id) -> Result<Response, Problem> {
     let endpoint = find(&gateway, &id).await?;
     Ok(view(&endpoint))
 }
 
-/// `PATCH /v1/endpoints/{id}`.
+/// Change an endpoint.
+///
+/// Answered when events of its new types are kept for it.
+#[utoipa::path(
+    patch, path = "/v1/endpoints/{id}", operation_id = "change_endpoint", tag = "endpoints",
+    params(("id" = types::EndpointId, Path, description = "The endpoint's id.")),
+    request_body(content = types::EndpointChange, example = json!({"types": ["order.#"], "paused": true})),
+    responses(
+        (status = 200, body = View, description = "The endpoint as it is now."),
+        problems::RefusedBody,
+        problems::NoSuchEndpoint,
+    ),
+)]
 pub(crate) async fn change(
     State(gateway): State<Gateway>,
     Id(id): Id,
@@ -83,7 +121,14 @@ pub(crate) async fn change(
     Ok(view(&endpoint))
 }
 
-/// `DELETE /v1/endpoints/{id}`.
+/// Remove an endpoint.
+///
+/// What waits for it goes to the dead-letter queue.
+#[utoipa::path(
+    delete, path = "/v1/endpoints/{id}", operation_id = "remove_endpoint", tag = "endpoints",
+    params(("id" = types::EndpointId, Path, description = "The endpoint's id.")),
+    responses((status = 204, description = "It is removed."), problems::NoSuchEndpoint),
+)]
 pub(crate) async fn remove(State(gateway): State<Gateway>, Id(id): Id) -> Result<StatusCode, Problem> {
     let work = {
         let gateway = gateway.clone();
@@ -102,14 +147,29 @@ pub(crate) async fn find(gateway: &Gateway, id: &EndpointId) -> Result<Endpoint,
         .ok_or_else(Problem::no_such_endpoint)
 }
 
-async fn read_json(gateway: &Gateway, request: Request) -> Result<Bytes, Problem> {
+pub(crate) async fn read_json(gateway: &Gateway, request: Request) -> Result<Bytes, Problem> {
     let (head, body) = request.into_parts();
     require_json(&head.headers)?;
     let patience = gateway.config.body_timeout;
     body::read(&head.headers, body, MAX_REQUEST_BYTES, patience).await
 }
 
-pub(crate) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+/// A JSON object; without a body, that without fields.
+pub(crate) async fn read_json_if_any<T: Default + DeserializeOwned>(
+    gateway: &Gateway,
+    request: Request,
+) -> Result<T, Problem> {
+    let (head, body) = request.into_parts();
+    let patience = gateway.config.body_timeout;
+    let body = body::read(&head.headers, body, MAX_REQUEST_BYTES, patience).await?;
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    require_json(&head.headers)?;
+    body::json(&body)
+}
+
+fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     match body::media_type(headers).as_deref() {
         Some("application/json") => Ok(()),
         _ => Err(Problem::new(

@@ -1,100 +1,217 @@
+//! Events come in: read and checked, then with the broker, and only then accepted.
+
+mod batch;
+mod binary;
+mod idempotency;
+mod key;
+mod read;
+mod recorded;
+mod send;
+
 use axum::{
     Json,
     extract::{Request, State},
-    http::StatusCode,
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
-use relay_broker::PublishError;
-use relay_event::{Event, EventId, Fill, Timestamp};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use relay_event::{Event, EventId};
 use serde_json::json;
-use tokio::time::timeout;
 
+use self::{
+    read::Incoming,
+    send::{Sent, Unsent},
+};
 use crate::{
-    body,
     gateway::Gateway,
     metrics::Refusal,
+    openapi::{problems, types},
     problem::{Kind, Problem},
 };
 
-/// `POST /v1/events`: answers only when the broker has confirmed.
+pub(crate) use self::idempotency::Idempotency;
+
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// What RFC 3986 has stay as it is in a path.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// An event, and what came of it.
+type Outcome = (EventId, Result<Sent, Unsent>);
+
+/// Publish an event, or a batch of them.
+///
+/// Answered when the broker has confirmed all of it. An event whose source and id were published before
+/// gets the same answer and is not sent again.
+#[utoipa::path(
+    post, path = "/v1/events", operation_id = "publish", tag = "events",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, example = "order-42-created",
+            description = "Stands for the id of an event that has none: the same key and source are the same event. Not for a batch."),
+        ("ce-specversion" = Option<String>, Header, example = "1.0", description = "In binary mode, as all `ce-` headers."),
+        ("ce-id" = Option<types::EventId>, Header, description = "In binary mode: the event's id."),
+        ("ce-source" = Option<types::Source>, Header, description = "In binary mode: its source."),
+        ("ce-type" = Option<types::EventType>, Header, description = "In binary mode: its type."),
+        ("ce-subject" = Option<String>, Header, example = "42", description = "In binary mode: its subject."),
+        ("ce-time" = Option<types::Time>, Header, description = "In binary mode: when it happened."),
+    ),
+    request_body(
+        description = "A whole CloudEvent; a list of at most 1,000; or one in shorthand, whose missing \
+            attributes are filled in. With `ce-` headers it is the data of an event in CloudEvents' binary \
+            mode, of any other media type.",
+        content(
+            (types::CloudEvent = "application/cloudevents+json", example = json!({
+                "specversion": "1.0", "id": "0198f2a4-6a5c-7bb2-9d35-1f0e8f1c2a3c", "source": "/orders",
+                "type": "order.created", "subject": "42", "data": {"order_id": 42},
+            })),
+            (Vec<types::CloudEvent> = "application/cloudevents-batch+json", example = json!([
+                {
+                    "specversion": "1.0", "id": "0198f2a4-6a5c-7bb2-9d35-1f0e8f1c2a3d", "source": "/orders",
+                    "type": "order.created", "data": {"order_id": 43},
+                },
+                {
+                    "specversion": "1.0", "id": "0198f2a4-6a5c-7bb2-9d35-1f0e8f1c2a3e", "source": "/orders",
+                    "type": "invoice.sent", "data": {"order_id": 43},
+                },
+            ])),
+            (types::EventInShort = "application/json", example = json!({
+                "type": "order.created", "data": {"order_id": 44},
+            })),
+            (String = "*/*", example = "Order 45 was created."),
+        ),
+    ),
+    responses(
+        (
+            status = 202, body = types::Accepted, description = "All of it is with the broker.",
+            headers(
+                ("Location" = String, description = "The event's path in the log; not for a batch."),
+                ("Idempotent-Replayed" = String, description = "`true`, if all of it was published before."),
+            ),
+        ),
+        problems::RefusedBody,
+    ),
+)]
 pub(crate) async fn publish(State(gateway): State<Gateway>, request: Request) -> Result<Response, Problem> {
-    let published = match read(&gateway, request).await {
-        Ok(event) => confirm(&gateway, &event).await.map(|()| event),
-        Err(problem) => Err(problem),
-    };
-    match published {
-        Ok(event) => {
-            gateway.metrics.published.inc();
-            tracing::debug!(event = %event.id(), "published");
-            Ok((StatusCode::ACCEPTED, Json(json!({ "id": event.id() }))).into_response())
+    let incoming = read::read(&gateway, request)
+        .await
+        .inspect_err(|problem| gateway.metrics.refused(reason(problem)))?;
+    match incoming {
+        Incoming::New(event) => {
+            let sent = send::new(&gateway, &event).await;
+            one((event.id().clone(), sent))
         }
-        Err(problem) => {
-            gateway.metrics.refused(reason(&problem));
-            Err(problem)
+        Incoming::Named(event) => {
+            let mut outcomes = once(&gateway, vec![event]).await?;
+            outcomes.pop().ok_or_else(Problem::internal).and_then(one)
         }
+        Incoming::Batch(events) => all(&once(&gateway, events).await?),
     }
 }
 
-/// Reads an event: a whole CloudEvent, or one whose missing attributes are filled in.
-async fn read(gateway: &Gateway, request: Request) -> Result<Event, Problem> {
-    let (head, body) = request.into_parts();
-    let media_type = body::media_type(&head.headers);
-    let whole = match media_type.as_deref() {
-        Some("application/cloudevents+json") => true,
-        Some("application/json") => false,
-        _ => return Err(unsupported()),
+/// Others may wait for the same events to be sent, so a client that goes away ends nothing.
+async fn once(gateway: &Gateway, events: Vec<Event>) -> Result<Vec<Outcome>, Problem> {
+    let work = {
+        let gateway = gateway.clone();
+        async move {
+            let outcomes = send::once(&gateway, &events).await;
+            let ids = events.iter().map(|event| event.id().clone());
+            Ok(ids.zip(outcomes).collect())
+        }
     };
-    let config = &gateway.config;
-    let body = body::read(&head.headers, body, config.max_event_bytes, config.body_timeout).await?;
-    if whole {
-        return Ok(Event::parse(body)?);
-    }
-    complete(gateway, body)
+    gateway.to_the_end(work).await
 }
 
-/// What is filled in counts too: deliverers have the same limit.
-fn complete(gateway: &Gateway, body: Bytes) -> Result<Event, Problem> {
-    let fill = Fill {
-        id: EventId::generate(),
-        source: gateway.config.source.clone(),
-        time: Timestamp::now(),
-    };
-    let event = Event::complete(body, &fill)?;
-    let limit = gateway.config.max_event_bytes;
-    if event.body().len() > limit {
-        return Err(Problem::new(
-            Kind::TooLarge,
-            format!("at most {limit} bytes are allowed, with the attributes that are filled in"),
+fn one((id, outcome): Outcome) -> Result<Response, Problem> {
+    match outcome {
+        Ok(sent) => {
+            let path = utf8_percent_encode(id.as_str(), ENCODED);
+            let location = [(header::LOCATION, format!("/v1/events/{path}"))];
+            let accepted = (StatusCode::ACCEPTED, location, Json(json!({ "id": id })));
+            Ok(replayed(accepted, sent == Sent::Before))
+        }
+        Err(Unsent::Unavailable) => Err(Problem::broker_unavailable()),
+        Err(Unsent::Unconfirmed) => Err(Problem::unconfirmed(id)),
+    }
+}
+
+/// The whole batch, or what of it is to be sent again.
+fn all(outcomes: &[Outcome]) -> Result<Response, Problem> {
+    let unsent = |(id, outcome): &Outcome| outcome.is_err().then(|| id.clone());
+    let unsent: Vec<EventId> = outcomes.iter().filter_map(unsent).collect();
+    if unsent.is_empty() {
+        let ids: Vec<_> = outcomes.iter().map(|(id, _)| id).collect();
+        let accepted = (StatusCode::ACCEPTED, Json(json!({ "ids": ids })));
+        let before = |(_, outcome): &Outcome| *outcome == Ok(Sent::Before);
+        return Ok(replayed(
+            accepted,
+            !outcomes.is_empty() && outcomes.iter().all(before),
         ));
     }
-    Ok(event)
+    let nothing_was_sent = |(_, outcome): &Outcome| *outcome == Err(Unsent::Unavailable);
+    if outcomes.iter().all(nothing_was_sent) {
+        return Err(Problem::broker_unavailable());
+    }
+    Err(Problem::unconfirmed_of_batch(unsent, outcomes.len()))
 }
 
-async fn confirm(gateway: &Gateway, event: &Event) -> Result<(), Problem> {
-    let publishing = gateway.broker.publish_event(event, Timestamp::now());
-    match timeout(gateway.config.confirm_timeout, publishing).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(PublishError::Unavailable(_))) => Err(Problem::broker_unavailable()),
-        Ok(Err(PublishError::Lost | PublishError::Refused)) | Err(_) => {
-            tracing::debug!(event = %event.id(), "not confirmed");
-            Err(Problem::unconfirmed(event.id().clone()))
-        }
+fn reason(refused: &Problem) -> Refusal {
+    match refused.kind {
+        Kind::TooLarge => Refusal::TooLarge,
+        _ => Refusal::Invalid,
     }
 }
 
-fn unsupported() -> Problem {
-    Problem::new(
-        Kind::UnsupportedMediaType,
-        "the content type must be application/cloudevents+json (a whole event) or application/json (what is missing of id, source, time and specversion is filled in), in UTF-8",
-    )
+fn replayed(accepted: impl IntoResponse, replayed: bool) -> Response {
+    let mut response = accepted.into_response();
+    if replayed {
+        let value = HeaderValue::from_static("true");
+        response.headers_mut().insert(IDEMPOTENT_REPLAYED, value);
+    }
+    response
 }
 
-fn reason(problem: &Problem) -> Refusal {
-    match problem.kind {
-        Kind::TooLarge => Refusal::TooLarge,
-        Kind::BrokerUnavailable => Refusal::Unavailable,
-        Kind::Unconfirmed => Refusal::Unconfirmed,
-        _ => Refusal::Invalid,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(id: &str, outcome: Result<Sent, Unsent>) -> Outcome {
+        (id.parse().unwrap(), outcome)
+    }
+
+    fn is_replayed(response: &Response) -> bool {
+        response.headers().contains_key(IDEMPOTENT_REPLAYED)
+    }
+
+    #[test]
+    fn an_event_is_found_at_its_location() {
+        let accepted = one(outcome("a/b?c=1%&~", Ok(Sent::Now))).unwrap();
+        assert_eq!(
+            accepted.headers()[header::LOCATION],
+            "/v1/events/a%2Fb%3Fc%3D1%25%26~"
+        );
+        assert!(!is_replayed(&accepted));
+        assert!(is_replayed(&one(outcome("a", Ok(Sent::Before))).unwrap()));
+    }
+
+    #[test]
+    fn a_batch_is_accepted_whole_or_not() {
+        use Unsent::{Unavailable, Unconfirmed};
+        let (now, before) = (|| outcome("1", Ok(Sent::Now)), || outcome("2", Ok(Sent::Before)));
+        assert!(is_replayed(&all(&[before(), before()]).unwrap()));
+        for accepted in [&[][..], &[now()], &[now(), before()]] {
+            let accepted = all(accepted).unwrap();
+            assert!(accepted.status() == StatusCode::ACCEPTED && !is_replayed(&accepted));
+        }
+        let away = || outcome("3", Err(Unavailable));
+        let lost = || outcome("4", Err(Unconfirmed));
+        let status = |outcomes: &[Outcome]| all(outcomes).unwrap_err().kind;
+        assert_eq!(status(&[away(), away()]), Kind::BrokerUnavailable);
+        for refused in [&[now(), away()][..], &[away(), lost()], &[before(), lost()]] {
+            assert_eq!(status(refused), Kind::Unconfirmed);
+        }
     }
 }

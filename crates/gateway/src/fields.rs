@@ -3,35 +3,59 @@ use relay_event::{
     Timestamp, TypePattern,
 };
 use serde::{Deserialize, Deserializer};
+use utoipa::ToSchema;
+
+use crate::openapi::types;
 
 /// What a client may say of an endpoint. A field that is not given is `None`; `null` is no value but
 /// for the rate limit.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Fields {
-    #[serde(deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = types::EndpointUrl)]
     url: Option<EndpointUrl>,
-    #[serde(deserialize_with = "given")]
+    /// The events it wants: those that match any of these.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Vec<types::TypePattern>, min_items = 1, max_items = 50)]
     pub(crate) types: Option<Vec<TypePattern>>,
-    #[serde(deserialize_with = "given")]
+    /// One is made up unless it is given.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = types::Secret)]
     secret: Option<Secret>,
-    #[serde(deserialize_with = "given")]
+    /// The waits between attempts.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Vec<types::Delay>, max_items = 20, default = json!(["30s", "5m", "30m", "2h", "24h"]))]
     pub(crate) retry: Option<RetrySchedule>,
-    #[serde(deserialize_with = "given")]
+    /// For the whole exchange of an attempt, in milliseconds.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = u64, minimum = 100, maximum = 120_000, default = 30_000)]
     timeout_ms: Option<u64>,
-    #[serde(deserialize_with = "given")]
+    /// The most attempts under way at once, for each deliverer.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = u16, minimum = 1, maximum = 1_000, default = 32)]
     max_in_flight: Option<u16>,
-    #[serde(deserialize_with = "given")]
+    /// The most attempts begun in a second, for each deliverer; null for no limit.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 100_000)]
     rate_limit: Option<Option<u32>>,
-    #[serde(deserialize_with = "given")]
+    /// Headers of its own for every attempt.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = HashMap<String, String>)]
     headers: Option<CustomHeaders>,
-    #[serde(deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = types::SignatureStyle, default = "standard")]
     signature: Option<SignatureStyle>,
-    #[serde(deserialize_with = "given")]
+    /// Whether its events wait instead of being sent.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = bool, default = false)]
     paused: Option<bool>,
 }
 
-fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+/// For a field where `null` is no value.
+pub(crate) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
@@ -96,5 +120,35 @@ pub(crate) fn touch(endpoint: &mut Endpoint, now: Timestamp) {
 fn put<T>(place: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *place = value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json, to_value};
+    use utoipa::PartialSchema;
+
+    use super::*;
+    use crate::view::View;
+
+    #[test]
+    fn the_described_defaults_are_the_real_ones() {
+        let now = Timestamp::now();
+        let fields: Fields = from_value(json!({"url": "https://example.com/", "types": ["a"]})).unwrap();
+        let endpoint = fields.create(now).unwrap();
+        let view = to_value(View::of(&endpoint, now)).unwrap();
+        let described = to_value(types::NewEndpoint::schema()).unwrap();
+        let mut compared = 0;
+        for (name, field) in described["properties"].as_object().unwrap() {
+            if let (Some(default), Some(real)) = (field.get("default"), view.get(name)) {
+                assert_eq!(default, real, "{name}");
+                compared += 1;
+            }
+        }
+        assert_eq!(compared, 4);
+        assert_eq!(
+            (&described["properties"]["paused"]["default"], &view["state"]),
+            (&json!(false), &json!("active"))
+        );
     }
 }

@@ -7,7 +7,8 @@ use tokio::time::timeout;
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{
-    Config, auth::Gate, bindings::Bindings, metrics::Metrics, problem::Problem, schedules::Schedules,
+    Config, auth::Gate, bindings::Bindings, events::Idempotency, metrics::Metrics, problem::Problem,
+    schedules::Schedules,
 };
 
 /// What the handlers work with. Clones share it.
@@ -21,6 +22,7 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) bindings: Bindings,
     pub(crate) schedules: Schedules,
+    pub(crate) idempotency: Idempotency,
     pub(crate) metrics: Metrics,
     under_way: TaskTracker,
 }
@@ -39,6 +41,7 @@ impl Gateway {
             gate: Gate::new(config.token.as_ref()),
             bindings: Bindings::new(store.clone(), config.confirm_timeout),
             schedules: Schedules::new(store.clone()),
+            idempotency: Idempotency::new(store.clone()),
             under_way: TaskTracker::new(),
             config,
             broker,
@@ -50,6 +53,14 @@ impl Gateway {
     /// The broker, which must be there for what is asked.
     pub(crate) fn session(&self) -> Result<Session, Problem> {
         self.broker.current().ok_or_else(Problem::broker_unavailable)
+    }
+
+    /// The broker, which must take publishes for what is asked.
+    pub(crate) fn publishing(&self) -> Result<Session, Problem> {
+        match self.broker.status().borrow().trouble() {
+            Some(_) => Err(Problem::broker_unavailable()),
+            None => self.session(),
+        }
     }
 
     /// Does `work` to its end, also when the client that asked for it goes away in the middle.

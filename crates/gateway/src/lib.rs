@@ -1,22 +1,31 @@
 //! HTTP in: events are taken and published, endpoints are managed, and what the broker binds is kept
-//! in step with them.
+//! in step with them. The log is read, and what is in it is sent again.
 
 mod auth;
 mod bindings;
 mod body;
 mod changes;
 mod config;
+mod cursor;
 mod endpoints;
 mod events;
 mod fields;
 mod gateway;
 mod health;
+mod log;
 mod look_over;
 mod metrics;
+mod moment;
+mod openapi;
 mod problem;
+mod query;
+mod recover;
+mod replay;
+mod resend;
 mod schedules;
 mod secrets;
 mod server;
+mod stats;
 mod view;
 
 use anyhow::Context as _;

@@ -9,8 +9,9 @@ use axum::{
 };
 use relay_event::{EventId, Invalid};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use crate::bindings;
+use crate::{bindings, openapi::types};
 
 /// What went wrong, in the ways a client's program may want to tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,25 +66,47 @@ impl Kind {
     }
 }
 
+/// How many events of a batch a problem names.
+const MAX_IDS: usize = 100;
+
 /// An answer that is an error.
 #[derive(Debug)]
 pub(crate) struct Problem {
     pub(crate) kind: Kind,
     detail: String,
-    field: Option<String>,
+    pub(crate) field: Option<String>,
     id: Option<EventId>,
+    ids: Vec<EventId>,
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
+/// What went wrong, as RFC 9457 has it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct Document<'a> {
+    /// What kind of problem it is, for programs to tell apart.
+    #[schema(format = "uri", examples("urn:event-relay:problem:invalid"))]
     r#type: String,
+    /// The kind in words.
+    #[schema(examples("Invalid input"))]
     title: &'a str,
+    /// The answer's status.
+    #[schema(examples(400))]
     status: u16,
+    /// What is wrong here, and what is allowed or can be done.
+    #[schema(examples("limit: must be a whole number from 1 to 1000"))]
     detail: &'a str,
+    /// The parameter, or the path in the body, that was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false, examples("limit"))]
     field: Option<&'a str>,
+    /// The id of the event that may have been accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = types::EventId, required = false)]
     id: Option<&'a EventId>,
+    /// The ids of events of a batch that may have been accepted.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(value_type = Vec<types::EventId>, required = false)]
+    ids: &'a [EventId],
 }
 
 impl Problem {
@@ -93,6 +116,15 @@ impl Problem {
             detail: detail.into(),
             field: None,
             id: None,
+            ids: Vec::new(),
+        }
+    }
+
+    /// The problem, blamed on `field`.
+    pub(crate) fn of(self, field: impl Into<String>) -> Self {
+        Self {
+            field: Some(field.into()),
+            ..self
         }
     }
 
@@ -103,6 +135,11 @@ impl Problem {
 
     pub(crate) fn no_such_endpoint() -> Self {
         Self::new(Kind::NotFound, "there is no such endpoint")
+    }
+
+    pub(crate) fn no_such_event() -> Self {
+        let detail = "there is no such event in the log; one that was just published is there in a moment";
+        Self::new(Kind::NotFound, detail)
     }
 
     pub(crate) fn broker_unavailable() -> Self {
@@ -117,6 +154,23 @@ impl Problem {
         let detail = "the broker did not confirm the event, which may have been accepted: send it again with the same id";
         Self {
             id: Some(id),
+            ..Self::new(Kind::Unconfirmed, detail)
+        }
+    }
+
+    /// It is not known whether the broker took these of a batch's events.
+    pub(crate) fn unconfirmed_of_batch(mut ids: Vec<EventId>, of: usize) -> Self {
+        let unconfirmed = ids.len();
+        ids.truncate(MAX_IDS);
+        let named = match ids.len() < unconfirmed {
+            true => format!(" (the first {MAX_IDS} are named)"),
+            false => String::new(),
+        };
+        let detail = format!(
+            "the broker did not confirm {unconfirmed} of {of} events{named}, which may have been accepted: send the same batch again, and what was confirmed is not sent twice"
+        );
+        Self {
+            ids,
             ..Self::new(Kind::Unconfirmed, detail)
         }
     }
@@ -178,6 +232,7 @@ impl IntoResponse for Problem {
             detail: &self.detail,
             field: self.field.as_deref(),
             id: self.id.as_ref(),
+            ids: &self.ids,
         };
         let mut response = (status, Json(document)).into_response();
         let headers = response.headers_mut();

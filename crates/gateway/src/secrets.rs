@@ -7,14 +7,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use relay_event::{Endpoint, Invalid, Secret, Timestamp};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
-    body::{self, MAX_REQUEST_BYTES},
     changes,
-    endpoints::{Id, find, require_json},
+    endpoints::{Id, find, read_json_if_any},
     gateway::Gateway,
+    openapi::{problems, types},
     problem::Problem,
     view,
 };
@@ -22,11 +22,44 @@ use crate::{
 /// The longest that a replaced secret may sign on.
 const MAX_OVERLAP: Duration = Duration::from_secs(30 * 24 * 3600);
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// A new secret.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct Rotation {
+    /// One is made up unless it is given.
+    #[schema(value_type = Option<types::Secret>)]
     secret: Option<Secret>,
+    /// How long the present secrets sign on, such as `0s` or `30m`, at most 30 days; `24h` unless it is
+    /// given.
+    #[schema(examples("24h"))]
     overlap: Option<String>,
+}
+
+/// The secret that signs now.
+#[derive(Serialize, ToSchema)]
+struct Rotated<'a> {
+    #[schema(value_type = types::Secret, required)]
+    secret: Option<&'a Secret>,
+    /// When the secret before it stops signing; null if it has stopped.
+    #[schema(value_type = Option<types::Time>, required)]
+    previous_expires_at: Option<Timestamp>,
+}
+
+/// The secrets that sign now, newest first.
+#[derive(Serialize, ToSchema)]
+struct Secrets<'a> {
+    secrets: Vec<Held<'a>>,
+}
+
+/// A secret that signs.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ActiveSecret)]
+struct Held<'a> {
+    #[schema(value_type = types::Secret)]
+    secret: &'a Secret,
+    /// After this moment it signs no more; null for the newest.
+    #[schema(value_type = Option<types::Time>, required)]
+    expires_at: Option<Timestamp>,
 }
 
 impl Rotation {
@@ -44,13 +77,25 @@ impl Rotation {
     }
 }
 
-/// `POST /v1/endpoints/{id}/rotate-secret`; the body may be empty.
+/// Change an endpoint's secret.
+///
+/// Deliveries are signed with the new secret from now on, and for a while with the present ones too.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{id}/rotate-secret", operation_id = "rotate_secret", tag = "endpoints",
+    params(("id" = types::EndpointId, Path, description = "The endpoint's id.")),
+    request_body(content = Option<Rotation>, description = "May be left out.", example = json!({"overlap": "24h"})),
+    responses(
+        (status = 200, body = Rotated, description = "The new secret."),
+        problems::RefusedBody,
+        problems::NoSuchEndpoint,
+    ),
+)]
 pub(crate) async fn rotate(
     State(gateway): State<Gateway>,
     Id(id): Id,
     request: Request,
 ) -> Result<Response, Problem> {
-    let rotation = read(&gateway, request).await?;
+    let rotation: Rotation = read_json_if_any(&gateway, request).await?;
     let overlap = rotation.overlap()?;
     let secret = rotation.secret.unwrap_or_else(Secret::generate);
     let work = {
@@ -58,34 +103,30 @@ pub(crate) async fn rotate(
         async move { changes::rotate(&gateway, id, secret, overlap).await }
     };
     let endpoint = gateway.to_the_end(work).await?;
-    let newest = endpoint.secrets.first().map(|held| &held.secret);
-    let previous = endpoint.secrets.get(1).and_then(|held| held.expires_at);
-    Ok(unstored(
-        json!({ "secret": newest, "previous_expires_at": previous }),
-    ))
+    Ok(unstored(Rotated {
+        secret: endpoint.secrets.first().map(|held| &held.secret),
+        previous_expires_at: endpoint.secrets.get(1).and_then(|held| held.expires_at),
+    }))
 }
 
-/// `GET /v1/endpoints/{id}/secrets`.
+/// List an endpoint's secrets.
+#[utoipa::path(
+    get, path = "/v1/endpoints/{id}/secrets", operation_id = "list_secrets", tag = "endpoints",
+    params(("id" = types::EndpointId, Path, description = "The endpoint's id.")),
+    responses(
+        (status = 200, body = Secrets, description = "Those that sign now."),
+        problems::NoSuchEndpoint,
+    ),
+)]
 pub(crate) async fn list(State(gateway): State<Gateway>, Id(id): Id) -> Result<Response, Problem> {
     let endpoint = find(&gateway, &id).await?;
-    let secrets: Vec<_> = view::active(&endpoint, Timestamp::now())
-        .map(|(secret, expires_at)| json!({ "secret": secret, "expires_at": expires_at }))
+    let secrets = view::active(&endpoint, Timestamp::now())
+        .map(|(secret, expires_at)| Held { secret, expires_at })
         .collect();
-    Ok(unstored(json!({ "secrets": secrets })))
-}
-
-async fn read(gateway: &Gateway, request: Request) -> Result<Rotation, Problem> {
-    let (head, body) = request.into_parts();
-    let patience = gateway.config.body_timeout;
-    let body = body::read(&head.headers, body, MAX_REQUEST_BYTES, patience).await?;
-    if body.is_empty() {
-        return Ok(Rotation::default());
-    }
-    require_json(&head.headers)?;
-    body::json(&body)
+    Ok(unstored(Secrets { secrets }))
 }
 
 /// An answer with secrets, which nothing on its way may keep.
-fn unstored(answer: serde_json::Value) -> Response {
+fn unstored(answer: impl Serialize) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response()
 }

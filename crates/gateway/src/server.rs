@@ -4,22 +4,24 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{MatchedPath, Request, State},
     http::Method,
     middleware::{Next, from_fn_with_state},
     response::Response,
-    routing::{get, post},
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::authorize,
     endpoints, events,
     gateway::Gateway,
+    log, openapi,
     problem::{Kind, Problem},
-    secrets,
+    recover, replay, secrets, stats,
 };
 
 /// How long a client that is slow to ask or to read may hold up the end.
@@ -44,20 +46,53 @@ pub(crate) async fn serve(
 }
 
 fn routes(gateway: Gateway) -> Router {
-    let endpoint = get(endpoints::show)
-        .patch(endpoints::change)
-        .delete(endpoints::remove);
-    Router::new()
-        .route("/v1/events", post(events::publish))
-        .route("/v1/endpoints", get(endpoints::list).post(endpoints::create))
-        .route("/v1/endpoints/{id}", endpoint)
-        .route("/v1/endpoints/{id}/rotate-secret", post(secrets::rotate))
-        .route("/v1/endpoints/{id}/secrets", get(secrets::list))
+    let Described { open, closed, api } = Described::routes();
+    for (route, method, status) in openapi::successes(&api) {
+        gateway.metrics.expect(&route, method, &status);
+    }
+    let closed = closed
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .layer(from_fn_with_state(gateway.clone(), authorize))
+        .layer(from_fn_with_state(gateway.clone(), authorize));
+    open.method_not_allowed_fallback(no_such_method)
+        .layer(Extension(openapi::Document::of(&api)))
+        .merge(closed)
         .layer(from_fn_with_state(gateway.clone(), observe))
         .with_state(gateway)
+}
+
+/// All routes, and what they are.
+struct Described {
+    open: Router<Gateway>,
+    closed: Router<Gateway>,
+    api: OpenApi,
+}
+
+impl Described {
+    fn routes() -> Self {
+        let open = OpenApiRouter::with_openapi(openapi::base()).routes(routes!(openapi::show));
+        let (open, mut api) = open.split_for_parts();
+        let (closed, mut behind_the_token) = closed().split_for_parts();
+        openapi::behind_the_token(&mut behind_the_token);
+        api.merge(behind_the_token);
+        Self { open, closed, api }
+    }
+}
+
+/// What needs the token.
+fn closed() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::default()
+        .routes(routes!(events::publish, log::events::list))
+        .routes(routes!(log::events::show))
+        .routes(routes!(log::attempts::list))
+        .routes(routes!(replay::replay))
+        .routes(routes!(log::deliveries::list))
+        .routes(routes!(endpoints::list, endpoints::create))
+        .routes(routes!(endpoints::show, endpoints::change, endpoints::remove))
+        .routes(routes!(secrets::rotate))
+        .routes(routes!(secrets::list))
+        .routes(routes!(stats::show))
+        .routes(routes!(recover::recover))
 }
 
 async fn no_such_path() -> Problem {
@@ -88,4 +123,15 @@ async fn observe(
         started.elapsed(),
     );
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_is_always_the_same() {
+        let json = || Described::routes().api.to_pretty_json().unwrap();
+        assert_eq!(json(), json());
+    }
 }

@@ -7,42 +7,81 @@ use relay_event::{
     TypePattern,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::openapi::types;
 
 /// Stands for what is not shown. No header value can be this, so that sending it back is refused.
 const HIDDEN: &str = "…";
 
 /// An endpoint without its secrets and the values of its headers.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Endpoint)]
 pub(crate) struct View<'a> {
+    #[schema(value_type = types::EndpointId)]
     id: &'a EndpointId,
+    #[schema(value_type = types::EndpointUrl)]
     url: &'a EndpointUrl,
+    /// The events it wants: those that match any of these.
+    #[schema(value_type = Vec<types::TypePattern>)]
     types: &'a [TypePattern],
+    /// The secrets that sign now, newest first.
     secrets: Vec<Expiry>,
+    /// The waits between attempts.
+    #[schema(value_type = Vec<types::Delay>)]
     retry: &'a RetrySchedule,
+    /// For the whole exchange of an attempt, in milliseconds.
+    #[schema(examples(30_000))]
     timeout_ms: u64,
+    /// The most attempts under way at once, for each deliverer.
+    #[schema(examples(32))]
     max_in_flight: u16,
+    /// The most attempts begun in a second, for each deliverer; null is no limit.
+    #[schema(required)]
     rate_limit: Option<u32>,
+    /// Headers of its own for every attempt; the values are not shown.
+    #[schema(value_type = HashMap<String, String>)]
     headers: BTreeMap<&'a str, &'static str>,
+    #[schema(value_type = types::SignatureStyle)]
     signature: SignatureStyle,
+    #[schema(value_type = types::EndpointState)]
     state: &'static str,
+    /// Why it is disabled, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false, examples("answered 410 Gone"))]
     reason: Option<&'a str>,
+    /// Since when it is disabled.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = types::Time, required = false)]
     since: Option<Timestamp>,
+    #[schema(value_type = types::Time)]
     created_at: Timestamp,
+    #[schema(value_type = types::Time)]
     updated_at: Timestamp,
 }
 
-#[derive(Serialize)]
+/// A secret, unseen.
+#[derive(Serialize, ToSchema)]
 struct Expiry {
+    /// After this moment it signs no more; null for the newest.
+    #[schema(value_type = Option<types::Time>, required)]
     expires_at: Option<Timestamp>,
 }
 
+/// All endpoints.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Endpoints)]
+pub(crate) struct Listed<'a> {
+    pub(crate) endpoints: Vec<View<'a>>,
+}
+
 /// A new endpoint: this once, its secret is shown.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CreatedEndpoint)]
 pub(crate) struct Created<'a> {
     #[serde(flatten)]
     view: View<'a>,
+    #[schema(value_type = types::Secret, required)]
     secret: Option<&'a Secret>,
 }
 

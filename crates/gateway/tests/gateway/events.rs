@@ -119,7 +119,7 @@ async fn other_media_types_are_refused_by_name() {
         "text/plain",
         "application/jsonp",
         "application/json; charset=latin1",
-        "application/cloudevents-batch+json",
+        "application/cloudevents+avro",
     ] {
         let refused = post(&relay, content_type, r#"{"type":"a.b"}"#).await;
         let problem = refused.problem(415, "unsupported-media-type");

@@ -4,6 +4,9 @@
 mod bindings;
 mod endpoints;
 mod events;
+mod log;
 mod outages;
 mod protocol;
+mod publish;
 mod relay;
+mod resend;

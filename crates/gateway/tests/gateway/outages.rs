@@ -174,7 +174,7 @@ async fn a_store_that_cannot_be_written_is_a_503_without_its_inside() {
     let folder = folder();
     let relay = Relay::start(&folder).await;
     let id = relay.add(&["a.b"]).await;
-    let path = relay.config.store.path().display().to_string();
+    let path = relay.config.store.path().unwrap().display().to_string();
     let mut other = SqliteConnection::connect(&format!("sqlite:{path}"))
         .await
         .unwrap();

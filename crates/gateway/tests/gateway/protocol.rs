@@ -21,6 +21,9 @@ async fn nothing_is_to_be_had_without_the_token() {
     relay.until_ready().await;
     for (method, path) in [
         (Method::POST, "/v1/events"),
+        (Method::GET, "/v1/events"),
+        (Method::POST, "/v1/events/1/replay"),
+        (Method::GET, "/v1/deliveries"),
         (Method::GET, "/v1/endpoints"),
         (Method::POST, "/v1/endpoints"),
         (Method::GET, ENDPOINT),
@@ -42,6 +45,7 @@ async fn nothing_is_to_be_had_without_the_token() {
     }
     let listed = relay.request(Method::GET, "/v1/endpoints").bearer_auth("hunter2");
     assert_eq!(relay.send(listed).await.status, 200);
+    assert_eq!(relay.get("/v1/openapi.json").await.status, 200);
 }
 
 #[tokio::test]
@@ -75,7 +79,9 @@ async fn errors_of_every_kind_are_problem_documents() {
 
     let wrong = relay.send(relay.request(Method::PUT, "/v1/events")).await;
     wrong.problem(405, "method-not-allowed");
-    assert_eq!(wrong.header("allow"), Some("POST"));
+    let open = relay.request(Method::DELETE, "/v1/openapi.json");
+    relay.send(open).await.problem(405, "method-not-allowed");
+    assert_eq!(wrong.header("allow"), Some("POST,GET,HEAD"));
 
     for body in ["", "{", "{} {}", "\"\u{0}\"", r#"{"url": tru}"#] {
         let unreadable = relay
@@ -109,6 +115,7 @@ async fn requests_are_measured_by_their_route() {
         ))
     };
     assert_eq!(count("/v1/events", "POST", 202), 0.0);
+    assert_eq!(count("/v1/endpoints/{id}/recover", "POST", 202), 0.0);
     relay.publish(&["a.b"]).await;
     relay.get(ENDPOINT).await;
     relay.get("/v1/else").await;

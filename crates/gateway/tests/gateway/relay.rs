@@ -64,6 +64,7 @@ pub(crate) fn config(amqp_url: &str, folder: &TempDir) -> Config {
         namespace: relay_testkit::namespace().parse().unwrap(),
         store: StoreUrl::sqlite(folder.path().join("relay.db")),
         max_event_bytes: relay_event::DEFAULT_MAX_EVENT_BYTES,
+        max_batch_bytes: 4 * 1024 * 1024,
         source: "/relay".to_owned(),
         confirm_timeout: Duration::from_secs(10),
         body_timeout: Duration::from_secs(30),

@@ -1,0 +1,152 @@
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use relay_event::{Timestamp, TypePattern};
+use relay_store::EventFilter;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    Id, Limit, Which, find,
+    view::{DeliveryOfEvent, EventView},
+};
+use crate::{
+    cursor::Cursor,
+    gateway::Gateway,
+    moment::{Moment, period},
+    openapi::{problems, types},
+    problem::Problem,
+    query::Query,
+};
+
+/// Which events.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Wanted {
+    /// Of a type that one of these patterns matches, separated by commas.
+    #[param(
+        value_type = Option<Vec<types::TypePattern>>, style = Form, explode = false,
+        example = json!(["order.*", "invoice.sent"])
+    )]
+    types: Vec<TypePattern>,
+    /// Of this source.
+    #[param(example = "/orders")]
+    source: Option<String>,
+    /// About this.
+    #[param(example = "42")]
+    subject: Option<String>,
+    /// Recorded at this time or later.
+    #[param(value_type = Option<types::Moment>)]
+    since: Option<Moment>,
+    /// Recorded before this time.
+    #[param(value_type = Option<types::Moment>, example = "2099-12-31T00:00:00Z")]
+    until: Option<Moment>,
+    /// At most so many.
+    #[param(value_type = u32, minimum = 1, maximum = 1000, default = 100)]
+    limit: Limit,
+    /// Go on from the `next` of an answer.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor>,
+}
+
+impl Wanted {
+    fn filter(self) -> Result<EventFilter, Problem> {
+        let (since, until) = period(self.since, self.until, Timestamp::now())?;
+        Ok(EventFilter {
+            types: self.types,
+            source: self.source,
+            subject: self.subject,
+            since,
+            until,
+        })
+    }
+}
+
+/// Events, newest first.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Events)]
+struct Page<'a> {
+    events: Vec<EventView<'a>>,
+    /// The `cursor` of the next page, if there is one.
+    #[schema(value_type = Option<String>, required)]
+    next: Option<Cursor>,
+}
+
+/// An event, how its deliveries stand, and the event itself.
+#[derive(Serialize, ToSchema)]
+#[schema(as = EventInFull)]
+struct Whole<'a> {
+    #[serde(flatten)]
+    view: EventView<'a>,
+    /// How its deliveries stand, in the order of the endpoints' ids.
+    deliveries: Vec<DeliveryOfEvent<'a>>,
+    /// The event, byte for byte as it is delivered.
+    #[schema(value_type = types::CloudEvent)]
+    event: &'a RawValue,
+}
+
+/// List events.
+///
+/// Newest first, without their data.
+#[utoipa::path(
+    get, path = "/v1/events", operation_id = "list_events", tag = "events",
+    params(Wanted),
+    responses((status = 200, body = Page, description = "A page of events."), problems::Refused),
+)]
+pub(crate) async fn list(
+    State(gateway): State<Gateway>,
+    Query(mut wanted): Query<Wanted>,
+) -> Result<Response, Problem> {
+    let before = match wanted.cursor.take() {
+        None => None,
+        Some(Cursor::Events { before }) => Some(before),
+        Some(_) => return Err(Cursor::refused().into()),
+    };
+    let limit = wanted.limit;
+    let filter = wanted.filter()?;
+    let fetched = gateway
+        .store
+        .logged_events(&filter, before, limit.fetched())
+        .await?;
+    let (events, next) = limit.page(fetched, |event| Cursor::Events {
+        before: event.sequence,
+    });
+    let events = events.iter().map(EventView::of).collect();
+    Ok(Json(Page { events, next }).into_response())
+}
+
+/// Show an event.
+///
+/// With its data, and how its deliveries stand.
+#[utoipa::path(
+    get, path = "/v1/events/{id}", operation_id = "show_event", tag = "events",
+    params(("id" = types::EventId, Path, description = "The event's id, percent-encoded."), Which),
+    responses(
+        (status = 200, body = Whole, description = "The event."),
+        problems::Refused,
+        problems::NoSuchEvent,
+    ),
+)]
+pub(crate) async fn show(
+    State(gateway): State<Gateway>,
+    Id(id): Id,
+    Query(which): Query<Which>,
+) -> Result<Response, Problem> {
+    let event = find(&gateway, &id, which.source.as_deref()).await?;
+    let deliveries = gateway.store.deliveries_of(event.sequence).await?;
+    let body = gateway.store.event_body(event.sequence).await?;
+    let body = body.ok_or_else(Problem::no_such_event)?;
+    let whole = Whole {
+        view: EventView::of(&event),
+        deliveries: deliveries.iter().map(DeliveryOfEvent::of).collect(),
+        event: serde_json::from_slice(&body).map_err(|error| {
+            tracing::error!(event = %id, %error, "the log holds an event that is no JSON");
+            Problem::internal()
+        })?,
+    };
+    Ok(Json(whole).into_response())
+}

@@ -1,0 +1,173 @@
+//! The types of the domain under the names the document gives them. They are never values: the views
+//! of requests and answers name them by `value_type`.
+#![expect(dead_code, reason = "descriptions, not values")]
+
+use std::borrow::Cow;
+
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        KnownFormat, Object, ObjectBuilder, OneOfBuilder, Ref, RefOr, SchemaFormat, Type,
+        schema::{AdditionalProperties, ArrayBuilder, Schema, SchemaType},
+    },
+};
+
+use crate::fields::Fields;
+
+/// The id of an event, chosen by its producer: visible ASCII characters.
+#[derive(ToSchema)]
+#[schema(value_type = String, min_length = 1, max_length = 255, pattern = "^[!-~]+$", examples("0198f2a4-6a5c-7bb2-9d35-1f0e8f1c2a3b"))]
+pub(crate) struct EventId(String);
+
+/// The id of an endpoint.
+#[derive(ToSchema)]
+#[schema(value_type = String, pattern = "^ep_[0-9a-f]{32}$", examples("ep_0198f2a46a5c7bb29d351f0e8f1c2a3b"))]
+pub(crate) struct EndpointId(String);
+
+/// The id of an attempt.
+#[derive(ToSchema)]
+#[schema(value_type = String, pattern = "^at_[0-9a-f]{32}$", examples("at_0198f2a46a5c7bb29d351f0e8f1c2a3b"))]
+pub(crate) struct AttemptId(String);
+
+/// The source of an event, a URI reference: with the id it names the event.
+#[derive(ToSchema)]
+#[schema(value_type = String, min_length = 1, max_length = 1024, examples("/orders"))]
+pub(crate) struct Source(String);
+
+/// What kind of event it is: words separated by dots.
+#[derive(ToSchema)]
+#[schema(value_type = String, min_length = 1, max_length = 255, examples("order.created"))]
+pub(crate) struct EventType(String);
+
+/// Which types of events: `*` stands for one word, `#` for any number of words.
+#[derive(ToSchema)]
+#[schema(value_type = String, min_length = 1, max_length = 255, examples("order.*"))]
+pub(crate) struct TypePattern(String);
+
+/// A moment in UTC, to the millisecond.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = DateTime, examples("2026-01-31T09:30:00.000Z"))]
+pub(crate) struct Time(String);
+
+/// An RFC 3339 time, or a span back from now such as `90s`, `1h` or `7d`.
+#[derive(ToSchema)]
+#[schema(value_type = String, examples("1h", "2026-01-31T09:30:00Z"))]
+pub(crate) struct Moment(String);
+
+/// How long a retry waits: whole seconds, from 1 s to 7 days.
+#[derive(ToSchema)]
+#[schema(value_type = String, examples("5m"))]
+pub(crate) struct Delay(String);
+
+/// A signing secret: `whsec_` and 24 to 64 bytes in base64.
+#[derive(ToSchema)]
+#[schema(value_type = String, pattern = "^whsec_[A-Za-z0-9+/]+=*$", examples("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="))]
+pub(crate) struct Secret(String);
+
+/// Where deliveries are posted: an http or https URL without fragment, user name or password.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = "uri", max_length = 2048, examples("https://example.com/hook"))]
+pub(crate) struct EndpointUrl(String);
+
+macro_rules! described {
+    ($($name:ident: $description:literal, $schema:expr;)+) => { $(
+        #[doc = $description]
+        pub(crate) enum $name {}
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                RefOr::T($schema.description(Some($description)).build().into())
+            }
+        }
+
+        impl ToSchema for $name {
+            fn name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+        }
+    )+ };
+}
+
+described! {
+    DeliveryState: "How a delivery stands.",
+    one_of(relay_event::DeliveryState::ALL.map(relay_event::DeliveryState::as_str));
+
+    DeadReason: "Why a delivery was given up.",
+    one_of(relay_event::DeadReason::ALL.map(relay_event::DeadReason::as_str));
+
+    ErrorClass: "Why an attempt got no usable answer.",
+    one_of(relay_event::ErrorClass::ALL.map(relay_event::ErrorClass::as_str));
+
+    SignatureStyle: "How deliveries are signed: as Standard Webhooks has it, or by `X-Webhook-Signature`.",
+    one_of(["standard", "plain"]);
+
+    EndpointState: "Whether an endpoint is sent to.",
+    one_of(["active", "paused", "disabled"]);
+
+    CloudEvent: "An event as CloudEvents 1.0 has it, in its JSON format.",
+    cloud_event().required("specversion").required("id").required("source").required("type");
+
+    EventInShort: "An event whose missing `specversion`, `id`, `source` and `time` are filled in.",
+    cloud_event().required("type");
+
+    Accepted: "The id of the event, or the ids of a batch's events in their order.",
+    OneOfBuilder::new()
+        .item(ObjectBuilder::new().property("id", Ref::from_schema_name("EventId")).required("id"))
+        .item(
+            ObjectBuilder::new()
+                .property("ids", ArrayBuilder::new().items(Ref::from_schema_name("EventId")))
+                .required("ids"),
+        );
+
+    OpenApiDocument: "An OpenAPI document.",
+    ObjectBuilder::new().additional_properties(Some(AdditionalProperties::FreeForm(true)));
+
+    NewEndpoint: "An endpoint to add.",
+    ObjectBuilder::from(fields()).required("url").required("types");
+
+    EndpointChange: "What to change of an endpoint: what is not named stays.",
+    ObjectBuilder::from(change(fields()));
+}
+
+fn one_of<const N: usize>(values: [&'static str; N]) -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(values))
+}
+
+fn cloud_event() -> ObjectBuilder {
+    let time = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)));
+    ObjectBuilder::new()
+        .property("specversion", one_of(["1.0"]))
+        .property("id", Ref::from_schema_name("EventId"))
+        .property("source", Ref::from_schema_name("Source"))
+        .property("type", Ref::from_schema_name("EventType"))
+        .property("subject", ObjectBuilder::new().schema_type(Type::String))
+        .property("time", time)
+        .property("data", ObjectBuilder::new().schema_type(SchemaType::AnyValue))
+        .additional_properties(Some(AdditionalProperties::FreeForm(true)))
+}
+
+/// What an endpoint is made of.
+fn fields() -> Object {
+    match Fields::schema() {
+        RefOr::T(Schema::Object(object)) => object,
+        _ => Object::default(),
+    }
+}
+
+/// What of it can be changed; what is not named has no default, but stays.
+fn change(mut fields: Object) -> Object {
+    fields.properties.remove("secret");
+    for property in fields.properties.values_mut() {
+        match property {
+            RefOr::T(Schema::Object(object)) => object.default = None,
+            RefOr::T(Schema::Array(array)) => array.default = None,
+            RefOr::Ref(reference) => reference.default = None,
+            RefOr::T(_) => {}
+        }
+    }
+    fields
+}

@@ -1,0 +1,148 @@
+use axum::{
+    Json,
+    extract::{Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use relay_event::{Endpoint, EndpointId, Event, EventId, Invalid, Timestamp};
+use relay_store::LoggedEvent;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    bindings::is_removed,
+    endpoints::{self, read_json_if_any},
+    fields::given,
+    gateway::Gateway,
+    log::{self, Which},
+    openapi::{problems, types},
+    problem::Problem,
+    query::Query,
+    resend::{Resend, resend},
+};
+
+/// Whom an event is sent to again.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Replay)]
+struct Target {
+    /// This endpoint alone, whose types must match the event, or have matched it before. Without it,
+    /// every endpoint whose types match now.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = types::EndpointId)]
+    endpoint: Option<EndpointId>,
+}
+
+/// What was sent again.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Replayed)]
+struct Replayed {
+    #[schema(value_type = types::EventId)]
+    id: EventId,
+    /// Whom it was sent to.
+    #[schema(value_type = Vec<types::EndpointId>)]
+    endpoints: Vec<EndpointId>,
+}
+
+/// Send an event again.
+///
+/// To every endpoint whose types match it now, or to one; each delivery begins its schedule anew.
+/// Answered when the broker has confirmed all of it.
+#[utoipa::path(
+    post, path = "/v1/events/{id}/replay", operation_id = "replay_event", tag = "events",
+    params(("id" = types::EventId, Path, description = "The event's id, percent-encoded."), Which),
+    request_body(content = Option<Target>, description = "May be left out.", examples(
+        ("all" = (summary = "To all whose types match", value = json!({}))),
+        ("one" = (
+            summary = "To one endpoint",
+            value = json!({"endpoint": "ep_0198f2a46a5c7bb29d351f0e8f1c2a3b"}),
+        )),
+    )),
+    responses(
+        (status = 202, body = Replayed, description = "It is with the broker."),
+        problems::RefusedBody,
+        problems::NoSuchEventOrEndpoint,
+    ),
+)]
+pub(crate) async fn replay(
+    State(gateway): State<Gateway>,
+    log::Id(id): log::Id,
+    Query(which): Query<Which>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let target: Target = read_json_if_any(&gateway, request).await?;
+    let work = {
+        let gateway = gateway.clone();
+        async move { send(&gateway, id, which.source.as_deref(), target.endpoint).await }
+    };
+    let replayed = gateway.to_the_end(work).await?;
+    Ok((StatusCode::ACCEPTED, Json(replayed)).into_response())
+}
+
+async fn send(
+    gateway: &Gateway,
+    id: EventId,
+    source: Option<&str>,
+    endpoint: Option<EndpointId>,
+) -> Result<Replayed, Problem> {
+    let logged = log::find(gateway, &id, source).await?;
+    let endpoints = match endpoint {
+        Some(endpoint) => vec![named(gateway, &logged, endpoint).await?],
+        None => matching(gateway, &logged).await?,
+    };
+    let event = event(gateway, &logged).await?;
+    let session = gateway.publishing()?;
+    let work: Vec<_> = endpoints
+        .iter()
+        .map(|endpoint| Resend {
+            sequence: logged.sequence,
+            event: &event,
+            endpoint,
+        })
+        .collect();
+    resend(gateway, &session, &work, Timestamp::now()).await?;
+    tracing::info!(event = %id, endpoints = endpoints.len(), "replayed");
+    Ok(Replayed { id, endpoints })
+}
+
+/// Every endpoint that wants the event.
+async fn matching(gateway: &Gateway, event: &LoggedEvent) -> Result<Vec<EndpointId>, Problem> {
+    let stored = gateway.store.endpoints().await?;
+    Ok(stored
+        .into_iter()
+        .map(|stored| stored.endpoint)
+        .filter(|endpoint| !is_removed(endpoint) && wants(endpoint, event))
+        .map(|endpoint| endpoint.id)
+        .collect())
+}
+
+/// The endpoint of this id, if it wants the event, or was to have it before.
+async fn named(gateway: &Gateway, event: &LoggedEvent, id: EndpointId) -> Result<EndpointId, Problem> {
+    let endpoint = endpoints::find(gateway, &id).await?;
+    if wants(&endpoint, event) {
+        return Ok(id);
+    }
+    let deliveries = gateway.store.deliveries_of(event.sequence).await?;
+    if deliveries.iter().any(|delivery| delivery.endpoint == id) {
+        return Ok(id);
+    }
+    let problem = format!(
+        "its types do not match {}, and never had this event",
+        event.event_type
+    );
+    Err(Invalid::new("endpoint", problem).into())
+}
+
+fn wants(endpoint: &Endpoint, event: &LoggedEvent) -> bool {
+    let mut types = endpoint.types.iter();
+    types.any(|pattern| pattern.matches(&event.event_type))
+}
+
+async fn event(gateway: &Gateway, logged: &LoggedEvent) -> Result<Event, Problem> {
+    let body = gateway.store.event_body(logged.sequence).await?;
+    let body = body.ok_or_else(Problem::no_such_event)?;
+    Event::parse(body).map_err(|refused| {
+        tracing::error!(event = %logged.id, %refused, "the log holds an event that is not valid");
+        Problem::internal()
+    })
+}

@@ -1,0 +1,187 @@
+//! Events that come again; and in its rooms, those that come together or as headers.
+
+mod batch;
+mod binary;
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use relay_event::{Event, EventId, Timestamp};
+use relay_store::{NewEvent, Record};
+use relay_testkit::{Proxy, shared_broker};
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+use sqlx::{Connection, SqliteConnection};
+
+use crate::relay::{Answer, Relay, config, folder};
+
+const WHOLE: &str = "application/cloudevents+json";
+const BATCH: &str = "application/cloudevents-batch+json";
+
+fn event(id: &str) -> Value {
+    json!({"specversion": "1.0", "id": id, "source": "/orders", "type": "order.created"})
+}
+
+fn request(relay: &Relay, content_type: &str, body: impl ToString) -> RequestBuilder {
+    relay
+        .request(Method::POST, "/v1/events")
+        .header("content-type", content_type)
+        .body(body.to_string())
+}
+
+async fn post(relay: &Relay, content_type: &str, body: impl ToString) -> Answer {
+    relay.send(request(relay, content_type, body)).await
+}
+
+/// Whether it is known to have been sent before; it must be accepted.
+fn is_replayed(answer: &Answer) -> bool {
+    assert_eq!(answer.status, 202, "{answer:?}");
+    answer.header("idempotent-replayed") == Some("true")
+}
+
+/// What is in an endpoint's queue, which must be so many events; they stay there.
+async fn take(relay: &Relay, id: &str, count: u32) -> Vec<Event> {
+    assert_eq!(relay.waiting(id).await, Some(count));
+    let session = relay.session().await;
+    let mut queue = session.subscribe(&relay.queue(id), 1_000).await.unwrap();
+    let mut events = Vec::new();
+    for _ in 0..count {
+        let mut taken = queue.next().await.unwrap();
+        events.push(taken.read(&session, 10_000_000).event.unwrap());
+        taken.give_back().await;
+    }
+    queue.stop().await;
+    events
+}
+
+#[tokio::test]
+async fn an_event_that_comes_again_is_sent_once() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let endpoint = relay.add(&["#"]).await;
+    let first = post(&relay, WHOLE, event("a/1")).await;
+    assert!(!is_replayed(&first));
+    assert_eq!(first.header("location"), Some("/v1/events/a%2F1"));
+
+    // In whichever way it comes.
+    let short = json!({"id": "a/1", "source": "/orders", "type": "order.created", "data": 7});
+    for (content_type, body) in [(WHOLE, event("a/1")), ("application/json", short)] {
+        let again = post(&relay, content_type, body).await;
+        assert!(is_replayed(&again));
+        assert_eq!(again.json(), first.json());
+        assert_eq!(again.header("location"), first.header("location"));
+    }
+    assert_eq!(relay.waiting(&endpoint).await, Some(1));
+
+    // Source and id together name an event.
+    let mut other = event("a/1");
+    other["source"] = json!("/invoices");
+    assert!(!is_replayed(&post(&relay, WHOLE, other).await));
+    assert_eq!(relay.waiting(&endpoint).await, Some(2));
+    assert_eq!(relay.metric("relay_gateway_events_published_total"), 2.0);
+    assert_eq!(relay.metric("relay_gateway_events_replayed_total"), 2.0);
+}
+
+#[tokio::test]
+async fn of_many_at_once_one_is_sent() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let endpoint = relay.add(&["#"]).await;
+    let answers = join_all((0..20).map(|_| post(&relay, WHOLE, event("1")))).await;
+    let sent = answers.iter().filter(|answer| !is_replayed(answer)).count();
+    assert_eq!((sent, relay.waiting(&endpoint).await), (1, Some(1)));
+}
+
+/// The memory of the gateway that sent it is gone.
+#[tokio::test]
+async fn what_the_log_holds_is_not_sent_again() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let endpoint = relay.add(&["#"]).await;
+    let recorded = Record::Event(NewEvent {
+        event: Event::parse(event("old").to_string().into()).unwrap(),
+        published_at: None,
+        routed_to: Vec::new(),
+    });
+    relay.store.record(&[recorded], Timestamp::now()).await.unwrap();
+    assert!(is_replayed(&post(&relay, WHOLE, event("old")).await));
+    let batch = json!([event("new"), event("old")]);
+    assert!(!is_replayed(&post(&relay, BATCH, batch).await));
+    let sent = take(&relay, &endpoint, 1).await;
+    assert_eq!(sent[0].id().as_str(), "new");
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_asked_does_not_stop_events() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let endpoint = relay.add(&["#"]).await;
+    let path = relay.config.store.path().unwrap().display().to_string();
+    let mut other = SqliteConnection::connect(&format!("sqlite:{path}"))
+        .await
+        .unwrap();
+    sqlx::query("ALTER TABLE events RENAME TO elsewhere")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    for id in ["1", "2"] {
+        assert!(!is_replayed(&post(&relay, WHOLE, event(id)).await));
+    }
+    assert!(is_replayed(&post(&relay, WHOLE, event("1")).await));
+    let batch = json!([event("2"), event("3")]);
+    assert!(!is_replayed(&post(&relay, BATCH, batch).await));
+    assert_eq!(relay.waiting(&endpoint).await, Some(3));
+}
+
+/// What was begun for it is finished, and remembered.
+#[tokio::test]
+async fn a_client_that_goes_away_ends_nothing() {
+    let folder = folder();
+    let proxy = Proxy::start(shared_broker().await).await;
+    let relay = Relay::start_with(config(&proxy.url(), &folder)).await;
+    relay.until_ready().await;
+    let endpoint = relay.add(&["#"]).await;
+    proxy.freeze(true);
+    let impatient = request(&relay, WHOLE, event("1")).timeout(Duration::from_millis(300));
+    assert!(impatient.send().await.unwrap_err().is_timeout());
+    proxy.freeze(false);
+    assert!(is_replayed(&post(&relay, WHOLE, event("1")).await));
+    assert_eq!(relay.waiting(&endpoint).await, Some(1));
+}
+
+#[tokio::test]
+async fn a_key_is_the_id_of_an_event_without_one() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let endpoint = relay.add(&["#"]).await;
+    let keyed = async |key: &str, content_type: &str, body: Value| {
+        let request = request(&relay, content_type, body).header("idempotency-key", key);
+        relay.send(request).await
+    };
+    let short = || json!({"type": "order.created"});
+    let first = keyed("k1", "application/json", short()).await;
+    assert!(!is_replayed(&first));
+    assert_eq!(first.json()["id"], EventId::of_key("/relay", "k1").as_str());
+    assert!(is_replayed(&keyed("k1", "application/json", short()).await));
+    assert!(!is_replayed(&keyed("k2", "application/json", short()).await));
+
+    // An event that is whole but for its id; and one with an id, which counts.
+    let mut whole = event("");
+    whole.as_object_mut().unwrap().remove("id");
+    let by_key = keyed("k1", WHOLE, whole).await;
+    assert_eq!(by_key.json()["id"], EventId::of_key("/orders", "k1").as_str());
+    assert_eq!(keyed("k1", WHOLE, event("own")).await.json()["id"], "own");
+    let events = take(&relay, &endpoint, 4).await;
+    assert_eq!(events[0].id(), &EventId::of_key("/relay", "k1"));
+
+    let long = "k".repeat(256);
+    for (key, content_type, body) in [
+        ("", "application/json", short()),
+        ("two words", "application/json", short()),
+        (&long, WHOLE, event("own")),
+        ("k1", BATCH, json!([event("own")])),
+    ] {
+        let refused = keyed(key, content_type, body).await.problem(400, "invalid");
+        assert_eq!(refused["field"], "Idempotency-Key");
+    }
+}
