@@ -1,15 +1,25 @@
 //! The relay's HTTP API, as its client.
 
+mod error;
+mod pages;
+mod patience;
+mod query;
+
+pub(crate) use error::ApiError;
+pub(crate) use pages::Pages;
+pub(crate) use patience::{Patience, long_after};
+pub(crate) use query::Query;
+
 use std::{error::Error, time::Duration};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use reqwest::{Client, Method, StatusCode, header::CONTENT_TYPE, redirect::Policy};
-use serde::{Deserialize, de::DeserializeOwned};
+use reqwest::{Client, Method, header::CONTENT_TYPE, redirect::Policy};
+use serde::de::DeserializeOwned;
 use url::Url;
 
 use crate::{
-    data::Token,
+    data::{DataArgs, Token},
     found::{HttpRelay, is_loopback},
 };
 
@@ -28,69 +38,9 @@ pub(crate) struct Api {
     token: Token,
 }
 
-/// A request that did not do what it was made for.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ApiError {
-    /// No connection was made.
-    #[error("the relay at {url} seems not to be running ({cause}); start it with `cargo xtask up`")]
-    NotRunning {
-        /// Where it was looked for.
-        url: Url,
-        /// Why.
-        cause: String,
-    },
-    /// The connection broke before the answer was complete.
-    #[error("the relay at {url} did not answer ({cause})")]
-    Broken {
-        /// Where it is.
-        url: Url,
-        /// Why.
-        cause: String,
-    },
-    /// It answered with a problem.
-    #[error("{problem}")]
-    Refused {
-        /// The HTTP status.
-        status: StatusCode,
-        /// The problem in words.
-        problem: String,
-    },
-}
-
-impl ApiError {
-    /// Whether the same request may go well later.
-    pub(crate) fn passes(&self) -> bool {
-        match self {
-            Self::NotRunning { .. } | Self::Broken { .. } => true,
-            Self::Refused { status, .. } => *status == StatusCode::SERVICE_UNAVAILABLE,
-        }
-    }
-}
-
-/// A problem document (RFC 9457).
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Problem {
-    title: Option<String>,
-    detail: Option<String>,
-    field: Option<String>,
-}
-
-impl Problem {
-    fn in_words(self, status: StatusCode) -> String {
-        let words = self.detail.or(self.title);
-        let words = words.unwrap_or_else(|| format!("the relay answered {status}"));
-        let text = match self.field {
-            Some(field) if !words.starts_with(&format!("{field}:")) => format!("{field}: {words}"),
-            _ => words,
-        };
-        match status {
-            StatusCode::UNAUTHORIZED => {
-                format!("{text} (the token of RELAY_TOKEN, or of the data folder, is not this relay's)")
-            }
-            _ => text,
-        }
-    }
+/// Reads a part of an answer, or the whole of it.
+pub(crate) fn understand<T: DeserializeOwned>(json: &[u8]) -> anyhow::Result<T> {
+    serde_json::from_slice(json).context("the relay's answer is not understood; are they of one version?")
 }
 
 impl Api {
@@ -110,51 +60,61 @@ impl Api {
         })
     }
 
+    /// The API of the relay that is meant here. Nothing is sent yet.
+    pub(crate) fn connect(data: &DataArgs) -> anyhow::Result<Self> {
+        Self::new(data.http()?)
+    }
+
     /// Asks for something.
     pub(crate) async fn get(&self, path: &[&str]) -> Result<Bytes, ApiError> {
-        self.send(Method::GET, path, None).await
+        self.send(Method::GET, self.at(path), None).await
+    }
+
+    /// Asks for something, more exactly.
+    pub(crate) async fn get_with(&self, path: &[&str], query: &Query) -> Result<Bytes, ApiError> {
+        self.send(Method::GET, query.on(self.at(path)), None).await
     }
 
     /// Asks for something and reads it.
     pub(crate) async fn read<T: DeserializeOwned>(&self, path: &[&str]) -> anyhow::Result<T> {
-        let answer = self.get(path).await?;
-        serde_json::from_slice(&answer)
-            .context("the relay's answer is not understood; are they of one version?")
+        understand(&self.get(path).await?)
     }
 
     /// Creates something, or has something done.
     pub(crate) async fn post(&self, path: &[&str], json: &serde_json::Value) -> Result<Bytes, ApiError> {
-        self.send(Method::POST, path, Some((JSON, json.to_string().into())))
-            .await
+        self.post_with(path, &Query::default(), json).await
+    }
+
+    /// Has something done, more exactly.
+    pub(crate) async fn post_with(
+        &self,
+        path: &[&str],
+        query: &Query,
+        json: &serde_json::Value,
+    ) -> Result<Bytes, ApiError> {
+        let body = (JSON, json.to_string().into());
+        self.send(Method::POST, query.on(self.at(path)), Some(body)).await
     }
 
     /// Changes something.
     pub(crate) async fn patch(&self, path: &[&str], json: &serde_json::Value) -> Result<Bytes, ApiError> {
-        self.send(Method::PATCH, path, Some((JSON, json.to_string().into())))
-            .await
+        let body = (JSON, json.to_string().into());
+        self.send(Method::PATCH, self.at(path), Some(body)).await
     }
 
     /// Removes something.
     pub(crate) async fn delete(&self, path: &[&str]) -> Result<Bytes, ApiError> {
-        self.send(Method::DELETE, path, None).await
+        self.send(Method::DELETE, self.at(path), None).await
     }
 
     /// Publishes an event.
     pub(crate) async fn publish(&self, event: Bytes) -> Result<Bytes, ApiError> {
-        self.send(Method::POST, &["v1", "events"], Some((EVENT, event)))
-            .await
+        let url = self.at(&["v1", "events"]);
+        self.send(Method::POST, url, Some((EVENT, event))).await
     }
 
-    async fn send(
-        &self,
-        method: Method,
-        path: &[&str],
-        body: Option<(&str, Bytes)>,
-    ) -> Result<Bytes, ApiError> {
-        let mut request = self
-            .client
-            .request(method, self.at(path))
-            .bearer_auth(self.token.as_str());
+    async fn send(&self, method: Method, url: Url, body: Option<(&str, Bytes)>) -> Result<Bytes, ApiError> {
+        let mut request = self.client.request(method, url).bearer_auth(self.token.as_str());
         if let Some((content_type, body)) = body {
             request = request.header(CONTENT_TYPE, content_type).body(body);
         }
@@ -164,9 +124,7 @@ impl Api {
         if status.is_success() {
             return Ok(body);
         }
-        let problem: Problem = serde_json::from_slice(&body).unwrap_or_default();
-        let problem = problem.in_words(status);
-        Err(ApiError::Refused { status, problem })
+        Err(ApiError::refused(status, &body))
     }
 
     fn at(&self, path: &[&str]) -> Url {
@@ -219,31 +177,6 @@ mod tests {
         assert_eq!(
             api("https://example.com/relay/").at(&path[..1]).as_str(),
             "https://example.com/relay/v1"
-        );
-    }
-
-    #[test]
-    fn a_problem_names_its_field() {
-        let problem: Problem = serde_json::from_str(
-            r#"{"title":"Bad Request","status":400,"field":"url","detail":"must be an http URL"}"#,
-        )
-        .unwrap();
-        assert_eq!(
-            problem.in_words(StatusCode::BAD_REQUEST),
-            "url: must be an http URL"
-        );
-        let whole = Problem {
-            detail: Some("url: must be an http URL".to_owned()),
-            field: Some("url".to_owned()),
-            title: None,
-        };
-        assert_eq!(
-            whole.in_words(StatusCode::BAD_REQUEST),
-            "url: must be an http URL"
-        );
-        assert_eq!(
-            Problem::default().in_words(StatusCode::BAD_GATEWAY),
-            "the relay answered 502 Bad Gateway"
         );
     }
 

@@ -1,6 +1,6 @@
 use clap::{ColorChoice, Parser, Subcommand};
 
-use crate::{dlq, endpoint, publish, receive, up};
+use crate::{deliveries, dlq, endpoint, events, publish, receive, up};
 
 const ENVIRONMENT: &str = "\
 Environment, each instead of what the data folder says:
@@ -25,7 +25,13 @@ pub(crate) enum Command {
     Up(up::UpArgs),
     /// Publish an event, or a file of them
     Publish(publish::PublishArgs),
-    /// Add, change and remove the endpoints that events are sent to
+    /// Look at the events that were published, and send one again
+    #[command(subcommand)]
+    Events(events::EventsCommand),
+    /// See what became of events, endpoint by endpoint
+    #[command(subcommand)]
+    Deliveries(deliveries::DeliveriesCommand),
+    /// Add, change and remove the endpoints that events are sent to, and send them what they missed
     #[command(subcommand)]
     Endpoint(endpoint::EndpointCommand),
     /// Look into the dead-letter queue and drain it
@@ -41,6 +47,8 @@ impl Command {
         match self {
             Self::Up(_) => unreachable!("`relay up` is run by main"),
             Self::Publish(args) => publish::run(args).await,
+            Self::Events(command) => events::run(command).await,
+            Self::Deliveries(command) => deliveries::run(command).await,
             Self::Endpoint(command) => endpoint::run(command).await,
             Self::Dlq(command) => dlq::run(command).await,
             Self::Receive(args) => receive::run(args).await,

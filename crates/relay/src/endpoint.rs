@@ -3,18 +3,15 @@
 mod add;
 mod change;
 mod fields;
+mod recover;
 mod rotate;
 mod show;
+mod stats;
 
-use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use relay_event::EndpointId;
-use reqwest::StatusCode;
 
-use crate::{
-    api::{Api, ApiError},
-    data::DataArgs,
-};
+use crate::{api::ApiError, data::DataArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EndpointCommand {
@@ -37,6 +34,10 @@ pub(crate) enum EndpointCommand {
     Remove(One),
     /// Sign with a new secret from now on, and with the old one for a while
     RotateSecret(rotate::RotateArgs),
+    /// Show what came of an endpoint's attempts lately, and what waits for it
+    Stats(stats::StatsArgs),
+    /// Send an endpoint the events it missed: those that are dead for it, or never were on their way
+    Recover(recover::RecoverArgs),
 }
 
 /// One endpoint.
@@ -59,31 +60,19 @@ pub(crate) async fn run(command: EndpointCommand) -> anyhow::Result<()> {
         EndpointCommand::Resume(one) => change::resume(one).await,
         EndpointCommand::Remove(one) => change::remove(one).await,
         EndpointCommand::RotateSecret(args) => rotate::run(args).await,
+        EndpointCommand::Stats(args) => stats::run(args).await,
+        EndpointCommand::Recover(args) => recover::run(args).await,
     }
 }
 
 const LIST_HINT: &str = "`relay endpoint list` shows the endpoints";
 
-fn endpoint_id(text: &str) -> Result<EndpointId, String> {
+pub(crate) fn endpoint_id(text: &str) -> Result<EndpointId, String> {
     text.parse()
         .map_err(|refused: relay_event::Invalid| format!("{}; {LIST_HINT}", refused.problem))
 }
 
 /// A failed request about one endpoint, saying how to find it if it is not there.
 fn about_one(error: ApiError) -> anyhow::Error {
-    match error {
-        ApiError::Refused {
-            status: StatusCode::NOT_FOUND,
-            problem,
-        } => anyhow::anyhow!("{problem} ({LIST_HINT})"),
-        other => other.into(),
-    }
-}
-
-fn text(answer: &[u8]) -> anyhow::Result<&str> {
-    std::str::from_utf8(answer).context("the relay's answer is no text")
-}
-
-fn connect(data: &DataArgs) -> anyhow::Result<Api> {
-    Api::new(data.http()?)
+    error.or_missing(LIST_HINT)
 }

@@ -1,18 +1,23 @@
 //! `relay`, the person's tool of the event relay: runs everything in one process, publishes events,
-//! manages endpoints, works through dead letters, and receives webhooks to try things out.
+//! looks into their log, manages endpoints, works through dead letters, and receives webhooks to try
+//! things out.
 
 mod api;
 mod cli;
 mod data;
+mod deliveries;
 mod dlq;
 mod endpoint;
+mod events;
 mod found;
+mod listing;
 mod output;
 mod progress;
 mod publish;
 mod receive;
 mod up;
 mod usage;
+mod words;
 
 use std::process::ExitCode;
 

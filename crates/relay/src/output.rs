@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use serde_json::value::RawValue;
 
 /// A result, to stdout. A reader that has read enough (`| head`) ends the program.
@@ -31,29 +32,71 @@ pub(crate) fn plain(text: &str) -> String {
         .collect()
 }
 
+/// The relay's answer, laid out for people.
+pub(crate) fn say_json(answer: &[u8]) -> anyhow::Result<()> {
+    let text = std::str::from_utf8(answer).context("the relay's answer is no text")?;
+    say(&pretty(text));
+    Ok(())
+}
+
 /// Rows under a head, columns aligned.
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
-    let head = head.map(str::to_owned);
-    let lines: Vec<[String; N]> = std::iter::once(&head)
-        .chain(rows)
-        .map(|row| row.each_ref().map(|cell| plain(cell)))
-        .collect();
-    let width = |column: usize| {
+    Table::new(head).page(rows)
+}
+
+/// A table that is shown page by page: its columns only grow.
+pub(crate) struct Table<const N: usize> {
+    head: Option<[String; N]>,
+    widths: [usize; N],
+}
+
+impl<const N: usize> Table<N> {
+    /// No rows yet.
+    pub(crate) fn new(head: [&str; N]) -> Self {
+        Self {
+            head: Some(head.map(str::to_owned)),
+            widths: [0; N],
+        }
+    }
+
+    /// The next rows; the first ones have the head above them.
+    pub(crate) fn page(&mut self, rows: &[[String; N]]) -> String {
+        let lines: Vec<[String; N]> = self
+            .head
+            .take()
+            .iter()
+            .chain(rows)
+            .map(|row| row.each_ref().map(|cell| plain(cell)))
+            .collect();
+        for row in &lines {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
         lines
             .iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..N).map(width).collect();
-    let aligned = |row: &[String; N]| {
+            .map(|row| self.aligned(row))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    fn aligned(&self, row: &[String; N]) -> String {
         let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
+        for (cell, width) in row.iter().zip(&self.widths) {
             let _ = write!(line, "{cell:width$}  ");
         }
         line.trim_end().to_owned()
-    };
-    lines.iter().map(aligned).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// The facts that are known.
+pub(crate) fn known<const N: usize>(
+    facts: [(&'static str, Option<String>); N],
+) -> Vec<(&'static str, String)> {
+    facts
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
 }
 
 /// Names and values, aligned.
@@ -126,7 +169,17 @@ fn new_line(out: &mut String, depth: usize) {
 /// JSON as it is, but on one line: line breaks between its parts become spaces.
 pub(crate) fn one_line(json: &[u8]) -> Option<Box<RawValue>> {
     let text = std::str::from_utf8(json).ok()?;
-    RawValue::from_string(text.replace(['\n', '\r'], " ").trim().to_owned()).ok()
+    RawValue::from_string(unbroken(text).trim().to_owned()).ok()
+}
+
+/// One piece of JSON a line.
+pub(crate) fn lines(items: &[Box<RawValue>]) -> String {
+    let lines: Vec<String> = items.iter().map(|item| unbroken(item.get())).collect();
+    lines.join("\n")
+}
+
+fn unbroken(json: &str) -> String {
+    json.replace(['\n', '\r'], " ")
 }
 
 #[cfg(test)]
@@ -140,6 +193,15 @@ mod tests {
             ["long".to_owned(), "2\u{1b}[2J".to_owned()],
         ];
         assert_eq!(table(["id", "n"], &rows), "id    n\na     1\nlong  2\u{fffd}[2J");
+    }
+
+    #[test]
+    fn later_pages_have_no_head_and_keep_the_columns() {
+        let row = |id: &str| [id.to_owned(), "1".to_owned()];
+        let mut table = Table::new(["id", "n"]);
+        assert_eq!(table.page(&[row("long")]), "id    n\nlong  1");
+        assert_eq!(table.page(&[row("a")]), "a     1");
+        assert_eq!(table.page(&[row("longer")]), "longer  1");
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! `relay up`: gateway, deliverer and, unless there is one to use, a private broker in one process.
+//! `relay up`: gateway, deliverer, recorder and, unless there is one to use, a private broker in one
+//! process.
 
 mod banner;
 mod lock;
 mod private_broker;
 
-use std::{fs::File, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{fs::File, net::SocketAddr, path::PathBuf, process::ExitCode, str::FromStr, time::Duration};
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Command};
@@ -19,17 +20,18 @@ use crate::{
     up::private_broker::PrivateBroker,
 };
 
-/// The settings of the all-in-one. Those of the gateway and the deliverer are taken from the
-/// environment too, by the names their own `--help` tells.
+/// The settings of the all-in-one. Those of its parts are taken from the environment too, by the names
+/// their own `--help` tells.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
   relay up --data ./relay-data --listen 127.0.0.1:8080
 
-Environment: also every setting of relay-gateway and relay-deliverer, as their --help tells, such as
-RELAY_MAX_EVENT_BYTES, RELAY_SOURCE, RELAY_CONFIRM_TIMEOUT, RELAY_RECHECK and RELAY_DRAIN_TIMEOUT.")]
+Environment: also every setting of relay-gateway, relay-deliverer and relay-recorder, as
+their --help tells, such as RELAY_MAX_EVENT_BYTES, RELAY_SOURCE, RELAY_CONFIRM_TIMEOUT,
+RELAY_RECHECK, RELAY_DRAIN_TIMEOUT, RELAY_RETAIN_EVENTS and RELAY_RETAIN_ATTEMPTS.")]
 pub(crate) struct UpArgs {
-    /// The data folder: the endpoints, the API token, and the private broker with its events
+    /// The data folder: the endpoints, the log, the API token, and the private broker with its events
     /// [default: $XDG_DATA_HOME/event-relay, else ~/.local/share/event-relay]
     #[arg(long, alias = "data-dir", env = "RELAY_DATA", value_name = "FOLDER")]
     data: Option<PathBuf>,
@@ -55,8 +57,9 @@ pub(crate) struct UpArgs {
     #[arg(long, env = "RELAY_NAMESPACE", value_name = "WORD", default_value = "relay")]
     namespace: Namespace,
 
-    /// Where the endpoints are kept [default: relay.db in the data folder]
-    #[arg(long, env = "RELAY_STORE_URL", value_name = "URL")]
+    /// Where the endpoints and the log are kept: `sqlite:` and a file's path, or
+    /// postgres://user:password@host/database [default: relay.db in the data folder]
+    #[arg(long, env = "RELAY_STORE_URL", value_name = "URL", hide_env_values = true, value_parser = Unshown::<StoreUrl>::new(unshown))]
     store: Option<StoreUrl>,
 
     #[command(flatten)]
@@ -94,7 +97,7 @@ async fn up(args: UpArgs, folder: DataFolder, context: Context) -> anyhow::Resul
     let Some(private) = private_broker(&args, &folder, &context).await? else {
         return Ok(()); // Told to stop before there was a broker.
     };
-    let parts = Parts::new(&args, &folder, private.url()?)?;
+    let parts = Parts::new(&args, &folder, &private.url()?)?;
     let store = Store::open(&parts.gateway.store).await?;
     let metrics = relay_broker::Metrics::register(&context.registry)?;
     let broker = Broker::start(parts.gateway.broker("relay"), Some(metrics));
@@ -109,6 +112,7 @@ async fn up(args: UpArgs, folder: DataFolder, context: Context) -> anyhow::Resul
     let served = tokio::try_join!(
         relay_gateway::run(&parts.gateway, &context, &broker, &store, listener),
         relay_deliverer::run(&parts.deliverer, &context, &broker, &store),
+        relay_recorder::run(&parts.recorder, &context, &broker, &store),
         private.attend(&context.shutdown),
         announce(&context, &folder, &running, &parts),
     );
@@ -139,13 +143,15 @@ async fn private_broker(
 struct Parts {
     gateway: relay_gateway::Config,
     deliverer: relay_deliverer::Config,
+    recorder: relay_recorder::Config,
     token: String,
 }
 
 impl Parts {
-    fn new(args: &UpArgs, folder: &DataFolder, amqp_url: BrokerUrl) -> anyhow::Result<Self> {
+    fn new(args: &UpArgs, folder: &DataFolder, amqp_url: &BrokerUrl) -> anyhow::Result<Self> {
         let mut gateway: relay_gateway::Config = from_environment();
         let mut deliverer: relay_deliverer::Config = from_environment();
+        let mut recorder: relay_recorder::Config = from_environment();
         let token = match std::env::var("RELAY_TOKEN")
             .ok()
             .filter(|_| gateway.token.is_some())
@@ -161,18 +167,22 @@ impl Parts {
             .store
             .clone()
             .unwrap_or_else(|| StoreUrl::sqlite(folder.path().join("relay.db")));
-        (gateway.store, deliverer.store) = (store.clone(), store);
-        (gateway.amqp_url, deliverer.amqp_url) = (amqp_url.clone(), amqp_url);
-        (gateway.namespace, deliverer.namespace) = (args.namespace.clone(), args.namespace.clone());
+        (gateway.store, deliverer.store, recorder.store) = (store.clone(), store.clone(), store);
+        let url = || amqp_url.clone();
+        (gateway.amqp_url, deliverer.amqp_url, recorder.amqp_url) = (url(), url(), url());
+        let namespace = || args.namespace.clone();
+        (gateway.namespace, deliverer.namespace, recorder.namespace) =
+            (namespace(), namespace(), namespace());
         Ok(Self {
             gateway,
             deliverer,
+            recorder,
             token,
         })
     }
 }
 
-fn unshown(text: &str) -> Result<BrokerUrl, String> {
+fn unshown<T: FromStr<Err = Invalid>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|refused: Invalid| refused.problem)
 }
 

@@ -4,7 +4,12 @@ use relay_event::{DeadLetter, Timestamp};
 use serde::Serialize;
 
 use super::{CONNECTION, filter::Filter};
-use crate::{data::DataArgs, found::open_session, output};
+use crate::{
+    data::DataArgs,
+    found::open_session,
+    output,
+    words::{self, or_dash},
+};
 
 const DEFAULT_LIMIT: u64 = 100;
 
@@ -85,24 +90,18 @@ fn print(listed: &Listed, chosen: bool) {
 }
 
 fn row(letter: &DeadLetter, now: Timestamp) -> [String; 7] {
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
         or_dash(letter.dead_at.map(|died| output::roughly(now.since(died)))),
         letter.reason.to_string(),
-        or_dash(letter.endpoint.as_ref().map(ToString::to_string)),
-        or_dash(letter.event_type.clone()),
-        or_dash(letter.event_id.clone()),
+        or_dash(letter.endpoint.as_ref()),
+        or_dash(letter.event_type.as_ref()),
+        or_dash(letter.event_id.as_ref()),
         letter.attempts.to_string(),
-        or_dash(last(letter).map(|text| text.chars().take(60).collect())),
+        or_dash(last(letter).map(|text| text.chars().take(60).collect::<String>())),
     ]
 }
 
 /// What came of the last attempt, or what is wrong with the message.
 pub(super) fn last(letter: &DeadLetter) -> Option<String> {
-    match (letter.last_status, &letter.last_error) {
-        (Some(status), Some(error)) => Some(format!("{status} {error}")),
-        (Some(status), None) => Some(status.to_string()),
-        (None, Some(error)) => Some(error.clone()),
-        (None, None) => letter.detail.clone(),
-    }
+    words::outcome(letter.last_status, letter.last_error.as_ref()).or_else(|| letter.detail.clone())
 }

@@ -4,7 +4,7 @@ use relay_event::{DeadLetter, Timestamp};
 use serde::Serialize;
 
 use super::{CONNECTION, filter::Filter, list::last, record::Record};
-use crate::{data::DataArgs, found::open_session, output};
+use crate::{data::DataArgs, found::open_session, output, words};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: relay dlq show 0198b7a0-c5d0-7d3f-8a6e-2b4c1d9e8f70")]
@@ -74,9 +74,8 @@ fn readable(record: &Record) -> String {
 }
 
 fn facts(letter: &DeadLetter) -> Vec<(&'static str, String)> {
-    let time = |moment: Option<Timestamp>| {
-        moment.map(|at| format!("{at} ({} ago)", output::roughly(Timestamp::now().since(at))))
-    };
+    let now = Timestamp::now();
+    let time = |moment: Option<Timestamp>| moment.map(|at| words::time(at, now));
     let facts = [
         ("event", letter.event_id.clone()),
         ("type", letter.event_type.clone()),
@@ -89,10 +88,7 @@ fn facts(letter: &DeadLetter) -> Vec<(&'static str, String)> {
         ("last answer", last(letter).filter(|_| letter.attempts > 0)),
         ("dead since", time(letter.dead_at)),
     ];
-    facts
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
-        .collect()
+    output::known(facts)
 }
 
 #[cfg(test)]

@@ -4,12 +4,8 @@ use relay_event::{EndpointId, EndpointUrl, Secret, TypePattern};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{
-    connect,
-    fields::{self, Fields},
-    text,
-};
-use crate::{data::DataArgs, output, usage::Usage};
+use super::fields::{self, Fields};
+use crate::{api::Api, data::DataArgs, output, usage::Usage};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -66,10 +62,11 @@ struct Added {
 
 pub(super) async fn run(args: AddArgs) -> anyhow::Result<()> {
     let request = args.request()?;
-    let answer = connect(&args.data)?.post(&["v1", "endpoints"], &request).await?;
+    let answer = Api::connect(&args.data)?
+        .post(&["v1", "endpoints"], &request)
+        .await?;
     if args.json {
-        output::say(&output::pretty(text(&answer)?));
-        return Ok(());
+        return output::say_json(&answer);
     }
     let added: Added = serde_json::from_slice(&answer)
         .context("the endpoint was added, but the relay's answer is not understood")?;

@@ -3,11 +3,10 @@ use relay_event::{EndpointId, EndpointUrl, TypePattern};
 use serde_json::{Map, Value, json};
 
 use super::{
-    One, about_one, connect, endpoint_id,
+    One, about_one, endpoint_id,
     fields::{self, Fields},
-    text,
 };
-use crate::{data::DataArgs, output, usage::Usage};
+use crate::{api::Api, data::DataArgs, output, usage::Usage};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -79,12 +78,12 @@ impl UpdateArgs {
 pub(super) async fn update(args: UpdateArgs) -> anyhow::Result<()> {
     let request = args.request()?;
     let path = ["v1", "endpoints", args.id.as_str()];
-    let answer = connect(&args.data)?
+    let answer = Api::connect(&args.data)?
         .patch(&path, &request)
         .await
         .map_err(about_one)?;
     if args.json {
-        output::say(&output::pretty(text(&answer)?));
+        output::say_json(&answer)?;
     } else {
         output::say(&format!("{} updated", args.id));
     }
@@ -105,7 +104,7 @@ pub(super) async fn resume(one: One) -> anyhow::Result<()> {
 
 async fn set_paused(one: &One, paused: bool) -> anyhow::Result<()> {
     let path = ["v1", "endpoints", one.id.as_str()];
-    let changed = connect(&one.data)?
+    let changed = Api::connect(&one.data)?
         .patch(&path, &json!({ "paused": paused }))
         .await;
     changed.map(drop).map_err(about_one)
@@ -113,7 +112,7 @@ async fn set_paused(one: &One, paused: bool) -> anyhow::Result<()> {
 
 pub(super) async fn remove(one: One) -> anyhow::Result<()> {
     let path = ["v1", "endpoints", one.id.as_str()];
-    connect(&one.data)?.delete(&path).await.map_err(about_one)?;
+    Api::connect(&one.data)?.delete(&path).await.map_err(about_one)?;
     output::say(&format!("{} removed", one.id));
     Ok(())
 }

@@ -6,8 +6,8 @@ use relay_event::{EndpointId, Secret, Timestamp};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{about_one, connect, endpoint_id, fields, text};
-use crate::{data::DataArgs, output, usage::Usage};
+use super::{about_one, endpoint_id, fields};
+use crate::{api::Api, data::DataArgs, output, usage::Usage};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -57,13 +57,12 @@ struct Rotated {
 pub(super) async fn run(args: RotateArgs) -> anyhow::Result<()> {
     let request = args.request()?;
     let path = ["v1", "endpoints", args.id.as_str(), "rotate-secret"];
-    let answer = connect(&args.data)?
+    let answer = Api::connect(&args.data)?
         .post(&path, &request)
         .await
         .map_err(about_one)?;
     if args.json {
-        output::say(&output::pretty(text(&answer)?));
-        return Ok(());
+        return output::say_json(&answer);
     }
     let rotated: Rotated = serde_json::from_slice(&answer)
         .context("the secret was rotated, but the relay's answer is not understood")?;

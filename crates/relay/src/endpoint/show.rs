@@ -4,8 +4,8 @@ use relay_event::EndpointId;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{about_one, connect, endpoint_id, text};
-use crate::{data::DataArgs, output};
+use super::{about_one, endpoint_id};
+use crate::{api::Api, data::DataArgs, output};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: relay endpoint list --json | jq '.endpoints[].url'")]
@@ -39,10 +39,9 @@ struct Listed {
 type View = Map<String, Value>;
 
 pub(super) async fn list(args: ListArgs) -> anyhow::Result<()> {
-    let answer = connect(&args.data)?.get(&["v1", "endpoints"]).await?;
+    let answer = Api::connect(&args.data)?.get(&["v1", "endpoints"]).await?;
     if args.json {
-        output::say(&output::pretty(text(&answer)?));
-        return Ok(());
+        return output::say_json(&answer);
     }
     let Listed { endpoints } =
         serde_json::from_slice(&answer).context("the relay's list is not understood")?;
@@ -61,10 +60,9 @@ fn row(view: &View) -> [String; 5] {
 
 pub(super) async fn show(args: ShowArgs) -> anyhow::Result<()> {
     let path = ["v1", "endpoints", args.id.as_str()];
-    let answer = connect(&args.data)?.get(&path).await.map_err(about_one)?;
+    let answer = Api::connect(&args.data)?.get(&path).await.map_err(about_one)?;
     if args.json {
-        output::say(&output::pretty(text(&answer)?));
-        return Ok(());
+        return output::say_json(&answer);
     }
     let view: View = serde_json::from_slice(&answer).context("the relay's answer is not understood")?;
     output::say(&readable(&view));

@@ -19,7 +19,7 @@ pub(super) async fn publish(event_type: &str, args: &PublishArgs) -> anyhow::Res
     match args.via {
         Via::Amqp => by_amqp(&event, args).await?,
         Via::Http => {
-            let api = Api::new(args.relay().http()?)?;
+            let api = Api::connect(&args.relay())?;
             api.publish(event.body().clone()).await?;
         }
     }

@@ -1,14 +1,13 @@
 //! Many events on their way at once, within bounds, and how far everything before is safe.
 
-use std::{collections::BTreeSet, io, io::BufRead, time::Duration};
+use std::{collections::BTreeSet, io, io::BufRead};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use relay_event::Event;
-use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::lines::{Line, Lines};
-use crate::progress::Progress;
+use crate::{api::long_after, progress::Progress};
 
 /// What may be on its way at once.
 #[derive(Debug, Clone, Copy)]
@@ -16,9 +15,6 @@ pub(super) struct Window {
     pub(super) events: usize,
     pub(super) bytes: usize,
 }
-
-/// How long the confirms of what was sent are waited for after the user has stopped.
-const LAST_CONFIRMS: Duration = Duration::from_secs(5);
 
 /// How far a file was published.
 pub(super) struct Published {
@@ -45,10 +41,8 @@ where
 {
     let mut way = Way::default();
     let mut sending = FuturesUnordered::new();
-    let stopped_for_long = async {
-        stop.cancelled().await;
-        sleep_until(Instant::now() + LAST_CONFIRMS).await;
-    };
+    // The confirms of what was sent are waited for, for a while.
+    let stopped_for_long = long_after(stop);
     tokio::pin!(stopped_for_long);
     loop {
         while way.takes_more(window) && !stop.is_cancelled() {

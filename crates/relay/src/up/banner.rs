@@ -42,6 +42,7 @@ Try next, in another terminal:
         "  {command} receive --port 9000
   {command} endpoint add --url http://127.0.0.1:9000/hook --types 'order.*' --retry 1s,5s,30s
   {command} publish --type order.created --data '{{\"order_id\": 42}}'
+  {command} events list
 "
     );
     text

@@ -1,12 +1,19 @@
-//! The commands of `relay` as a user runs them, against a real broker.
+//! The commands of `relay` as a user runs them, against a real broker or a stand-in
+//! for the HTTP API.
 #![allow(clippy::unwrap_used, reason = "a test only unwraps")]
 
+mod deliveries;
 mod drain;
 mod drain_interrupted;
+mod events;
+mod gateway;
 mod list;
 mod publish;
 mod publish_file;
 mod publish_http;
 mod receive;
 mod receive_relay;
+mod recover;
+mod stats;
 mod support;
+mod up;

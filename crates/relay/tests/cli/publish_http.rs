@@ -1,33 +1,26 @@
-use relay_testkit::{Answer, Process, Receiver};
+use relay_testkit::{Answer, Process};
 use tempfile::TempDir;
 
-use crate::support::{ended, ids, line};
+use crate::{
+    gateway::Gateway,
+    support::{Ended, ended, ids, line},
+};
 
 const PROBLEM: &str = r#"{"title":"Bad Request","status":400,"field":"type","detail":"is not wanted"}"#;
 
-struct Gateway {
-    receiver: Receiver,
-    folder: TempDir,
+/// Publishes a file of these lines; the folder holds it meanwhile.
+fn publish(gateway: &Gateway, file: &[String]) -> (Process, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.ndjson");
+    std::fs::write(&path, file.join("\n")).unwrap();
+    let path = path.to_str().unwrap();
+    let process = gateway.start_command(&["publish", "--file", path, "--via", "http"]);
+    (process, folder)
 }
 
-impl Gateway {
-    async fn start() -> Self {
-        let receiver = Receiver::start().await;
-        receiver.respond_with(Answer::status(202).body(r#"{"id":"x"}"#));
-        Self {
-            receiver,
-            folder: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    fn publish(&self, file: &[String]) -> Process {
-        let path = self.folder.path().join("events.ndjson");
-        std::fs::write(&path, file.join("\n")).unwrap();
-        let url = format!("http://{}", self.receiver.addr());
-        let env = [("RELAY_URL", url.as_str()), ("RELAY_TOKEN", "abc")];
-        let path = path.to_str().unwrap();
-        Process::spawn("relay", &env, &["publish", "--file", path, "--via", "http"])
-    }
+async fn published(gateway: &Gateway, file: &[String]) -> Ended {
+    let (process, _folder) = publish(gateway, file);
+    ended(process).await
 }
 
 fn lines(n: usize) -> Vec<String> {
@@ -39,7 +32,7 @@ async fn each_event_is_posted_as_it_is_and_again_while_the_relay_cannot() {
     let gateway = Gateway::start().await;
     let unavailable = || Answer::status(503).body(r#"{"title":"the broker is down"}"#);
     gateway.receiver.script((0..5).map(|_| unavailable()));
-    let output = ended(gateway.publish(&lines(500))).await.ok();
+    let output = published(&gateway, &lines(500)).await.ok();
     assert!(output.contains("500 events confirmed in "), "{output}");
     assert_eq!(output.matches("the broker is down").count(), 1, "{output}");
 
@@ -74,7 +67,7 @@ async fn a_refused_event_stops_with_its_line() {
             Answer::status(202)
         }
     });
-    let output = ended(gateway.publish(&lines(20_000))).await.failed(1);
+    let output = published(&gateway, &lines(20_000)).await.failed(1);
     assert!(output.contains("line 8: type: is not wanted"), "{output}");
     assert!(output.contains("--from-line 8"), "{output}");
     assert!(gateway.receiver.requests().len() < 1_000);
@@ -84,7 +77,7 @@ async fn a_refused_event_stops_with_its_line() {
 async fn a_relay_that_is_not_there_is_an_error() {
     let gateway = Gateway::start().await;
     gateway.receiver.stop().await;
-    let output = ended(gateway.publish(&lines(1))).await.failed(1);
+    let output = published(&gateway, &lines(1)).await.failed(1);
     assert!(output.contains("not to be running"), "{output}");
 }
 
@@ -92,7 +85,7 @@ async fn a_relay_that_is_not_there_is_an_error() {
 async fn a_relay_that_restarts_gets_the_rest() {
     let gateway = Gateway::start().await;
     gateway.receiver.respond_with(Answer::Hold);
-    let publishing = gateway.publish(&lines(100));
+    let (publishing, _folder) = publish(&gateway, &lines(100));
     gateway.receiver.script([Answer::status(202)]);
     gateway.receiver.wait_for(33).await;
     gateway.receiver.stop().await;

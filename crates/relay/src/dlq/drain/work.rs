@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use anyhow::anyhow;
 use governor::DefaultDirectRateLimiter;
 use relay_broker::{DeadLetters, DeadMessage, Session};
@@ -7,14 +5,11 @@ use relay_event::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{rate::Rate, tally::Tally, way::Way};
-use crate::{dlq::filter::Filter, progress::Progress};
+use crate::{api::long_after, dlq::filter::Filter, progress::Progress};
 
 /// What is held at once before it is acted on.
 const BATCH: usize = 500;
 const BATCH_BYTES: usize = 8 << 20;
-
-/// How long what is under way may take after the user has stopped.
-const LAST_CONFIRMS: Duration = Duration::from_secs(5);
 
 /// A drain that was asked for.
 pub(super) struct Work<'a> {
@@ -112,11 +107,6 @@ impl Source {
             limiter.until_ready().await;
         }
     }
-}
-
-async fn long_after(stop: &CancellationToken) {
-    stop.cancelled().await;
-    tokio::time::sleep(LAST_CONFIRMS).await;
 }
 
 fn stopped() -> anyhow::Error {

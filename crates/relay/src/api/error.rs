@@ -1,0 +1,122 @@
+use reqwest::StatusCode;
+use serde::Deserialize;
+use url::Url;
+
+/// A request that did not do what it was made for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    /// No connection was made.
+    #[error("the relay at {url} seems not to be running ({cause}); start it with `cargo xtask up`")]
+    NotRunning {
+        /// Where it was looked for.
+        url: Url,
+        /// Why.
+        cause: String,
+    },
+    /// The connection broke before the answer was complete.
+    #[error("the relay at {url} did not answer ({cause})")]
+    Broken {
+        /// Where it is.
+        url: Url,
+        /// Why.
+        cause: String,
+    },
+    /// It answered with a problem.
+    #[error("{problem}")]
+    Refused {
+        /// The HTTP status.
+        status: StatusCode,
+        /// The problem in words.
+        problem: String,
+    },
+}
+
+impl ApiError {
+    /// What was answered instead of a success.
+    pub(super) fn refused(status: StatusCode, body: &[u8]) -> Self {
+        let problem: Problem = serde_json::from_slice(body).unwrap_or_default();
+        let problem = problem.in_words(status);
+        Self::Refused { status, problem }
+    }
+
+    /// Whether the same request may go well later.
+    pub(crate) fn passes(&self) -> bool {
+        match self {
+            Self::NotRunning { .. } | Self::Broken { .. } => true,
+            Self::Refused { status, .. } => *status == StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// Whether the same request may go well later, and this one is over: what broke off may be under
+    /// way still.
+    pub(crate) fn passes_and_is_over(&self) -> bool {
+        self.passes() && !matches!(self, Self::Broken { .. })
+    }
+
+    /// As an error of a command about one thing: if that is not there, it says how to find it.
+    pub(crate) fn or_missing(self, hint: &str) -> anyhow::Error {
+        match self {
+            Self::Refused {
+                status: StatusCode::NOT_FOUND,
+                problem,
+            } => anyhow::anyhow!("{problem} ({hint})"),
+            other => other.into(),
+        }
+    }
+}
+
+/// A problem document (RFC 9457).
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Problem {
+    title: Option<String>,
+    detail: Option<String>,
+    field: Option<String>,
+}
+
+impl Problem {
+    fn in_words(self, status: StatusCode) -> String {
+        let words = self.detail.or(self.title);
+        let words = words.unwrap_or_else(|| format!("the relay answered {status}"));
+        let text = match self.field {
+            Some(field) if !words.starts_with(&format!("{field}:")) => format!("{field}: {words}"),
+            _ => words,
+        };
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                format!("{text} (the token of RELAY_TOKEN, or of the data folder, is not this relay's)")
+            }
+            _ => text,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_names_its_field() {
+        let problem: Problem = serde_json::from_str(
+            r#"{"title":"Bad Request","status":400,"field":"url","detail":"must be an http URL"}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            problem.in_words(StatusCode::BAD_REQUEST),
+            "url: must be an http URL"
+        );
+        let whole = Problem {
+            detail: Some("url: must be an http URL".to_owned()),
+            field: Some("url".to_owned()),
+            title: None,
+        };
+        assert_eq!(
+            whole.in_words(StatusCode::BAD_REQUEST),
+            "url: must be an http URL"
+        );
+        assert_eq!(
+            Problem::default().in_words(StatusCode::BAD_GATEWAY),
+            "the relay answered 502 Bad Gateway"
+        );
+    }
+}

@@ -1,0 +1,64 @@
+//! Events that were published, as the relay's log has them.
+
+mod attempts;
+mod list;
+mod replay;
+mod show;
+
+use clap::{Args, Subcommand};
+use relay_event::{EventId, Invalid};
+
+use crate::api::{ApiError, Query};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EventsCommand {
+    /// List events, newest first
+    List(list::ListArgs),
+    /// Show an event and how its deliveries stand
+    Show(show::ShowArgs),
+    /// Send an event again, to all endpoints that want its type now or to one
+    Replay(replay::ReplayArgs),
+}
+
+pub(crate) async fn run(command: EventsCommand) -> anyhow::Result<()> {
+    match command {
+        EventsCommand::List(args) => list::run(args).await,
+        EventsCommand::Show(args) => show::run(args).await,
+        EventsCommand::Replay(args) => replay::run(args).await,
+    }
+}
+
+/// One event.
+#[derive(Debug, Args)]
+struct One {
+    /// The event's id
+    #[arg(value_name = "EVENT_ID", value_parser = event_id)]
+    id: EventId,
+
+    /// Its source, should events of several sources have this id [default: the newest of them]
+    #[arg(long)]
+    source: Option<String>,
+}
+
+impl One {
+    fn path(&self) -> [&str; 3] {
+        ["v1", "events", self.id.as_str()]
+    }
+
+    fn query(&self) -> Query {
+        Query::default().with("source", self.source.as_ref())
+    }
+}
+
+fn event_id(text: &str) -> Result<EventId, String> {
+    // URLs cannot hold these two as words of a path: they stand for the folder and the one above.
+    if matches!(text, "." | "..") {
+        return Err("cannot be asked for in a URL".to_owned());
+    }
+    text.parse().map_err(|refused: Invalid| refused.problem)
+}
+
+/// A failed request about one event.
+fn about_one(error: ApiError) -> anyhow::Error {
+    error.or_missing("`relay events list` shows the newest ones")
+}
