@@ -291,13 +291,14 @@ async fn every_attempt_is_recorded() {
         Answer::status(200).body("thanks"),
     ]);
     let endpoint = world.api.add(&receiver, &["#"], json!({"retry": ["1s"]})).await;
+    let producer = world.producer().await;
+    let watched = producer.watch_attempts().await;
     let id = world.api.publish("order.created", json!(1)).await;
     receiver.wait_for(2).await;
 
-    let producer = world.producer().await;
     let mut attempts = Vec::new();
     while attempts.len() < 2 {
-        attempts.extend(producer.take_attempts().await);
+        attempts.extend(watched.take().await);
         tokio::task::yield_now().await;
     }
     let told: Vec<(u32, Option<u16>, &str, &str)> = attempts
@@ -306,7 +307,7 @@ async fn every_attempt_is_recorded() {
             (
                 attempt.attempt,
                 attempt.status,
-                attempt.verdict.as_str(),
+                attempt.state.as_str(),
                 attempt.answer.as_str(),
             )
         })
@@ -314,7 +315,7 @@ async fn every_attempt_is_recorded() {
     assert_eq!(
         told,
         [
-            (1, Some(500), "retry", "out of order"),
+            (1, Some(500), "retrying", "out of order"),
             (2, Some(200), "delivered", "thanks")
         ]
     );

@@ -1,7 +1,9 @@
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
-    options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions},
-    types::{AMQPValue, FieldTable},
+    options::{
+        BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
+    },
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use relay_event::Attempt;
 
@@ -45,17 +47,42 @@ impl Producer {
         self.publish(routing_key, structured(), body).await;
     }
 
-    /// Takes every attempt record there is, for good.
-    pub async fn take_attempts(&self) -> Vec<Attempt> {
-        let queue = format!("{}.attempts", self.namespace);
+    /// Binds a queue of its own to the attempt records, as an operator may.
+    pub async fn watch_attempts(&self) -> Watched<'_> {
+        let options = QueueDeclareOptions {
+            exclusive: true,
+            ..Default::default()
+        };
+        let queue = self
+            .channel
+            .queue_declare(ShortString::default(), options, FieldTable::default())
+            .await
+            .unwrap();
+        let exchange = format!("{}.attempts", self.namespace);
+        let (key, bind) = (ShortString::default(), QueueBindOptions::default());
+        self.channel
+            .queue_bind(
+                queue.name().clone(),
+                exchange.into(),
+                key,
+                bind,
+                FieldTable::default(),
+            )
+            .await
+            .unwrap();
+        Watched(&self.channel, queue.name().clone())
+    }
+}
+
+/// A queue of attempt records.
+pub struct Watched<'a>(&'a Channel, ShortString);
+
+impl Watched<'_> {
+    /// Takes every record there is.
+    pub async fn take(&self) -> Vec<Attempt> {
         let mut attempts = Vec::new();
         let options = BasicGetOptions { no_ack: true };
-        while let Some(message) = self
-            .channel
-            .basic_get(queue.as_str().into(), options)
-            .await
-            .unwrap()
-        {
+        while let Some(message) = self.0.basic_get(self.1.clone(), options).await.unwrap() {
             let text = std::str::from_utf8(&message.delivery.data).unwrap().to_owned();
             attempts.extend(
                 text.lines()

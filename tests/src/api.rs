@@ -1,5 +1,5 @@
 use relay_testkit::{Receiver, wait_until};
-use reqwest::{Method, Response};
+use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
 pub(crate) const TOKEN: &str = "a-token-of-the-journeys";
@@ -32,6 +32,12 @@ impl Api {
     /// Where it is.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// A call, to be completed and sent.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let url = format!("{}{path}", self.url);
+        self.client.request(method, url).bearer_auth(TOKEN)
     }
 
     /// Calls it.

@@ -10,6 +10,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use relay_broker::{DeadLetters, Session};
 use relay_event::DeadLetter;
+use relay_store::Store;
 use relay_testkit::{Process, Proxy, namespace, shared_broker, wait_until};
 use tempfile::TempDir;
 
@@ -24,10 +25,23 @@ pub struct World {
     pub namespace: String,
     /// Its HTTP API.
     pub api: Api,
+    /// Its store.
+    pub store_url: String,
     dir: TempDir,
     gateway: Process,
     /// Running deliverers, oldest first.
     pub deliverers: Vec<Process>,
+    /// Running recorders, oldest first.
+    pub recorders: Vec<Process>,
+}
+
+/// Which database keeps a world's endpoints and logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Database {
+    /// A file in the world's folder.
+    Sqlite,
+    /// A database of its own on the server all journeys share.
+    Postgres,
 }
 
 impl World {
@@ -38,13 +52,41 @@ impl World {
         world
     }
 
+    /// A gateway, a deliverer and a recorder, with everything kept in this database.
+    pub async fn recorded(database: Database) -> Self {
+        let mut world = Self::on(shared_broker().await, database).await;
+        world.add_deliverer().await;
+        world.add_recorder().await;
+        world
+    }
+
     /// A gateway alone.
     pub async fn without_deliverer(amqp_url: &str) -> Self {
+        Self::on(amqp_url, Database::Sqlite).await
+    }
+
+    /// A gateway alone, with everything kept in this database.
+    pub async fn on(amqp_url: &str, database: Database) -> Self {
+        let dir = TempDir::new().unwrap();
+        let store_url = match database {
+            Database::Sqlite => sqlite(&dir),
+            Database::Postgres => relay_testkit::database().await,
+        };
+        Self::with(amqp_url, dir, store_url).await
+    }
+
+    /// A gateway alone, whose store is elsewhere.
+    pub async fn with_store(store_url: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        Self::with(shared_broker().await, dir, store_url.to_owned()).await
+    }
+
+    async fn with(amqp_url: &str, dir: TempDir, store_url: String) -> Self {
         relay_service::install_crypto();
-        let (dir, namespace) = (TempDir::new().unwrap(), namespace());
+        let namespace = namespace();
         let gateway = start(
             "relay-gateway",
-            &environment(amqp_url, &namespace, &dir),
+            &environment(amqp_url, &namespace, &store_url),
             &[("RELAY_LISTEN", "127.0.0.1:0"), ("RELAY_TOKEN", api::TOKEN)],
         );
         let line = gateway
@@ -57,9 +99,11 @@ impl World {
             amqp_url,
             namespace,
             api,
+            store_url,
             dir,
             gateway,
             deliverers: Vec::new(),
+            recorders: Vec::new(),
         }
     }
 
@@ -80,13 +124,30 @@ impl World {
 
     /// The same, with settings of its own.
     pub async fn add_deliverer_with(&mut self, settings: &[(&str, &str)]) -> &Process {
-        let environment = environment(&self.amqp_url, &self.namespace, &self.dir);
-        let deliverer = start("relay-deliverer", &environment, settings);
+        let deliverer = start("relay-deliverer", &self.environment(), settings);
         self.api
             .wait_until_ready(&metrics_address(&deliverer).await)
             .await;
         self.deliverers.push(deliverer);
         self.deliverers.last().unwrap()
+    }
+
+    /// Starts another recorder, and waits until it is ready.
+    pub async fn add_recorder(&mut self) -> &Process {
+        let recorder = start("relay-recorder", &self.environment(), &[]);
+        self.api.wait_until_ready(&metrics_address(&recorder).await).await;
+        self.recorders.push(recorder);
+        self.recorders.last().unwrap()
+    }
+
+    /// The world's store, opened beside its processes.
+    pub async fn store(&self) -> Store {
+        Store::open(&self.store_url.parse().unwrap()).await.unwrap()
+    }
+
+    /// What every process of this world is told.
+    pub fn environment(&self) -> Environment {
+        environment(&self.amqp_url, &self.namespace, &self.store_url)
     }
 
     /// The gateway's process.
@@ -187,19 +248,23 @@ impl World {
     }
 }
 
-fn environment(amqp_url: &str, namespace: &str, dir: &TempDir) -> [(&'static str, String); 7] {
+/// Settings by their names.
+pub type Environment = [(&'static str, String); 7];
+
+fn environment(amqp_url: &str, namespace: &str, store_url: &str) -> Environment {
     [
         ("RELAY_AMQP_URL", amqp_url.to_owned()),
         ("RELAY_NAMESPACE", namespace.to_owned()),
-        (
-            "RELAY_STORE_URL",
-            format!("sqlite:{}", dir.path().join("relay.db").display()),
-        ),
+        ("RELAY_STORE_URL", store_url.to_owned()),
         ("RELAY_METRICS_LISTEN", "127.0.0.1:0".to_owned()),
         ("RELAY_LOG_FORMAT", "json".to_owned()),
         ("RELAY_RECHECK", "1s".to_owned()),
         ("RELAY_BACKLOG_INTERVAL", "200ms".to_owned()),
     ]
+}
+
+fn sqlite(dir: &TempDir) -> String {
+    format!("sqlite:{}", dir.path().join("relay.db").display())
 }
 
 fn start(name: &str, environment: &[(&'static str, String)], settings: &[(&str, &str)]) -> Process {

@@ -129,6 +129,11 @@ impl Receiver {
         state.requests.clone()
     }
 
+    /// How many requests came so far.
+    pub fn count(&self) -> usize {
+        lock(&self.shared.state).requests.len()
+    }
+
     /// How many requests came for one webhook id.
     pub fn attempts_of(&self, id: &str) -> usize {
         let state = lock(&self.shared.state);

@@ -1,5 +1,6 @@
 //! What is done with this repository, by name: `cargo xtask <task>`.
 
+mod bench;
 mod check;
 mod run;
 mod servers;
@@ -27,11 +28,12 @@ cargo xtask <task>
                    or only the named steps: fmt, clippy, doc, unit;
                    for unit, install RabbitMQ and PostgreSQL if they are missing
   test             everything in check, then the journeys through the real processes
+  bench SCENARIO   build in release mode and measure; --help lists the scenarios
 
 environment:
   RELAY_AMQP_URL          up: use this broker, so RabbitMQ need not be installed
   RELAY_RABBITMQ_SERVER   run this rabbitmq-server instead of the installed one
-  RELAY_POSTGRES_BIN      check, test: use the PostgreSQL in this folder
+  RELAY_POSTGRES_BIN      check, test, bench: use the PostgreSQL in this folder
   CARGO_TARGET_DIR        as cargo understands it";
 
 fn main() -> ExitCode {
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let outcome = match task.as_str() {
         "up" => up::up(&arguments),
+        "bench" => bench::bench(&arguments),
         "check" => check::check(&arguments),
         "test" if arguments.is_empty() => test::test(),
         "help" | "-h" | "--help" => {

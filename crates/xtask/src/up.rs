@@ -2,10 +2,9 @@
 
 use std::env;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::Command;
 
-use crate::run::{Failure, cargo, root, step};
+use crate::run::{Failure, cargo, step, target};
 use crate::servers::{self, RABBITMQ};
 
 /// Becomes `relay up` with these arguments; comes back only if that fails.
@@ -20,10 +19,4 @@ pub(crate) fn up(arguments: &[String]) -> Result<(), Failure> {
     // In its place, so that signals go straight to it.
     let error = Command::new(&relay).arg("up").args(arguments).exec();
     Err(Failure::new(format!("cannot run {}: {error}", relay.display())))
-}
-
-/// Where cargo builds.
-fn target() -> PathBuf {
-    let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    root().join(target)
 }

@@ -1,0 +1,291 @@
+//! The API does what its description says, and nothing else.
+
+mod document;
+mod schema;
+
+use std::collections::BTreeSet;
+
+use relay_event::{Attempt, AttemptId, DeadReason, DeliveryState, ErrorClass, Event, Timestamp};
+use relay_store::{NewEvent, Record};
+use relay_testkit::{Receiver, shared_broker};
+use relay_tests::World;
+use reqwest::{Client, RequestBuilder};
+use serde_json::{Value, json};
+
+use self::{
+    document::{Body, Document, Operation, object},
+    schema::Judge,
+};
+
+/// A client without the token.
+fn anybody() -> Client {
+    Client::builder().no_proxy().build().unwrap()
+}
+
+/// The description, as anybody gets it.
+async fn description(world: &World) -> Document {
+    let url = format!("{}/v1/openapi.json", world.api.url());
+    let answer = anybody().get(url).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    Document(serde_json::from_str(&answer.text().await.unwrap()).unwrap())
+}
+
+/// A relay in which the description's examples are.
+struct Example {
+    world: World,
+    document: Document,
+    receiver: Receiver,
+    endpoint: String,
+}
+
+impl Example {
+    async fn start() -> Self {
+        let world = World::without_deliverer(shared_broker().await).await;
+        let (document, receiver) = (description(&world).await, Receiver::start().await);
+        let endpoint = world.api.add(&receiver, &["order.*"], json!({})).await.id;
+        let example = Self {
+            world,
+            document,
+            receiver,
+            endpoint,
+        };
+        example.record().await;
+        example
+    }
+
+    /// Puts the example event into the log, with a delivery that died.
+    async fn record(&self) {
+        let event = json!({
+            "specversion": "1.0", "id": self.document.example_of("EventId"), "source": "/orders",
+            "type": "order.created", "subject": "42", "data": {"order_id": 42},
+        });
+        let event = Event::parse(event.to_string().into()).unwrap();
+        let now = Timestamp::now();
+        let attempt = Attempt {
+            id: AttemptId::generate(),
+            event_id: event.id().clone(),
+            event_source: event.source().to_owned(),
+            event_type: event.event_type().clone(),
+            published_at: Some(now),
+            endpoint: self.endpoint.parse().unwrap(),
+            attempt: 1,
+            at: now,
+            duration_ms: 83,
+            first_byte_ms: Some(80),
+            status: Some(500),
+            error: Some(ErrorClass::Body),
+            detail: Some("broke off".to_owned()),
+            answer: "out of order".to_owned(),
+            state: DeliveryState::Dead,
+            next_at: None,
+            reason: Some(DeadReason::AttemptsExhausted),
+            deliverer: "here-1".to_owned(),
+        };
+        let event = NewEvent {
+            event,
+            published_at: Some(now),
+            routed_to: vec![attempt.endpoint.clone()],
+        };
+        let store = self.world.store().await;
+        let records = [Record::Event(event), Record::Attempt(attempt)];
+        store.record(&records, now).await.unwrap();
+    }
+
+    /// What is made anew in every relay, in place of what stands for it in the description.
+    fn real(&self, text: &str) -> String {
+        text.replace(self.document.example_of("EndpointId"), &self.endpoint)
+            .replace(
+                self.document.example_of("EndpointUrl"),
+                &self.receiver.url().to_string(),
+            )
+    }
+
+    /// The path of an operation, with all parameters that have examples.
+    fn path(&self, operation: &Operation) -> String {
+        let example = |parameter: &Value| {
+            let example = match self.document.example(parameter)? {
+                Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(","),
+                one => text(&one),
+            };
+            Some((text(&parameter["name"]), self.real(&example)))
+        };
+        let mut path = operation.path.clone();
+        for parameter in operation.parameters("path") {
+            let (name, value) = example(parameter).unwrap();
+            path = path.replace(&format!("{{{name}}}"), &value);
+        }
+        let query = operation.parameters("query").into_iter().filter_map(example);
+        let query: Vec<String> = query.map(|(name, value)| format!("{name}={value}")).collect();
+        format!("{path}?{}", query.join("&"))
+    }
+
+    fn request(&self, operation: &Operation, path: &str, body: Option<&Body>) -> RequestBuilder {
+        let request = self.world.api.request(operation.method.clone(), path);
+        let Some(Body { media_type, value }) = body else {
+            return request;
+        };
+        if media_type == "*/*" {
+            return self.in_binary_mode(operation, request).body(text(value));
+        }
+        let body = self.real(&value.to_string());
+        request.header("content-type", media_type).body(body)
+    }
+
+    /// The data of an event may be anything, and the rest of it are headers.
+    fn in_binary_mode(&self, operation: &Operation, mut request: RequestBuilder) -> RequestBuilder {
+        for parameter in operation.parameters("header") {
+            let value = self.document.example(parameter).unwrap();
+            request = request.header(text(&parameter["name"]), text(&value));
+        }
+        request.header("content-type", "text/plain")
+    }
+
+    /// Sends a request, and judges its answer.
+    async fn call(&self, operation: &Operation, request: RequestBuilder) -> u16 {
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        let media_type = answer.headers().get("content-type").cloned();
+        let media_type = media_type.as_ref().map(|value| value.to_str().unwrap());
+        let body = answer.text().await.unwrap();
+        self.document.judge(operation, status, media_type, &body);
+        status
+    }
+}
+
+/// A string as it is, anything else as JSON.
+fn text(value: &Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), ToOwned::to_owned)
+}
+
+/// Every operation, with every example of a body, answers as it says; and each of its successes is seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_answers_as_it_is_described() {
+    let example = Example::start().await;
+    for operation in example.document.operations() {
+        let (path, bodies) = (example.path(&operation), operation.bodies());
+        let none = (!operation.needs_a_body()).then_some(None);
+        let mut seen = BTreeSet::new();
+        for body in bodies.iter().map(Some).chain(none) {
+            let request = example.request(&operation, &path, body);
+            seen.insert(example.call(&operation, request).await.to_string());
+        }
+        let described = object(&operation.description["responses"]).keys();
+        let successes = described.filter(|status| status.starts_with('2')).cloned();
+        assert_eq!(seen, successes.collect(), "{operation}");
+    }
+}
+
+/// What a client may do wrong is answered as described too.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_refusal_is_described() {
+    let example = Example::start().await;
+    for operation in example.document.operations() {
+        let path = example.path(&operation);
+        let body = operation.bodies().into_iter().next();
+        if operation.may_answer(401) {
+            let url = format!("{}{path}", example.world.api.url());
+            let request = anybody().request(operation.method.clone(), url);
+            assert_eq!(example.call(&operation, request).await, 401, "{operation}");
+        }
+        if operation.may_answer(404) {
+            let nowhere = operation
+                .path
+                .replace("{id}", "ep_00000000000000000000000000000000");
+            let request = example.request(&operation, &nowhere, body.as_ref());
+            assert_eq!(example.call(&operation, request).await, 404, "{operation}");
+        }
+        if body.is_some() {
+            let large = format!(r#"{{"x": "{}"}}"#, "x".repeat(300_000));
+            for (media_type, body, status) in [
+                ("image/png", "?", 415),
+                ("application/json", "{", 400),
+                ("application/json", &*large, 413),
+            ] {
+                let request = example.request(&operation, &path, None);
+                let request = request.header("content-type", media_type).body(body.to_owned());
+                assert_eq!(example.call(&operation, request).await, status, "{operation}");
+            }
+        } else if operation.may_answer(400) {
+            let request = example.request(&operation, &format!("{path}&nothing=1"), None);
+            assert_eq!(example.call(&operation, request).await, 400, "{operation}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_description_is_sound() {
+    let world = World::without_deliverer(shared_broker().await).await;
+    let document = description(&world).await;
+    let json = &document.0;
+    assert!(json["openapi"].as_str().unwrap().starts_with("3.1."));
+    assert!(json["info"]["title"].is_string() && json["info"]["version"].is_string());
+    document.walk(&mut |path, members| {
+        if let Some(Value::String(reference)) = members.get("$ref") {
+            let target = reference
+                .strip_prefix('#')
+                .and_then(|pointer| json.pointer(pointer));
+            assert!(target.is_some(), "{path}: {reference} leads nowhere");
+        }
+    });
+    let judge = Judge(json);
+    for (name, schema) in object(&json["components"]["schemas"]) {
+        for example in schema["examples"].as_array().into_iter().flatten() {
+            assert_eq!(judge.judge(schema, example), Ok(()), "{name}");
+        }
+    }
+    let (mut names, mut open) = (BTreeSet::new(), Vec::new());
+    for operation in document.operations() {
+        is_sound(&document, &operation);
+        let name = text(&operation.description["operationId"]);
+        assert!(names.insert(name), "{operation}");
+        if operation.description["security"] != json!([{"token": []}]) {
+            open.push(operation.to_string());
+        }
+    }
+    assert_eq!(json["components"]["securitySchemes"]["token"]["scheme"], "bearer");
+    assert_eq!(open, ["GET /v1/openapi.json"]);
+}
+
+fn is_sound(document: &Document, operation: &Operation) {
+    let Operation {
+        path, description, ..
+    } = operation;
+    assert!(description["summary"].is_string(), "{operation}");
+    let tags = document.0["tags"].as_array().unwrap();
+    assert!(
+        tags.iter().any(|tag| tag["name"] == description["tags"][0]),
+        "{operation}"
+    );
+    for parameter in operation.parameters("path") {
+        let place = format!("{{{}}}", text(&parameter["name"]));
+        assert!(
+            path.contains(&place) && parameter["required"] == true,
+            "{operation}"
+        );
+    }
+    assert_eq!(
+        path.matches('{').count(),
+        operation.parameters("path").len(),
+        "{operation}"
+    );
+    for answer in object(&description["responses"]).values() {
+        assert!(answer["description"].is_string(), "{operation}: {answer}");
+    }
+    let judge = Judge(&document.0);
+    for parameter in description["parameters"].as_array().into_iter().flatten() {
+        assert!(parameter["description"].is_string(), "{operation}: {parameter}");
+        if let Some(example) = document.example(parameter) {
+            assert_eq!(
+                judge.judge(&parameter["schema"], &example),
+                Ok(()),
+                "{operation}: {parameter}"
+            );
+        }
+    }
+    for Body { media_type, value } in operation.bodies() {
+        let schema = &description["requestBody"]["content"][&media_type]["schema"];
+        assert_eq!(judge.judge(schema, &value), Ok(()), "{operation}: {media_type}");
+    }
+}

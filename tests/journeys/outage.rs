@@ -1,0 +1,120 @@
+//! The database goes away: delivery goes on, and everything is recorded when it is back.
+
+use std::path::Path;
+use std::process::Command;
+
+use relay_testkit::{Process, Receiver, binary, private_postgres, shared_broker, wait_until};
+use relay_tests::{World, metrics_address};
+use reqwest::Method;
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_postgres_delays_the_log_alone() {
+    let mut postgres = private_postgres().await;
+    let mut world = World::with_store(postgres.url()).await;
+    world.add_deliverer().await;
+    world.add_recorder().await;
+    let receiver = Receiver::start().await;
+    world.api.add(&receiver, &["#"], json!({})).await;
+    publish_and_receive(&world, &receiver, 20).await;
+    wait_until_recorded(&world, 20).await;
+
+    postgres.kill().await;
+    publish_and_receive(&world, &receiver, 200).await;
+    for process in [&world.recorders[0], world.gateway()] {
+        let metrics = metrics_address(process).await;
+        world.api.wait_until_not_ready(&metrics).await;
+    }
+    for path in [
+        "/v1/events",
+        "/v1/deliveries",
+        "/v1/events/x",
+        "/v1/events/x/attempts",
+    ] {
+        let answer = world.api.call(Method::GET, path, None).await;
+        assert_eq!(answer.status(), 503, "{path}");
+    }
+
+    postgres.start().await;
+    wait_until_recorded(&world, 200).await;
+    for process in [&world.recorders[0], world.gateway()] {
+        world.api.wait_until_ready(&metrics_address(process).await).await;
+        assert_eq!(process.exit_status(), None);
+    }
+}
+
+/// What a full disk is to a program: its writes fail. Here because its files may not be so large.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_delays_the_log_alone() {
+    let mut world = World::without_deliverer(shared_broker().await).await;
+    world.add_deliverer().await;
+    let recorder = recorder_that_survives_limits(&world).await;
+    let metrics = metrics_address(&recorder).await;
+    let receiver = Receiver::start().await;
+    world.api.add(&receiver, &["#"], json!({})).await;
+    publish_and_receive(&world, &receiver, 20).await;
+    wait_until_recorded(&world, 20).await;
+
+    largest_file(&recorder, "1");
+    publish_and_receive(&world, &receiver, 200).await;
+    world.api.wait_until_not_ready(&metrics).await;
+    assert!(recorded(&world).await < 200);
+
+    largest_file(&recorder, "unlimited");
+    wait_until_recorded(&world, 200).await;
+    world.api.wait_until_ready(&metrics).await;
+    assert_eq!(recorder.exit_status(), None);
+}
+
+/// The signal that a too large file brings would end it, where a full disk only is an error.
+async fn recorder_that_survives_limits(world: &World) -> Process {
+    let environment = world.environment();
+    let environment: Vec<(&str, &str)> = environment
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    let program = binary("relay-recorder");
+    let args = ["--ignore-signal=XFSZ", program.to_str().unwrap()];
+    let recorder = Process::spawn_path(Path::new("/usr/bin/env"), &environment, &args);
+    world
+        .api
+        .wait_until_ready(&metrics_address(&recorder).await)
+        .await;
+    recorder
+}
+
+fn largest_file(process: &Process, bytes: &str) {
+    let (pid, limit) = (process.pid().to_string(), format!("--fsize={bytes}:unlimited"));
+    let status = Command::new("prlimit").args(["--pid", &pid, &limit]).status();
+    assert!(status.unwrap().success());
+}
+
+/// Publishes until the receiver is to have `total` requests, and waits for them.
+async fn publish_and_receive(world: &World, receiver: &Receiver, total: usize) {
+    for n in receiver.requests().len()..total {
+        world.api.publish("order.created", json!(n)).await;
+    }
+    receiver.wait_for(total).await;
+}
+
+async fn recorded(world: &World) -> usize {
+    let page = world
+        .api
+        .json(Method::GET, "/v1/deliveries?state=delivered&limit=1000", None)
+        .await;
+    page["deliveries"].as_array().unwrap().len()
+}
+
+async fn wait_until_recorded(world: &World, total: usize) {
+    wait_until("everything to be recorded", || async {
+        let answer = world.api.call(Method::GET, "/v1/deliveries?limit=1", None).await;
+        if answer.status() == 503 {
+            return Err("503".to_owned());
+        }
+        let recorded = recorded(world).await;
+        (recorded == total)
+            .then_some(())
+            .ok_or_else(|| format!("{recorded} of {total}"))
+    })
+    .await;
+}
