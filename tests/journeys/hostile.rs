@@ -5,7 +5,7 @@ use lapin::{
     types::{AMQPValue, FieldArray, FieldTable},
 };
 use relay_event::DeadReason;
-use relay_testkit::{Answer, Receiver};
+use relay_testkit::{Answer, Process, Receiver};
 use relay_tests::{World, amqp};
 use serde_json::json;
 
@@ -325,4 +325,25 @@ async fn a_message_returned_again_and_again_is_set_aside() {
     );
     assert_eq!(letter.endpoint.unwrap().as_str(), endpoint.id);
     session.close().await;
+}
+
+/// Settings hold passwords, and help and refusals are read by others.
+#[tokio::test]
+async fn no_process_shows_a_password() {
+    let secrets = [
+        ("RELAY_AMQP_URL", "amqp://relay:hunter2@127.0.0.1/%2f"),
+        ("RELAY_STORE_URL", "postgres://relay:hunter2@127.0.0.1/relay"),
+        ("RELAY_TOKEN", "hunter2"),
+    ];
+    for process in ["relay-gateway", "relay-deliverer", "relay-recorder"] {
+        let help = Process::spawn(process, &secrets, &["--help"]);
+        help.wait_exit().await;
+        assert!(help.output().contains("RELAY_STORE_URL"), "{}", help.output());
+        let wrong = ["--store", "mysql://relay:hunter2@127.0.0.1/relay"];
+        let refused = Process::spawn(process, &secrets, &wrong);
+        assert!(!refused.wait_exit().await.success());
+        for said in [help.output(), refused.output()] {
+            assert!(!said.contains("hunter2"), "{said}");
+        }
+    }
 }

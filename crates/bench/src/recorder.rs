@@ -41,7 +41,7 @@ pub(crate) async fn run(args: &Args) {
     println!();
     for (kind, rate) in kinds.iter().zip(medians) {
         println!(
-            "{:<28} {rate:>8.0} deliveries/s   {:.2}",
+            "{:<34} {rate:>8.0} deliveries/s   {:.2}",
             name(*kind),
             rate / medians[0]
         );
@@ -52,7 +52,8 @@ fn name(kind: Option<Database>) -> &'static str {
     match kind {
         None => "without a recorder",
         Some(Database::Sqlite) => "recorder on SQLite",
-        Some(Database::Postgres) => "recorder on PostgreSQL",
+        // The tests' server, whose `fsync` is off.
+        Some(Database::Postgres) => "recorder on PostgreSQL (no fsync)",
     }
 }
 

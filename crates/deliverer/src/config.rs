@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use clap::Args;
 use relay_broker::{BrokerUrl, Namespace};
@@ -29,7 +29,9 @@ pub struct Config {
         long,
         env = "RELAY_STORE_URL",
         value_name = "URL",
-        default_value = "sqlite:relay.db"
+        default_value = "sqlite:relay.db",
+        hide_env_values = true,
+        value_parser = Unshown::<StoreUrl>::new(unshown)
     )]
     pub store: StoreUrl,
 
@@ -89,6 +91,6 @@ impl Config {
     }
 }
 
-fn unshown(text: &str) -> Result<BrokerUrl, String> {
+fn unshown<T: FromStr<Err = Invalid>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|refused: Invalid| refused.problem)
 }

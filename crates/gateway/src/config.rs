@@ -46,12 +46,14 @@ pub struct Config {
     #[arg(long, env = "RELAY_NAMESPACE", value_name = "WORD", default_value = "relay")]
     pub namespace: Namespace,
 
-    /// Where the endpoints are kept
+    /// Where the endpoints and the log are kept
     #[arg(
         long,
         env = "RELAY_STORE_URL",
         value_name = "URL",
-        default_value = "sqlite:relay.db"
+        default_value = "sqlite:relay.db",
+        hide_env_values = true,
+        value_parser = Unshown::<StoreUrl>::new(unshown)
     )]
     pub store: StoreUrl,
 
