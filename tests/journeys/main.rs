@@ -3,6 +3,7 @@
 
 mod dead_letters;
 mod delivery;
+mod history;
 mod hostile;
 mod ledger;
 mod log;

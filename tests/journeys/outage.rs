@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use relay_testkit::{Process, Receiver, binary, private_postgres, shared_broker, wait_until};
-use relay_tests::{World, metrics_address};
+use relay_tests::{Environment, World, metrics_address};
 use reqwest::Method;
 use serde_json::json;
 
@@ -35,7 +35,21 @@ async fn a_stopped_postgres_delays_the_log_alone() {
         assert_eq!(answer.status(), 503, "{path}");
     }
 
+    // What is started meanwhile waits for it too, and can be told to stop.
+    let environment = world.environment();
+    let start = |program| Process::spawn(program, &settings(&environment), &[]);
+    let [late, told] = [start("relay-deliverer"), start("relay-gateway")];
+    for process in [&late, &told] {
+        world
+            .api
+            .wait_until_not_ready(&metrics_address(process).await)
+            .await;
+    }
+    told.terminate();
+    assert!(told.wait_exit().await.success());
+
     postgres.start().await;
+    world.api.wait_until_ready(&metrics_address(&late).await).await;
     wait_until_recorded(&world, 200).await;
     for process in [&world.recorders[0], world.gateway()] {
         world.api.wait_until_ready(&metrics_address(process).await).await;
@@ -69,18 +83,21 @@ async fn a_full_disk_delays_the_log_alone() {
 /// The signal that a too large file brings would end it, where a full disk only is an error.
 async fn recorder_that_survives_limits(world: &World) -> Process {
     let environment = world.environment();
-    let environment: Vec<(&str, &str)> = environment
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .collect();
     let program = binary("relay-recorder");
     let args = ["--ignore-signal=XFSZ", program.to_str().unwrap()];
-    let recorder = Process::spawn_path(Path::new("/usr/bin/env"), &environment, &args);
+    let recorder = Process::spawn_path(Path::new("/usr/bin/env"), &settings(&environment), &args);
     world
         .api
         .wait_until_ready(&metrics_address(&recorder).await)
         .await;
     recorder
+}
+
+fn settings(environment: &Environment) -> Vec<(&str, &str)> {
+    environment
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect()
 }
 
 fn largest_file(process: &Process, bytes: &str) {

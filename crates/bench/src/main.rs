@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on panics")]
 
 mod cpu;
+mod floor;
 mod load;
 mod recorder;
+mod throughput;
 
 use clap::{Parser, Subcommand};
 
@@ -17,6 +19,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Scenario {
+    /// Deliveries a second against the floor, by every door, and to ten endpoints
+    Throughput(throughput::Args),
     /// Deliveries a second to one endpoint, with a recorder and without
     Recorder(recorder::Args),
 }
@@ -24,6 +28,7 @@ enum Scenario {
 #[tokio::main]
 async fn main() {
     match Args::parse().scenario {
+        Scenario::Throughput(args) => throughput::run(&args).await,
         Scenario::Recorder(args) => recorder::run(&args).await,
     }
 }

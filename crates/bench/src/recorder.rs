@@ -5,7 +5,7 @@ use relay_tests::{Database, World};
 
 use crate::{
     cpu,
-    load::{deliver, median},
+    load::{Door, deliver, median},
 };
 
 /// The settings of the scenario.
@@ -28,7 +28,7 @@ pub(crate) async fn run(args: &Args) {
     for round in 1..=args.rounds {
         for (kind, rates) in kinds.iter().zip(&mut rates) {
             let world = world(broker.amqp_url(), *kind).await;
-            let rate = deliver(&world, args.events).await;
+            let rate = deliver(&world, Door::Amqp, 1, args.events).await;
             let cpu = cpu::of(&world);
             println!(
                 "round {round}, {}: {rate:.0} deliveries/s; CPU {cpu}",

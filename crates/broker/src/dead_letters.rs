@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use lapin::{message::Delivery, options::BasicAckOptions};
-use relay_event::{DeadLetter, EndpointId, Event, Timestamp};
+use relay_event::{DeadLetter, EndpointId, Event, Standing, Timestamp};
 use tokio::time::timeout;
 
 use crate::{
@@ -25,6 +25,8 @@ pub struct DeadMessage {
     pub letter: DeadLetter,
     /// The event, or what keeps the message from being one.
     pub event: Result<Event, String>,
+    /// The run of its schedule that ended here: when that began, if it is known.
+    pub run: Option<Timestamp>,
     delivery: Delivery,
 }
 
@@ -127,14 +129,20 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Sends the event to its endpoint once more, with its schedule begun anew.
+    /// Sends the event to its endpoint once more, with its schedule begun anew after the run `before`.
     ///
     /// # Errors
     /// It is not confirmed, so the dead letter must not be removed.
-    pub async fn redeliver(&self, endpoint: &EndpointId, event: &Event) -> Result<(), PublishError> {
-        let (topology, now) = (self.session.topology(), Timestamp::now());
+    pub async fn redeliver(
+        &self,
+        endpoint: &EndpointId,
+        event: &Event,
+        before: Option<Timestamp>,
+    ) -> Result<(), PublishError> {
+        let topology = self.session.topology();
+        let run = Standing::run_after(before, Timestamp::now());
         self.session
-            .publish_safely(|| wire::redeliver(topology, endpoint, event, now))
+            .publish_safely(|| wire::redeliver(topology, endpoint, event, run))
             .await
     }
 
@@ -145,6 +153,7 @@ impl DeadLetters {
         DeadMessage {
             letter,
             event,
+            run: wire::published_at(&delivery.properties, &headers),
             delivery,
         }
     }

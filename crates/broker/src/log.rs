@@ -11,6 +11,10 @@ use crate::{
     wire::{self, Refused},
 };
 
+/// The largest message of records that is read. A deliverer's has 1.7 MiB at the very most; one with
+/// very many records could take the store longer than it is waited for, again and again.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
+
 /// A message of the queue of attempts, read.
 #[derive(Debug)]
 pub struct Records {
@@ -24,7 +28,8 @@ pub struct Records {
 
 impl Records {
     fn read(delivery: &Delivery, topology: &Topology, now: Timestamp) -> Self {
-        if delivery.exchange.as_str() != topology.attempts() {
+        let exchange = delivery.exchange.as_str();
+        if exchange == topology.dead() || exchange == topology.return_() {
             return Self {
                 attempts: Vec::new(),
                 death: wire::death(delivery, topology, now),
@@ -43,6 +48,10 @@ impl Records {
 /// The records among the lines, and the first line that is none.
 fn read_lines(body: &[u8]) -> (Vec<Attempt>, Option<Invalid>) {
     let (mut attempts, mut refused) = (Vec::new(), None);
+    if body.len() > MAX_BYTES {
+        let problem = format!("is {} bytes; at most {MAX_BYTES} are allowed", body.len());
+        return (attempts, Some(Invalid::new("body", problem)));
+    }
     let lines = body.split(|byte| *byte == b'\n').enumerate();
     for (number, line) in lines.filter(|(_, line)| !line.trim_ascii().is_empty()) {
         match read_line(line) {
@@ -118,6 +127,14 @@ mod tests {
         let (attempts, refused) = read_lines(body.as_bytes());
         assert_eq!(attempts.len(), 2);
         assert_eq!(refused.unwrap().field, "line 2");
+    }
+
+    #[test]
+    fn more_than_any_deliverer_writes_at_once_is_refused_whole() {
+        let many = format!("{RECORD}\n").repeat(MAX_BYTES / RECORD.len());
+        assert!(many.len() > MAX_BYTES);
+        let (attempts, refused) = read_lines(many.as_bytes());
+        assert_eq!((attempts.len(), refused.unwrap().field.as_str()), (0, "body"));
     }
 
     #[test]

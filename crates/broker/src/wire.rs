@@ -31,6 +31,8 @@ pub struct Received {
     pub event: Result<Event, Refused>,
     /// Its delivery's attempts so far.
     pub history: History,
+    /// Whether it came by the exchange of events, which gave it to every endpoint that wants it.
+    pub published: bool,
 }
 
 /// A message that is not what it should be, as it came.
@@ -88,9 +90,9 @@ impl Received {
         let body = Bytes::from(std::mem::take(&mut delivery.data));
         let content_type = content_type(delivery).map(str::to_owned);
         let attributes = headers.attributes();
+        let published = delivery.exchange.as_str() == topology.events();
         let event = event(&body, content_type.as_deref(), &attributes, max_bytes).and_then(|event| {
             let key = delivery.routing_key.as_str();
-            let published = delivery.exchange.as_str() == topology.events();
             if published && key != event.event_type().as_str() {
                 let problem = format!(
                     "is {:?}, but the event was published with the routing key {key:?}",
@@ -106,7 +108,11 @@ impl Received {
             content_type,
             attributes,
         });
-        Self { event, history }
+        Self {
+            event,
+            history,
+            published,
+        }
     }
 }
 
@@ -137,7 +143,7 @@ fn check_size(bytes: usize, max_bytes: usize) -> Result<(), Invalid> {
     Err(Invalid::new("event", problem))
 }
 
-fn published_at(properties: &BasicProperties, headers: &Headers<'_>) -> Option<Timestamp> {
+pub(crate) fn published_at(properties: &BasicProperties, headers: &Headers<'_>) -> Option<Timestamp> {
     let seconds = || i64::try_from((*properties.timestamp())?).ok()?.checked_mul(1000);
     Timestamp::from_millis(headers.integer(PUBLISHED_AT).or_else(seconds)?)
 }
@@ -224,15 +230,15 @@ fn to_dead(topology: &Topology, properties: BasicProperties, body: &Bytes) -> Ou
     }
 }
 
-/// A dead letter on its way back to its endpoint, with its schedule begun anew.
+/// An event on its way to one endpoint once more, with its schedule begun anew at `run`.
 pub(crate) fn redeliver(
     topology: &Topology,
     endpoint: &EndpointId,
     event: &Event,
-    now: Timestamp,
+    run: Timestamp,
 ) -> Outgoing {
     let mut headers = FieldTable::default();
-    put_time(&mut headers, PUBLISHED_AT, Some(now));
+    put_time(&mut headers, PUBLISHED_AT, Some(run));
     Outgoing {
         exchange: topology.return_(),
         routing_key: endpoint.to_string(),

@@ -27,7 +27,12 @@ fn main() -> ExitCode {
 }
 
 async fn deliver(config: Config, context: Context) -> anyhow::Result<()> {
-    let store = Store::open(&config.store).await?;
+    let Some(store) = context
+        .open("store", |on_wait| Store::open_when_there(&config.store, on_wait))
+        .await?
+    else {
+        return Ok(()); // Told to stop before there was a store.
+    };
     let metrics = relay_broker::Metrics::register(&context.registry)?;
     let broker = Broker::start(config.broker("relay-deliverer"), Some(metrics));
     relay_deliverer::run(&config, &context, &broker, &store).await?;

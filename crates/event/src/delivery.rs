@@ -1,4 +1,4 @@
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +95,11 @@ impl Standing {
         }
     }
 
+    /// The run that begins now. Its time tells it from the one before, whose clock may have been ahead.
+    pub fn run_after(before: Option<Timestamp>, now: Timestamp) -> Timestamp {
+        before.map_or(now, |before| now.max(before + Duration::from_millis(1)))
+    }
+
     /// Whether this is the newer knowledge. Clocks decide between runs alone, never within one.
     pub fn supersedes(&self, other: &Self) -> bool {
         (self.run, self.attempts, self.state) > (other.run, other.attempts, other.state)
@@ -112,6 +117,15 @@ mod tests {
             state,
             ..pending
         }
+    }
+
+    #[test]
+    fn a_new_run_is_later_than_the_one_before_whatever_the_clock_says() {
+        let at = |millis| Timestamp::from_millis(millis).unwrap();
+        assert_eq!(Standing::run_after(None, at(5)), at(5));
+        assert_eq!(Standing::run_after(Some(at(4)), at(5)), at(5));
+        assert_eq!(Standing::run_after(Some(at(5)), at(5)), at(6));
+        assert_eq!(Standing::run_after(Some(at(9)), at(5)), at(10));
     }
 
     #[test]

@@ -144,6 +144,9 @@ pub struct Endpoint {
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+    /// Since when the broker surely routes its types to its queue; `None` until it does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bound_since: Option<Timestamp>,
 }
 
 impl Endpoint {
@@ -173,6 +176,7 @@ impl Endpoint {
             state: EndpointState::Active,
             created_at: now,
             updated_at: now,
+            bound_since: None,
         }
     }
 

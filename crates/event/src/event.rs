@@ -21,6 +21,10 @@ use crate::{
 /// The size an event may have unless a process is told otherwise: 256 KiB.
 pub const DEFAULT_MAX_EVENT_BYTES: usize = 256 * 1024;
 
+/// Why an idempotency key is refused for an event with an id.
+pub const KEY_BESIDE_ID: &str =
+    "cannot stand beside the event's id, by which it is known when it comes again: leave one of them out";
+
 const SPEC_VERSION: &str = "1.0";
 const MAX_SOURCE_BYTES: usize = 1024;
 const MAX_SUBJECT_BYTES: usize = 1024;
@@ -81,11 +85,11 @@ impl Event {
     /// of `source`.
     ///
     /// # Errors
-    /// It is no JSON object, or its source is not allowed.
+    /// It is no JSON object, its source is not allowed, or it has an id, beside which a key says nothing.
     pub fn with_key(body: Bytes, key: &str, source: &str) -> Result<Bytes, Invalid> {
         let attributes = Attributes::read(&body)?;
         if attributes.get("id").is_some() {
-            return Ok(body);
+            return Err(Invalid::new("Idempotency-Key", KEY_BESIDE_ID));
         }
         let own = attributes.text("source")?;
         let id = EventId::of_key(own.as_deref().unwrap_or(source), key);

@@ -12,7 +12,7 @@ use std::{
 };
 
 use relay_broker::Session;
-use relay_event::{Endpoint, EndpointId, EndpointState, TypePattern};
+use relay_event::{Endpoint, EndpointId, EndpointState, Timestamp, TypePattern};
 use relay_store::{Store, StoredEndpoint};
 use tokio::{
     sync::{Mutex, MutexGuard},
@@ -91,10 +91,26 @@ impl Bindings {
             }
             row = self.store.endpoint(id).await?;
             if row.as_ref().is_some_and(|now| !differ(now, &stored)) {
+                self.note_bound(&stored.endpoint).await?;
                 return Ok(row);
             }
         }
         Ok(None)
+    }
+
+    /// Notes since when an endpoint is bound as it is to be, unless that is known.
+    async fn note_bound(&self, bound: &Endpoint) -> Result<(), relay_store::Error> {
+        if is_removed(bound) || bound.bound_since.is_some() {
+            return Ok(());
+        }
+        let now = Timestamp::now();
+        let noted = self.store.update(&bound.id, |endpoint| {
+            if endpoint.types == bound.types {
+                endpoint.bound_since.get_or_insert(now);
+            }
+            Ok(())
+        });
+        noted.await.map(drop)
     }
 }
 

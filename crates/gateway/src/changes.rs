@@ -60,6 +60,7 @@ pub(crate) async fn change(gateway: &Gateway, id: EndpointId, fields: Fields) ->
     drop(admitted);
     if let Some(session) = session {
         bind(gateway, &session, &id).await?;
+        gateway.announce(&id);
     }
     Ok(endpoint)
 }

@@ -89,6 +89,9 @@ impl Fields {
     pub(crate) fn change(&self, endpoint: &mut Endpoint, now: Timestamp) {
         let before = endpoint.clone();
         self.clone().set(endpoint);
+        if endpoint.types != before.types {
+            endpoint.bound_since = None;
+        }
         if *endpoint != before {
             touch(endpoint, now);
         }

@@ -91,6 +91,7 @@ impl LookOver {
     fn is_due(&self, stored: &StoredEndpoint) -> bool {
         let endpoint = &stored.endpoint;
         removed_at(endpoint).is_some()
+            || endpoint.bound_since.is_none()
             || is_unsettled(stored)
             || age(endpoint.updated_at) < self.every * LOOKS_AFTER_CHANGE
     }

@@ -24,8 +24,14 @@ fn main() -> ExitCode {
 }
 
 async fn serve(config: Config, context: Context) -> anyhow::Result<()> {
-    let listener = config.bind().await?;
-    let store = Store::open(&config.store).await?;
+    config.guard(config.listen)?;
+    let Some(store) = context
+        .open("store", |on_wait| Store::open_when_there(&config.store, on_wait))
+        .await?
+    else {
+        return Ok(()); // Told to stop before there was a store.
+    };
+    let listener = config.bind().await?; // Only now, for a connection that is not served would hang.
     let metrics = relay_broker::Metrics::register(&context.registry)?;
     let broker = Broker::start(config.broker("relay-gateway"), Some(metrics));
     relay_gateway::run(&config, &context, &broker, &store, listener).await?;

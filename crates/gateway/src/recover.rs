@@ -26,7 +26,7 @@ use crate::{
 const MOST: u32 = 1_000;
 
 /// How many of them are on their way at once.
-const PAGE: u32 = 200;
+const PAGE: u32 = 100;
 
 /// What an endpoint did not get.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -78,7 +78,7 @@ struct Recovery {
     of: Undelivered,
     until: Timestamp,
     after: i64,
-    run: Timestamp,
+    now: Timestamp,
 }
 
 /// Send an endpoint what it did not get.
@@ -158,7 +158,7 @@ impl Wanted {
             },
             until,
             after,
-            run: now,
+            now,
         })
     }
 }
@@ -201,7 +201,7 @@ impl Recovery {
                 endpoint: &self.of.endpoint,
             })
             .collect();
-        resend(gateway, session, &work, self.run).await?;
+        resend(gateway, session, &work, self.now).await?;
         self.after = events.last().map_or(self.after, |(sequence, _)| *sequence);
         Ok(events.len() as u32)
     }
@@ -243,7 +243,7 @@ mod tests {
         let wanted = serde_json::json!({"since": "1s", "cursor": cursor});
         let second = begin(wanted.clone(), &endpoint, later).unwrap();
         assert_eq!((second.of.since, second.of.until), (first.of.since, Some(now)));
-        assert_eq!((second.after, second.run), (17, later));
+        assert_eq!((second.after, second.now), (17, later));
         let other = begin(wanted, &EndpointId::generate(), later);
         assert_eq!(
             other.err().map(|refused| refused.field).as_deref(),

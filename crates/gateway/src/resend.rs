@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use relay_broker::Session;
-use relay_event::{EndpointId, Event, Timestamp};
+use relay_event::{EndpointId, Event, Standing, Timestamp};
 use tokio::time::timeout;
 
 use crate::{
@@ -24,9 +24,10 @@ pub(crate) async fn resend(
     gateway: &Gateway,
     session: &Session,
     work: &[Resend<'_>],
-    run: Timestamp,
+    now: Timestamp,
 ) -> Result<(), Problem> {
     let patience = gateway.config.confirm_timeout;
+    let run = new_run(gateway, work, now).await?;
     let sending = work.iter().map(|one| async move {
         let sent = timeout(patience, session.replay(one.endpoint, one.event, run)).await;
         matches!(sent, Ok(Ok(()))).then(|| (one.sequence, one.endpoint.clone()))
@@ -37,6 +38,15 @@ pub(crate) async fn resend(
         return Err(unconfirmed());
     }
     Ok(())
+}
+
+async fn new_run(gateway: &Gateway, work: &[Resend<'_>], now: Timestamp) -> Result<Timestamp, Problem> {
+    let deliveries: Vec<_> = work
+        .iter()
+        .map(|one| (one.sequence, one.endpoint.clone()))
+        .collect();
+    let before = gateway.store.newest_run(&deliveries).await?;
+    Ok(Standing::run_after(before, now))
 }
 
 /// Notes that deliveries have begun anew. Their first attempts tell it too, so it may fail.

@@ -27,7 +27,10 @@ fn main() -> ExitCode {
 }
 
 async fn record(config: Config, context: Context) -> anyhow::Result<()> {
-    let Some(store) = open_store(&config, &context).await? else {
+    let Some(store) = context
+        .open("store", |on_wait| Store::open_when_there(&config.store, on_wait))
+        .await?
+    else {
         return Ok(()); // Told to stop before there was a store.
     };
     let metrics = relay_broker::Metrics::register(&context.registry)?;
@@ -35,21 +38,4 @@ async fn record(config: Config, context: Context) -> anyhow::Result<()> {
     relay_recorder::run(&config, &context, &broker, &store).await?;
     broker.close().await;
     Ok(())
-}
-
-async fn open_store(config: &Config, context: &Context) -> anyhow::Result<Option<Store>> {
-    let health = context.health.component("store");
-    let opening = Store::open_when_there(&config.store, |error| {
-        health.not_ready(error.to_string());
-        let error = error as &dyn std::error::Error;
-        tracing::warn!(error, "the store cannot be opened; waiting until it can");
-    });
-    tokio::select! {
-        () = context.shutdown.cancelled() => Ok(None),
-        store = opening => {
-            let store = store?;
-            health.ready();
-            Ok(Some(store))
-        }
-    }
 }

@@ -17,7 +17,7 @@ const REMEMBERED: usize = 10_000;
 struct Route {
     endpoint: EndpointId,
     types: Vec<TypePattern>,
-    /// When it was last changed: how it routed before is not known.
+    /// Since when it is bound by these types: how events were routed before is not known.
     since: Timestamp,
 }
 
@@ -84,11 +84,12 @@ pub(crate) fn say_unreadable(error: &Error) {
 
 /// A paused or disabled endpoint collects its events; one being removed gets no more.
 fn route(endpoint: Endpoint) -> Option<Route> {
+    let since = endpoint.bound_since?;
     let routed = !matches!(endpoint.state, EndpointState::Removed { .. });
     routed.then_some(Route {
         endpoint: endpoint.id,
         types: endpoint.types,
-        since: endpoint.updated_at,
+        since,
     })
 }
 
@@ -124,19 +125,19 @@ async fn heard(changes: &mut Option<Changes>) {
 #[derive(Debug)]
 pub(crate) struct Router {
     known: watch::Receiver<Arc<[Route]>>,
-    /// The endpoints with a matching pattern, and when each was last changed.
+    /// The endpoints with a matching pattern, and since when each is bound.
     remembered: HashMap<EventType, Arc<[(EndpointId, Timestamp)]>>,
 }
 
 impl Router {
-    /// The endpoints that an event surely went to. An endpoint that was changed since the event was
-    /// published is none of them: its first attempt will tell.
+    /// The endpoints that an event surely went to. Of the others, such as all of an event that does not
+    /// say when it was published, the first attempt will tell.
     pub(crate) fn routed_to(
         &mut self,
         event_type: &EventType,
         published_at: Option<Timestamp>,
     ) -> Vec<EndpointId> {
-        let certain = |since: Timestamp| published_at.is_none_or(|published| since <= published);
+        let certain = |since: Timestamp| published_at.is_some_and(|published| since <= published);
         self.matching(event_type)
             .iter()
             .filter(|(_, since)| certain(*since))
@@ -171,11 +172,11 @@ mod tests {
         Timestamp::from_millis(seconds * 1000).unwrap()
     }
 
-    fn endpoint(types: &[&str], updated: i64) -> Endpoint {
+    fn endpoint(types: &[&str], bound: i64) -> Endpoint {
         let types = types.iter().map(|pattern| pattern.parse().unwrap()).collect();
         let url = "http://127.0.0.1/".parse().unwrap();
         let mut endpoint = Endpoint::new(url, types, relay_event::Secret::generate(), at(0));
-        endpoint.updated_at = at(updated);
+        endpoint.bound_since = Some(at(bound));
         endpoint
     }
 
@@ -214,10 +215,10 @@ mod tests {
     #[test]
     fn an_event_goes_to_those_with_a_matching_pattern_once() {
         let mut known = Known::none();
-        assert_eq!(known.routed("order.created", None), [0; 0]);
+        assert_eq!(known.routed("order.created", Some(1)), [0; 0]);
         known.are(&[endpoint(&["x", "order.*"], 0), endpoint(&["#", "order.#"], 0)]);
-        assert_eq!(known.routed("order.created", None), [0, 1]);
-        assert_eq!(known.routed("invoice.sent", None), [1]);
+        assert_eq!(known.routed("order.created", Some(1)), [0, 1]);
+        assert_eq!(known.routed("invoice.sent", Some(1)), [1]);
     }
 
     #[test]
@@ -237,23 +238,27 @@ mod tests {
     }
 
     #[test]
-    fn what_was_published_before_an_endpoint_changed_is_not_known_to_have_gone_there() {
+    fn what_was_published_before_an_endpoint_was_bound_is_not_known_to_have_gone_there() {
         let mut known = Known::none();
-        known.are(&[endpoint(&["a"], 10), endpoint(&["a"], 20)]);
+        let unbound = Endpoint {
+            bound_since: None,
+            ..endpoint(&["a"], 0)
+        };
+        known.are(&[endpoint(&["a"], 10), endpoint(&["a"], 20), unbound]);
         assert_eq!(known.routed("a", Some(9)), [0; 0]);
         assert_eq!(known.routed("a", Some(19)), [0]);
         assert_eq!(known.routed("a", Some(20)), [0, 1]);
-        assert_eq!(known.routed("a", None), [0, 1], "its producer did not say");
+        assert_eq!(known.routed("a", None), [0; 0], "its producer did not say");
     }
 
     #[test]
     fn a_change_ends_what_is_remembered() {
         let mut known = Known::none();
         known.are(&[endpoint(&["a"], 0)]);
-        assert_eq!(known.routed("a", None), [0]);
+        assert_eq!(known.routed("a", Some(1)), [0]);
         known.are(&[endpoint(&["b"], 0), endpoint(&["a"], 0)]);
-        assert_eq!(known.routed("a", None), [1]);
-        assert_eq!(known.routed("b", None), [0]);
+        assert_eq!(known.routed("a", Some(1)), [1]);
+        assert_eq!(known.routed("b", Some(1)), [0]);
     }
 
     #[test]

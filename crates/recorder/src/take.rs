@@ -127,7 +127,8 @@ fn weight(record: &Record) -> usize {
 }
 
 fn event(received: Received) -> Said {
-    let published_at = received.history.published_at;
+    // What somebody put into the archive alone went to no endpoint.
+    let published_at = received.history.published_at.filter(|_| received.published);
     match received.event {
         Ok(event) => Said {
             records: vec![Record::Event(NewEvent {

@@ -1,4 +1,4 @@
-use std::{io::Write as _, net::SocketAddr, process::ExitCode};
+use std::{error::Error, io::Write as _, net::SocketAddr, process::ExitCode};
 
 use anyhow::Context as _;
 use prometheus::Registry;
@@ -21,6 +21,41 @@ pub struct Context {
     pub shutdown: CancellationToken,
     /// Where `/live`, `/ready` and `/metrics` are served.
     pub metrics_address: SocketAddr,
+}
+
+impl Context {
+    /// Opens what the process cannot begin without, and is not ready until then; `None` if told to stop
+    /// first. `open` tries until it is there, and says once why it is not.
+    ///
+    /// # Errors
+    /// It will never be there.
+    pub async fn open<T, E, F>(
+        &self,
+        what: &'static str,
+        open: impl FnOnce(Box<dyn Fn(&E) + Send + Sync>) -> F,
+    ) -> anyhow::Result<Option<T>>
+    where
+        E: Error + Send + Sync + 'static,
+        F: Future<Output = Result<T, E>>,
+    {
+        let health = self.health.component(what);
+        let on_wait = {
+            let health = health.clone();
+            move |error: &E| {
+                health.not_ready(error.to_string());
+                let error = error as &dyn Error;
+                warn!(error, "the {what} cannot be opened; waiting until it can");
+            }
+        };
+        tokio::select! {
+            () = self.shutdown.cancelled() => Ok(None),
+            opened = open(Box::new(on_wait)) => {
+                let opened = opened?;
+                health.ready();
+                Ok(Some(opened))
+            }
+        }
+    }
 }
 
 /// A daemon's whole `main`: a runtime, the log, and [`supervise`]. An error is said once, with all

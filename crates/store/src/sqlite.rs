@@ -41,6 +41,8 @@ const APPLICATION_ID: i32 = 0x5265_6c79;
 
 /// SQLite's primary result codes.
 mod code {
+    /// What the tables or the statement are to blame for, and no value in it.
+    pub(super) const ERROR: i32 = 1;
     pub(super) const PERM: i32 = 3;
     pub(super) const BUSY: i32 = 5;
     pub(super) const LOCKED: i32 = 6;
@@ -167,7 +169,19 @@ pub(crate) fn is_unavailable(error: &SqliteError) -> bool {
     use code::*;
     matches!(
         primary_of(error),
-        Some(BUSY | LOCKED | NOMEM | READONLY | INTERRUPT | IOERR | CORRUPT | FULL | CANTOPEN | PROTOCOL)
+        Some(
+            ERROR
+                | BUSY
+                | LOCKED
+                | NOMEM
+                | READONLY
+                | INTERRUPT
+                | IOERR
+                | CORRUPT
+                | FULL
+                | CANTOPEN
+                | PROTOCOL
+        )
     )
 }
 

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use percent_encoding::percent_decode;
-use relay_event::{Event, EventId, Invalid};
+use relay_event::{Event, EventId, Invalid, KEY_BESIDE_ID};
+
+use super::key;
 
 const PREFIX: &str = "ce-";
 const CONTENT_TYPE: &str = "Content-Type";
@@ -23,7 +25,10 @@ pub(super) fn read(headers: &HeaderMap, data: &[u8], key: Option<&str>) -> Resul
         let found = attributes.iter().find(|(given, _)| given == name);
         found.map(|(_, value)| value.as_str())
     };
-    if let (None, Some(key)) = (given("id"), key) {
+    if let Some(key) = key {
+        if given("id").is_some() {
+            return Err(key::refused(KEY_BESIDE_ID));
+        }
         let id = EventId::of_key(given("source").unwrap_or_default(), key);
         attributes.push(("id".to_owned(), id.to_string()));
     }
@@ -182,8 +187,8 @@ mod tests {
     #[test]
     fn a_key_stands_for_a_missing_id_alone() {
         let mut headers = headers(&[]);
-        let own = read(&headers, b"", Some("k1")).unwrap();
-        assert_eq!(own.id().as_str(), "1234-1234-1234");
+        let both = read(&headers, b"", Some("k1")).unwrap_err();
+        assert_eq!(both.field, "Idempotency-Key");
         headers.remove("ce-id");
         let keyed = read(&headers, b"", Some("k1")).unwrap();
         assert_eq!(keyed.id(), &EventId::of_key("/mycontext/subcontext", "k1"));

@@ -112,6 +112,29 @@ async fn an_event_is_replayed_to_one() {
         .problem(404, "not-found");
 }
 
+/// The clock of whoever published it was ahead, or this one was set back.
+#[tokio::test]
+async fn a_replay_counts_more_than_what_was_published_in_the_future() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let endpoint = relay.add(&["a"]).await;
+    record_event(&relay, event("1", "a"), &[]).await;
+    let ahead = Timestamp::now() + Duration::from_secs(3_600);
+    let mut dead = failed(&event("1", "a"), &endpoint);
+    dead.published_at = Some(ahead);
+    record_attempt(&relay, dead).await;
+
+    assert_eq!(replay(&relay, "1", json!({})).await.status, 202);
+    let standing = delivery(&relay, "1", &endpoint).await.standing;
+    assert_eq!(standing.state, DeliveryState::Pending);
+    let session = relay.session().await;
+    let mut queue = session.subscribe(&relay.queue(&endpoint), 10).await.unwrap();
+    let mut taken = queue.next().await.unwrap();
+    let sent = taken.read(&session, 10_000).history.published_at;
+    assert!(sent > Some(ahead) && sent == Some(standing.run), "{sent:?}");
+    taken.give_back().await;
+}
+
 #[tokio::test]
 async fn an_endpoint_recovers_what_it_did_not_get() {
     let folder = folder();

@@ -90,7 +90,8 @@ impl Relay {
     /// An endpoint with its queue.
     pub(crate) async fn add_endpoint(&self, pattern: &str) -> Endpoint {
         let (url, pattern) = ("http://127.0.0.1/".parse().unwrap(), pattern.parse().unwrap());
-        let endpoint = Endpoint::new(url, vec![pattern], Secret::generate(), Timestamp::now());
+        let mut endpoint = Endpoint::new(url, vec![pattern], Secret::generate(), Timestamp::now());
+        endpoint.bound_since = Some(endpoint.created_at);
         self.store.insert(&endpoint).await.unwrap();
         let session = self.session().await;
         session
@@ -223,6 +224,16 @@ impl Producer {
     /// Publishes to one of the relay's exchanges, such as `events`, and waits for the confirm.
     pub(crate) async fn publish(&self, exchange: &str, key: &str, content_type: &str, body: &[u8]) {
         let exchange = format!("{}.{exchange}", self.namespace);
+        self.send(exchange, key.to_owned(), content_type, body).await;
+    }
+
+    /// Past the exchanges, as the broker's default exchange lets anybody do.
+    pub(crate) async fn put_into(&self, queue: &str, content_type: &str, body: &[u8]) {
+        let queue = format!("{}.{queue}", self.namespace);
+        self.send(String::new(), queue, content_type, body).await;
+    }
+
+    async fn send(&self, exchange: String, key: String, content_type: &str, body: &[u8]) {
         let properties = BasicProperties::default()
             .with_delivery_mode(2)
             .with_content_type(content_type.into());

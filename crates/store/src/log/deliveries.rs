@@ -1,7 +1,7 @@
-use relay_event::{DeliveryState, EndpointId, Standing};
+use relay_event::{DeliveryState, EndpointId, Standing, Timestamp};
 use sqlx::{Database, Encode, QueryBuilder, Type};
 
-use super::{DeliveryFilter, LoggedDelivery, UnderWay, codes, place::Part};
+use super::{DeliveryFilter, LoggedDelivery, UnderWay, codes, insert, place::Part};
 use crate::{
     Error, Store,
     pool::{Transaction, on},
@@ -67,6 +67,30 @@ impl Store {
             rows.into_iter().map(delivery).collect()
         };
         self.within("read deliveries from the log", work).await
+    }
+
+    /// The newest run of any of these deliveries; `None` if none was ever begun.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn newest_run(&self, deliveries: &[(i64, EndpointId)]) -> Result<Option<Timestamp>, Error> {
+        let work = async {
+            let mut newest = None;
+            for chunk in deliveries.chunks(insert::ROWS) {
+                let run: Option<i64> = on!(&self.pool.connections, pool => {
+                    let mut query =
+                        QueryBuilder::new("SELECT MAX(run) FROM deliveries WHERE (event, endpoint) IN (");
+                    query.push_values(chunk, |mut row, (sequence, endpoint)| {
+                        row.push_bind(*sequence).push_bind(endpoint.to_bytes().to_vec());
+                    });
+                    query.push(")").build_query_scalar().persistent(false).fetch_one(pool).await?
+                });
+                newest = newest.max(run);
+            }
+            codes::time_or_none(newest)
+        };
+        self.within("find the newest run of deliveries in the log", work)
+            .await
     }
 
     /// An endpoint's deliveries that are under way.

@@ -50,7 +50,8 @@ impl Due {
         let end = place::end(tx).await?;
         let kept_events = place::first(tx, retention.events_before).await?.unwrap_or(end);
         let kept_attempts = place::first(tx, retention.attempts_before).await?.unwrap_or(end);
-        let late = retention.events_before.max(retention.attempts_before);
+        // Their event may only be late, and is then kept for as long as any other.
+        let late = retention.events_before.min(retention.attempts_before);
         let most = i64::from(most.max(1));
         let events = Cut::find(tx, ("events", "sequence"), kept_events, most).await?;
         let deliveries = Cut::find(tx, ("deliveries", "event"), kept_events, most * DELIVERIES).await?;

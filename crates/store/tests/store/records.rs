@@ -274,6 +274,13 @@ async fn a_new_run_begins_only_where_the_event_is_kept(place: Place) {
 
     store.begin_run(&[(1, endpoint(1))], at(4)).await.unwrap();
     assert_eq!(states(1).await[0].run, at(5), "the newer run stays");
+
+    store.begin_run(&[(2, endpoint(1))], at(7)).await.unwrap();
+    assert_eq!(store.newest_run(&all).await.unwrap(), Some(at(7)));
+    assert_eq!(store.newest_run(&all[2..]).await.unwrap(), Some(at(5)));
+    assert_eq!(store.newest_run(&all[3..]).await.unwrap(), None);
+    let other = [(2, endpoint(2)), (1, endpoint(3))];
+    assert_eq!(store.newest_run(&other).await.unwrap(), None, "of others");
 }
 
 async fn stats_are_of_one_endpoint_and_time(place: Place) {

@@ -63,6 +63,6 @@ async fn one(letters: &DeadLetters, message: DeadMessage) -> Result<(), PublishE
     let (Some(endpoint), Ok(event)) = (&message.letter.endpoint, &message.event) else {
         return Ok(());
     };
-    letters.redeliver(endpoint, event).await?;
+    letters.redeliver(endpoint, event, message.run).await?;
     message.remove().await
 }
