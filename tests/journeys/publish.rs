@@ -141,3 +141,21 @@ async fn an_event_in_binary_mode_is_delivered_with_its_data_as_it_came() {
     assert_eq!(event["datacontenttype"], "application/json; charset=utf-8");
     assert_eq!(event.as_object().unwrap().len(), 8);
 }
+
+/// Whoever sends a file again learns that nothing was sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tool_says_what_had_been_published_before() {
+    let world = World::start().await;
+    let file = world.folder().join("events.ndjson");
+    std::fs::write(&file, format!("{}\n{}\n", whole("1"), whole("2"))).unwrap();
+    let publish = ["publish", "--file", file.to_str().unwrap(), "--via", "http"];
+    for repeated in [false, true] {
+        let said = world.cli(&publish).await.output();
+        assert!(said.contains("2 events confirmed"), "{said}");
+        assert_eq!(
+            said.contains("2 events had been published before"),
+            repeated,
+            "{said}"
+        );
+    }
+}

@@ -14,7 +14,11 @@ use std::{error::Error, time::Duration};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use reqwest::{Client, Method, header::CONTENT_TYPE, redirect::Policy};
+use reqwest::{
+    Client, Method,
+    header::{CONTENT_TYPE, HeaderMap},
+    redirect::Policy,
+};
 use serde::de::DeserializeOwned;
 use url::Url;
 
@@ -107,22 +111,32 @@ impl Api {
         self.send(Method::DELETE, self.at(path), None).await
     }
 
-    /// Publishes an event.
-    pub(crate) async fn publish(&self, event: Bytes) -> Result<Bytes, ApiError> {
+    /// Publishes an event; whether it had been published before, so that it was not sent again.
+    pub(crate) async fn publish(&self, event: Bytes) -> Result<bool, ApiError> {
         let url = self.at(&["v1", "events"]);
-        self.send(Method::POST, url, Some((EVENT, event))).await
+        let (headers, _) = self.answer(Method::POST, url, Some((EVENT, event))).await?;
+        Ok(headers.contains_key("idempotent-replayed"))
     }
 
     async fn send(&self, method: Method, url: Url, body: Option<(&str, Bytes)>) -> Result<Bytes, ApiError> {
+        Ok(self.answer(method, url, body).await?.1)
+    }
+
+    async fn answer(
+        &self,
+        method: Method,
+        url: Url,
+        body: Option<(&str, Bytes)>,
+    ) -> Result<(HeaderMap, Bytes), ApiError> {
         let mut request = self.client.request(method, url).bearer_auth(self.token.as_str());
         if let Some((content_type, body)) = body {
             request = request.header(CONTENT_TYPE, content_type).body(body);
         }
         let answer = request.send().await.map_err(|error| self.failed(&error))?;
-        let status = answer.status();
+        let (status, headers) = (answer.status(), answer.headers().clone());
         let body = answer.bytes().await.map_err(|error| self.failed(&error))?;
         if status.is_success() {
-            return Ok(body);
+            return Ok((headers, body));
         }
         Err(ApiError::refused(status, &body))
     }

@@ -14,6 +14,9 @@ use relay_event::EventId;
 
 use crate::{data::DataArgs, usage::Usage};
 
+/// What it means that an event had been published before.
+const NOT_SENT_AGAIN: &str = "not sent again (`relay events replay` does that)";
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -101,6 +101,12 @@ pub(super) async fn run(args: RecoverArgs) -> anyhow::Result<()> {
     let ended = way.go(&api, &args, &progress, &stop).await;
     drop(progress);
     output::say(&summary(way.recovered, false));
+    if way.recovered > 0 {
+        output::note(&format!(
+            "their dead letters, if there are any, stay in the queue: `relay dlq drain --discard --endpoint {}` removes this endpoint's",
+            args.id
+        ));
+    }
     if ended.is_err() {
         output::note(&args.go_on(way.cursor.as_ref()));
     }

@@ -6,7 +6,7 @@ use std::{
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use super::{PublishArgs, Via, amqp, http, lines, window::Published};
+use super::{NOT_SENT_AGAIN, PublishArgs, Via, amqp, http, lines, window::Published};
 use crate::{output, progress::Progress};
 
 /// Publishes a file: first all of it is checked, then all of it is sent.
@@ -36,6 +36,12 @@ pub(super) async fn publish(path: &Path, args: &PublishArgs) -> anyhow::Result<(
 fn conclude(published: Published, took: Duration, stop: &CancellationToken) -> anyhow::Result<()> {
     let confirmed = output::count(published.confirmed, "event");
     output::say(&format!("{confirmed} confirmed in {:.1} s", took.as_secs_f64()));
+    if published.repeated > 0 {
+        let repeated = output::count(published.repeated, "event");
+        output::note(&format!(
+            "of these, {repeated} had been published before: {NOT_SENT_AGAIN}"
+        ));
+    }
     if let Some(line) = published.go_on_from {
         let twice = if stop.is_cancelled() {
             ""

@@ -1,4 +1,8 @@
-use std::{fs::File, io::BufReader};
+use std::{
+    fs::File,
+    io::BufReader,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use relay_event::Event;
 use tokio_util::sync::CancellationToken;
@@ -26,10 +30,18 @@ pub(super) async fn publish(
     stop: &CancellationToken,
 ) -> anyhow::Result<Published> {
     let api = &Api::connect(relay)?;
+    let repeated = &AtomicU64::new(0);
     let patience = &Patience::new(progress, ApiError::passes);
     let post = |event: Event| async move {
-        let published = patience.until_done(async || api.publish(event.body().clone()).await);
-        Ok(published.await.map(drop)?)
+        let publishing = patience.until_done(async || api.publish(event.body().clone()).await);
+        if publishing.await? {
+            repeated.fetch_add(1, Relaxed);
+        }
+        Ok(())
     };
-    Ok(window::publish(lines, WINDOW, progress, stop, post).await)
+    let published = window::publish(lines, WINDOW, progress, stop, post).await;
+    Ok(Published {
+        repeated: repeated.load(Relaxed),
+        ..published
+    })
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
-use super::{PublishArgs, Via};
+use super::{NOT_SENT_AGAIN, PublishArgs, Via};
 use crate::{api::Api, found::open_session, output, usage::Usage};
 
 const SOURCE: &str = "/cli";
@@ -20,7 +20,9 @@ pub(super) async fn publish(event_type: &str, args: &PublishArgs) -> anyhow::Res
         Via::Amqp => by_amqp(&event, args).await?,
         Via::Http => {
             let api = Api::connect(&args.relay())?;
-            api.publish(event.body().clone()).await?;
+            if api.publish(event.body().clone()).await? {
+                output::note(&format!("it had been published before: {NOT_SENT_AGAIN}"));
+            }
         }
     }
     output::say(event.id().as_str());

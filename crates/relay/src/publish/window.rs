@@ -20,6 +20,8 @@ pub(super) struct Window {
 pub(super) struct Published {
     /// Events that are safe.
     pub(super) confirmed: u64,
+    /// Those of them that had been published before, and were not sent again.
+    pub(super) repeated: u64,
     /// The first line that is not known to be safe, if there is one.
     pub(super) go_on_from: Option<u64>,
     /// Why it ended before the end.
@@ -145,6 +147,7 @@ impl Way {
         };
         Published {
             confirmed: self.confirmed,
+            repeated: 0,
             go_on_from: (!complete).then(|| unsafe_line.unwrap_or(self.last + 1)),
             failure,
         }
