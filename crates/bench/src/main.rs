@@ -27,6 +27,7 @@ enum Scenario {
 
 #[tokio::main]
 async fn main() {
+    relay_service::install_crypto();
     match Args::parse().scenario {
         Scenario::Throughput(args) => throughput::run(&args).await,
         Scenario::Recorder(args) => recorder::run(&args).await,
