@@ -90,7 +90,7 @@ async fn what_broke_off_is_not_sent_again_unasked() {
     let rest = recover(&gateway, &["--include-waiting", "--cursor", "c1"])
         .await
         .ok();
-    assert!(rest.starts_with("500 events recovered\n"), "{rest}");
+    assert!(rest.lines().any(|line| line == "500 events recovered"), "{rest}");
     assert!(rest.contains("dlq drain --discard"), "{rest}");
     let request = json!({"since": SINCE, "include_waiting": true, "cursor": "c1"});
     assert_eq!(*gateway.bodies().last().unwrap(), request);

@@ -84,7 +84,8 @@ async fn find_and_send_again(options: &[&str]) {
     let dry = world.run(&[&recover[..], &["--dry-run"]].concat()).await.ok();
     assert_eq!(dry, "1 event would be recovered");
     let recovered = world.run(&recover).await.ok();
-    assert!(recovered.starts_with("1 event recovered\n"), "{recovered}");
+    let said = recovered.lines().any(|line| line == "1 event recovered");
+    assert!(said, "{recovered}");
     wait_delivery(&world, "delivered", 1).await;
     let replayed = world.run(&["events", "replay", "a/1"]).await.ok();
     assert_eq!(replayed, format!("a/1 replayed to 1 endpoint: {id}"));
