@@ -1,7 +1,7 @@
 //! Taking messages: consumers share channels, because each connection has a thread and each
 //! channel some processes in the broker, and a thousand endpoints want a thousand consumers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use lapin::{
@@ -10,9 +10,12 @@ use lapin::{
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::timeout};
 
 use crate::settle::Taken;
+
+/// How long the end of a consumer may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A channel error ends every consumer on it, so not too many.
 const CONSUMERS_PER_CHANNEL: usize = 100;
@@ -92,7 +95,13 @@ impl Subscription {
 
     /// Takes no more, and gives back what was fetched and not handed out. What was handed out stays
     /// with its holder.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
+        // Of a connection that is cut in the middle of this, lapin may never say anything; then what
+        // was fetched is back in its queue.
+        let _ = timeout(PATIENCE, self.cancel()).await;
+    }
+
+    async fn cancel(mut self) {
         if self.ended {
             return; // By the broker; lapin tells of that once, so there is nothing to wait for.
         }

@@ -115,16 +115,12 @@ impl Session {
             Some(blocking),
         ));
 
-        let channel = open_channel(&consuming).await?;
-        topology
-            .declare(&channel)
-            .await
-            .map_err(Error::doing("declare the relay's exchanges and queues"))?;
-        let publishing_channel = open_channel(&publishing).await?;
-        publishing_channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .map_err(Error::doing("turn on publisher confirms"))?;
+        // Of a connection that is cut in the middle of this, lapin may never say anything.
+        let prepared = timeout(CONNECT_TIMEOUT, prepare(&topology, &consuming, &publishing));
+        let (channel, publishing_channel) = prepared.await.unwrap_or_else(|_| {
+            let to = config.url.to_string();
+            Err(Error::Timeout { to })
+        })?;
         let publisher = Publisher::start(publishing_channel, lost.clone(), metrics);
         let attempts = AttemptLog::start(publisher.clone(), topology.attempts());
         Ok(Self(Arc::new(Inner {
@@ -312,6 +308,25 @@ impl Session {
     pub(crate) async fn throwaway(&self) -> Result<Channel, Error> {
         open_channel(&self.0.consuming).await
     }
+}
+
+/// Declares what every relay has, and opens the channel it publishes on.
+async fn prepare(
+    topology: &Topology,
+    consuming: &Connection,
+    publishing: &Connection,
+) -> Result<(Channel, Channel), Error> {
+    let channel = open_channel(consuming).await?;
+    topology
+        .declare(&channel)
+        .await
+        .map_err(Error::doing("declare the relay's exchanges and queues"))?;
+    let publishing_channel = open_channel(publishing).await?;
+    publishing_channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await
+        .map_err(Error::doing("turn on publisher confirms"))?;
+    Ok((channel, publishing_channel))
 }
 
 /// Publishes until the broker confirms. A refusal (a full disk, a queue without its majority) is

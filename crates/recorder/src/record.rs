@@ -33,6 +33,9 @@ const WAITING: usize = 1_024;
 /// A batch is written once it has so many bytes: half of what may wait, so that the next collects.
 const BATCH_BYTES: usize = take::ROOM / 2;
 
+/// How long after its end a session's work may take to end too.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+
 /// Taking that went on for so long did not fail at once.
 const STEADY: Duration = Duration::from_secs(10);
 
@@ -72,7 +75,11 @@ impl Recorder {
         let mut failing = false;
         loop {
             let begun = Instant::now();
-            let stayed = self.stay(session, shutdown).await;
+            let stayed = tokio::select! {
+                stayed = self.stay(session, shutdown) => stayed,
+                // What is under way may wait for ever for an answer on a connection that was cut.
+                () = long_lost(session) => Ok(Ended::Lost),
+            };
             if let (Err(error), false) = (&stayed, session.is_lost()) {
                 say_untaken(error, failing);
                 if matches!(error, Error::NoQueue { .. }) {
@@ -100,6 +107,7 @@ impl Recorder {
             return Ok(ended);
         }
         let stop = shutdown.child_token();
+        let _ends_the_takers = stop.clone().drop_guard();
         let (items, mut waiting) = mpsc::channel(WAITING);
         let takers = self.take(session, items, &stop).await?;
         self.lag.taking_again();
@@ -186,6 +194,11 @@ impl Recorder {
             }),
         )
     }
+}
+
+async fn long_lost(session: &Session) {
+    session.lost().await;
+    tokio::time::sleep(LAST_ANSWERS).await;
 }
 
 async fn give_back(mut waiting: Receiver<Item>, takers: [JoinHandle<Subscription>; 2]) {
