@@ -133,7 +133,9 @@ impl Example {
 
     /// The data of an event may be anything, and the rest of it are headers.
     fn in_binary_mode(&self, operation: &Operation, mut request: RequestBuilder) -> RequestBuilder {
-        for parameter in operation.parameters("header") {
+        // A key stands for the id of an event that has none.
+        let is_key = |parameter: &&Value| parameter["name"] == "Idempotency-Key";
+        for parameter in operation.parameters("header").into_iter().filter(|p| !is_key(p)) {
             let value = self.document.example(parameter).unwrap();
             request = request.header(text(&parameter["name"]), text(&value));
         }

@@ -46,13 +46,12 @@ impl Session {
     /// # Errors
     /// The broker refuses, or went away.
     pub async fn changes(&self) -> Result<Changes, Error> {
-        self.listen()
-            .await
-            .map(Changes)
-            .map_err(|source| Error::Operation {
-                doing: "listen for changed endpoints".to_owned(),
-                source,
-            })
+        self.while_it_lasts(async {
+            let listening = self.listen().await;
+            let doing = "listen for changed endpoints";
+            listening.map(Changes).map_err(Error::doing(doing))
+        })
+        .await
     }
 
     async fn listen(&self) -> lapin::Result<Consumer> {

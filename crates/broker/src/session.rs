@@ -196,13 +196,13 @@ impl Session {
     /// # Errors
     /// There is no such queue, or the session is over.
     pub async fn subscribe(&self, queue: &str, prefetch: u16) -> Result<Subscription, Error> {
-        self.must_exist(queue).await?;
-        let subscribed = self
-            .0
-            .channels
-            .subscribe(&self.0.consuming, queue, prefetch)
-            .await;
-        subscribed.map_err(Error::doing(format!("consume from {queue}")))
+        self.while_it_lasts(async {
+            self.must_exist(queue).await?;
+            let channels = &self.0.channels;
+            let subscribed = channels.subscribe(&self.0.consuming, queue, prefetch).await;
+            subscribed.map_err(Error::doing(format!("consume from {queue}")))
+        })
+        .await
     }
 
     /// The same for a queue that may be deleted meanwhile, without harm to other consumers.
@@ -210,9 +210,24 @@ impl Session {
     /// # Errors
     /// There is no such queue, or the session is over.
     pub async fn subscribe_alone(&self, queue: &str, prefetch: u16) -> Result<Subscription, Error> {
-        self.must_exist(queue).await?;
-        let subscribed = channels::subscribe_alone(&self.0.consuming, queue, prefetch).await;
-        subscribed.map_err(Error::doing(format!("consume from {queue}")))
+        self.while_it_lasts(async {
+            self.must_exist(queue).await?;
+            let subscribed = channels::subscribe_alone(&self.0.consuming, queue, prefetch).await;
+            subscribed.map_err(Error::doing(format!("consume from {queue}")))
+        })
+        .await
+    }
+
+    /// Of a connection that is cut in the middle of `work`, lapin may never say anything.
+    pub(crate) async fn while_it_lasts<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = self.lost() => Err(Error::Lost),
+        }
     }
 
     /// Consuming from a missing queue would end the channel, and with it every consumer on it.
@@ -230,6 +245,10 @@ impl Session {
     /// # Errors
     /// The broker went away.
     pub async fn depth(&self, queue: &str) -> Result<Option<QueueDepth>, Error> {
+        self.while_it_lasts(self.look_at(queue)).await
+    }
+
+    async fn look_at(&self, queue: &str) -> Result<Option<QueueDepth>, Error> {
         const NOT_FOUND: u16 = 404;
         let mut inspector = self.0.inspector.lock().await;
         let channel = match inspector.take().filter(|channel| channel.status().connected()) {

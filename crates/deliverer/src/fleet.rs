@@ -127,7 +127,7 @@ impl Fleet {
             Ok(stored) => {
                 self.known = stored
                     .into_iter()
-                    .map(|stored| Arc::new(stored.endpoint))
+                    .map(|stored| Arc::new(as_delivered_to(stored.endpoint)))
                     .collect();
                 if self.store_health.ready() {
                     tracing::info!(endpoints = self.known.len(), "the endpoints are read");
@@ -215,7 +215,11 @@ impl Fleet {
             return;
         };
         if !Arc::ptr_eq(&consumer.endpoint, endpoint) {
-            return; // Replaced meanwhile.
+            // Replaced meanwhile; if its owner did not change it, what it answered still holds.
+            if matches!(ended, Ok(Ended::Gone)) {
+                disable(&self.store, session, endpoint).await;
+            }
+            return;
         }
         consumer.state = Running::No;
         match ended {
@@ -260,6 +264,14 @@ impl Fleet {
             .metrics
             .consuming
             .set(i64::try_from(running).unwrap_or(i64::MAX));
+    }
+}
+
+/// When it was bound is nothing to its consumer, which need not be replaced for it.
+fn as_delivered_to(endpoint: Endpoint) -> Endpoint {
+    Endpoint {
+        bound_since: None,
+        ..endpoint
     }
 }
 
