@@ -5,8 +5,10 @@ use std::{
     time::Duration,
 };
 
-use relay_testkit::{Answer, Receiver, Request, private_broker, shared_broker, wait_until_within};
-use relay_tests::World;
+use relay_testkit::{
+    Answer, Receiver, Request, private_broker, shared_broker, wait_until, wait_until_within,
+};
+use relay_tests::{World, metrics_address};
 use serde_json::json;
 
 const EVENTS: usize = 1_500;
@@ -130,6 +132,51 @@ async fn a_deliverer_killed_with_attempts_in_flight_loses_none() {
                 == 50
         })
         .await;
+}
+
+/// An ack may stand for many messages, but never for one that is still under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_while_others_are_acked_comes_again() {
+    const HELD: [u64; 3] = [0, 7, 150];
+    let mut world = World::start().await;
+    let receiver = Receiver::start().await;
+    receiver.respond_by(|request| {
+        let number = request.json()["data"].as_u64().unwrap();
+        if HELD.contains(&number) && request.attempt == 1 {
+            Answer::Hold
+        } else {
+            Answer::status(204)
+        }
+    });
+    let added = world
+        .api
+        .add(&receiver, &["#"], json!({"max_in_flight": 20}))
+        .await;
+    let published = publish(&world, 0, 300).await;
+    receiver.wait_for(300).await;
+    let victim = world.deliverers.remove(0);
+    wait_until("all others to be settled", || async {
+        let metrics = world.api.metrics(&metrics_address(&victim).await).await;
+        let all = "relay_deliveries_total{outcome=\"delivered\"} 297";
+        metrics.contains(all).then_some(()).ok_or(metrics)
+    })
+    .await;
+    // A round trip to the broker for what follows the last settlement.
+    world.waiting(&format!("endpoint.{}", added.id)).await;
+    victim.kill_9();
+    victim.wait_exit().await;
+    world.add_deliverer().await;
+    receiver.wait_for(303).await;
+    let answered: BTreeSet<String> = receiver
+        .wait_until("every event to be answered", |requests| {
+            requests.iter().filter(|request| request.answered).count() >= 300
+        })
+        .await
+        .iter()
+        .filter(|request| request.answered)
+        .map(|request| request.webhook_id().unwrap().to_owned())
+        .collect();
+    assert_eq!(answered, published);
 }
 
 /// The gateway dies between taking events and telling its clients: those told are all there.

@@ -12,17 +12,32 @@ use lapin::{
 };
 use tokio::{sync::Mutex, time::timeout};
 
-use crate::settle::Taken;
+use crate::{acks::Acks, settle::Taken};
 
 /// How long the end of a consumer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A channel error ends every consumer on it, so not too many.
-const CONSUMERS_PER_CHANNEL: usize = 100;
+/// Channels that are opened before consumers share them. A channel error ends every consumer on it, and
+/// acks of one are gathered best where no other's messages are among them.
+const CHANNELS: usize = 64;
+
+/// A channel and its acks.
+struct Lane {
+    channel: Channel,
+    acks: Acks,
+}
+
+impl Lane {
+    async fn open(connection: &Connection) -> lapin::Result<Arc<Self>> {
+        let channel = connection.create_channel().await?;
+        let acks = Acks::start(channel.clone());
+        Ok(Arc::new(Self { channel, acks }))
+    }
+}
 
 /// The consuming channels of a session.
 #[derive(Default)]
-pub(crate) struct Channels(Mutex<Vec<Arc<Channel>>>);
+pub(crate) struct Channels(Mutex<Vec<Arc<Lane>>>);
 
 impl Channels {
     /// Begins to take messages from `queue`, at most `prefetch` unsettled at once.
@@ -33,20 +48,25 @@ impl Channels {
         prefetch: u16,
     ) -> lapin::Result<Subscription> {
         // Held over both calls: the prefetch is that of the consumer started next on the channel.
-        let mut channels = self.0.lock().await;
-        channels.retain(|channel| channel.status().connected());
-        let free = channels
-            .iter()
-            .find(|channel| Arc::strong_count(channel) <= CONSUMERS_PER_CHANNEL);
-        let channel = match free {
-            Some(channel) => Arc::clone(channel),
-            None => {
-                let channel = Arc::new(connection.create_channel().await?);
-                channels.push(Arc::clone(&channel));
-                channel
+        let mut lanes = self.0.lock().await;
+        lanes.retain(|lane| lane.channel.status().connected());
+        let emptiest = lanes.iter().min_by_key(|lane| Arc::strong_count(lane));
+        let lane = match emptiest {
+            Some(lane) if Arc::strong_count(lane) == 1 || lanes.len() >= CHANNELS => Arc::clone(lane),
+            _ => {
+                let lane = Lane::open(connection).await?;
+                lanes.push(Arc::clone(&lane));
+                lane
             }
         };
-        consume(channel, queue, prefetch).await
+        consume(lane, queue, prefetch).await
+    }
+
+    /// Acks at once all that is settled.
+    pub(crate) async fn flush(&self) {
+        for lane in self.0.lock().await.iter() {
+            lane.acks.flush().await;
+        }
     }
 }
 
@@ -56,17 +76,18 @@ pub(crate) async fn subscribe_alone(
     queue: &str,
     prefetch: u16,
 ) -> lapin::Result<Subscription> {
-    consume(Arc::new(connection.create_channel().await?), queue, prefetch).await
+    consume(Lane::open(connection).await?, queue, prefetch).await
 }
 
-async fn consume(channel: Arc<Channel>, queue: &str, prefetch: u16) -> lapin::Result<Subscription> {
+async fn consume(lane: Arc<Lane>, queue: &str, prefetch: u16) -> lapin::Result<Subscription> {
+    let channel = &lane.channel;
     channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
     let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
     let consumer = channel
         .basic_consume(queue.into(), tag, options, FieldTable::default())
         .await?;
     Ok(Subscription {
-        channel,
+        lane,
         consumer,
         ended: false,
     })
@@ -75,7 +96,7 @@ async fn consume(channel: Arc<Channel>, queue: &str, prefetch: u16) -> lapin::Re
 /// A consumer on one queue. Dropping it leaves what was fetched unsettled until the session ends,
 /// so end it with [`Subscription::stop`].
 pub struct Subscription {
-    channel: Arc<Channel>,
+    lane: Arc<Lane>,
     consumer: Consumer,
     ended: bool,
 }
@@ -84,7 +105,8 @@ impl Subscription {
     /// The next message; `None` once the consumer ended (its queue was deleted, or the channel or
     /// connection is gone).
     pub async fn next(&mut self) -> Option<Taken> {
-        self.next_delivery().await.map(Taken::new)
+        let delivery = self.next_delivery().await?;
+        Some(Taken::new(delivery, self.lane.acks.clone()))
     }
 
     pub(crate) async fn next_delivery(&mut self) -> Option<Delivery> {
@@ -107,6 +129,7 @@ impl Subscription {
         }
         let tag = self.consumer.tag();
         if self
+            .lane
             .channel
             .basic_cancel(tag, BasicCancelOptions::default())
             .await
@@ -117,5 +140,6 @@ impl Subscription {
         while let Some(taken) = self.next().await {
             taken.give_back().await;
         }
+        self.lane.acks.flush().await;
     }
 }

@@ -2,6 +2,7 @@
 //! supervision, publishing with confirms, taking messages and settling them, and how events look
 //! on the wire.
 
+mod acks;
 mod attempts;
 mod broker;
 mod channels;

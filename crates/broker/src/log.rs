@@ -1,6 +1,6 @@
 //! What travels to the log: events by the archive, records of attempts, and copies of dead letters.
 
-use lapin::{message::Delivery, options::BasicAckOptions};
+use lapin::message::Delivery;
 use relay_event::{Attempt, DeadReason, Death, Invalid, Timestamp};
 
 use crate::{
@@ -82,24 +82,6 @@ impl Taken {
     /// The message of the queue of attempts as one that cannot be recorded.
     pub fn refuse(&self, why: Invalid) -> Refused {
         Refused::message(self.delivery(), why)
-    }
-
-    /// Acks this message and no other.
-    pub async fn ack(self) {
-        if let Some(delivery) = self.into_delivery() {
-            // Should it not arrive, it comes again, and recording is idempotent.
-            let _ = delivery.acker.ack(BasicAckOptions::default()).await;
-        }
-    }
-
-    /// Acks messages of one subscription that has a channel of its own
-    /// ([`Session::subscribe_alone`]), in the order they were taken and none left out, at the cost of one.
-    pub async fn ack_all(batch: Vec<Self>) {
-        let last = batch.into_iter().filter_map(Self::into_delivery).last();
-        if let Some(last) = last {
-            // Should it not arrive, they come again, and recording is idempotent.
-            let _ = last.acker.ack(BasicAckOptions { multiple: true }).await;
-        }
     }
 }
 

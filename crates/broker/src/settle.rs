@@ -5,11 +5,12 @@
 
 use lapin::{
     message::Delivery,
-    options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions},
+    options::{BasicNackOptions, BasicRejectOptions},
 };
 use relay_event::{Attempt, DeadReason, Delay, EndpointId, History, Timestamp};
 
 use crate::{
+    acks::Acks,
     publisher::PublishError,
     session::{Error, Session},
     wire::{self, Received},
@@ -46,25 +47,31 @@ impl From<Error> for Unsettled {
 /// A message taken from a queue and not settled yet. Settling consumes it, so it happens once;
 /// dropping it gives it back.
 #[must_use = "a taken message must be settled"]
-pub struct Taken(Option<Delivery>);
+pub struct Taken {
+    delivery: Option<Delivery>,
+    acks: Acks,
+}
 
 impl Taken {
-    pub(crate) fn new(delivery: Delivery) -> Self {
-        Self(Some(delivery))
+    /// `acks` are those of the channel it came by.
+    pub(crate) fn new(delivery: Delivery, acks: Acks) -> Self {
+        let delivery = Some(delivery);
+        Self { delivery, acks }
     }
 
     /// Reads the message. `max_bytes` is the largest event allowed.
     pub fn read(&mut self, session: &Session, max_bytes: usize) -> Received {
-        let delivery = self.0.as_mut().expect("a delivery is held until it is settled");
+        let delivery = self
+            .delivery
+            .as_mut()
+            .expect("a delivery is held until it is settled");
         Received::read(delivery, session.topology(), max_bytes)
     }
 
     pub(crate) fn delivery(&self) -> &Delivery {
-        self.0.as_ref().expect("a delivery is held until it is settled")
-    }
-
-    pub(crate) fn into_delivery(mut self) -> Option<Delivery> {
-        self.0.take()
+        self.delivery
+            .as_ref()
+            .expect("a delivery is held until it is settled")
     }
 
     /// Makes the outcome safe, then acks. `history` includes the attempt just made, if one was.
@@ -72,7 +79,7 @@ impl Taken {
     /// # Errors
     /// The session ended first.
     pub async fn settle(
-        mut self,
+        self,
         session: &Session,
         endpoint: &EndpointId,
         message: &Received,
@@ -88,22 +95,29 @@ impl Taken {
             }
         };
         tokio::try_join!(copied, recorded)?;
-        if let Some(delivery) = self.0.take() {
-            // Should the ack not arrive, the message comes again: twice, but not lost.
-            let _ = delivery.acker.ack(BasicAckOptions::default()).await;
-        }
+        self.ack();
         Ok(())
+    }
+
+    /// Acks the message, when all that is in it is safe. Should the ack not arrive, it comes again: twice,
+    /// but not lost.
+    pub fn ack(mut self) {
+        if let Some(delivery) = self.delivery.take() {
+            self.acks.settled(delivery.delivery_tag);
+        }
     }
 
     /// Puts the message back where it was.
     pub async fn give_back(mut self) {
-        if let Some(delivery) = self.0.take() {
+        if let Some(delivery) = self.delivery.take() {
             // On a channel that is gone this fails, and the message is back in its queue already.
             let requeue = BasicNackOptions {
                 requeue: true,
                 ..Default::default()
             };
-            let _ = delivery.acker.nack(requeue).await;
+            if matches!(delivery.acker.nack(requeue).await, Ok(true)) {
+                self.acks.returned(delivery.delivery_tag);
+            }
         }
     }
 }
@@ -146,12 +160,17 @@ impl Drop for Taken {
     /// A task that panicked, or was ended, must not keep the message from others until the
     /// connection ends.
     fn drop(&mut self) {
-        if let Some(delivery) = self.0.take().filter(|delivery| delivery.acker.usable())
+        if let Some(delivery) = self.delivery.take().filter(|delivery| delivery.acker.usable())
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             // Other than a nack, a reject counts towards the delivery limit in every RabbitMQ.
             let reject = BasicRejectOptions { requeue: true };
-            runtime.spawn(async move { delivery.acker.reject(reject).await });
+            let acks = self.acks.clone();
+            runtime.spawn(async move {
+                if matches!(delivery.acker.reject(reject).await, Ok(true)) {
+                    acks.returned(delivery.delivery_tag);
+                }
+            });
         }
     }
 }

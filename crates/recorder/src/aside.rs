@@ -58,6 +58,6 @@ async fn set_aside(session: Session, item: Item, metrics: Metrics) -> Result<(),
         Err(_) => return Err(Ended::Held),
     }
     metrics.set_aside(reason);
-    item.taken.ack().await;
+    item.taken.ack();
     Ok(())
 }

@@ -78,11 +78,6 @@ impl Batch {
         }
     }
 
-    /// Whether some of its messages are not, or not in full, to be recorded.
-    pub(crate) fn holds_refused(&self) -> bool {
-        self.items.iter().any(|item| item.refused.is_some())
-    }
-
     /// The store does not take this record: the message it came in is to be set aside.
     pub(crate) fn refuse(&mut self, record: usize, why: Invalid) {
         let item = &mut self.items[self.owners[record]];

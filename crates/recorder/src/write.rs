@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use relay_broker::{Delays, Session, Taken};
+use relay_broker::{Delays, Session};
 use relay_event::{EndpointId, Invalid};
 use relay_store::{Error, Record};
 use tokio::{
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     aside::Asides,
-    batch::{Batch, Item, Limits, Queue},
+    batch::{Batch, Item, Limits},
     keeper::{self, Keeper},
     lag::Lag,
     metrics::Metrics,
@@ -97,7 +97,7 @@ impl Writer<'_> {
                     say_refused(&batch.records[record], &error);
                     batch.refuse(record, why(error));
                 }
-                self.settle(batch).await;
+                self.settle(batch);
                 Ok(())
             }
             Err(ended) => {
@@ -145,28 +145,15 @@ impl Writer<'_> {
         }
     }
 
-    /// One ack for all, unless it would be for a message whose copy is not confirmed yet.
-    async fn settle(&mut self, batch: Batch) {
-        if self.asides.is_empty() && !batch.holds_refused() {
-            return ack_all(batch).await;
-        }
+    /// Acks all but those whose copies are not confirmed yet.
+    fn settle(&mut self, batch: Batch) {
         for item in batch.items {
             if item.refused.is_some() {
                 self.asides.begin(self.session, item, self.metrics);
             } else {
-                item.taken.ack().await;
+                item.taken.ack();
             }
         }
-    }
-}
-
-async fn ack_all(batch: Batch) {
-    let (archive, attempts): (Vec<Item>, Vec<Item>) = batch
-        .items
-        .into_iter()
-        .partition(|item| item.queue == Queue::Archive);
-    for items in [archive, attempts] {
-        Taken::ack_all(items.into_iter().map(|item| item.taken).collect()).await;
     }
 }
 
