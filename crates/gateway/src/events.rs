@@ -2,10 +2,11 @@
 
 mod batch;
 mod binary;
+mod confirmed;
 mod idempotency;
 mod key;
+mod notes;
 mod read;
-mod recorded;
 mod send;
 
 use axum::{
@@ -29,7 +30,10 @@ use crate::{
     problem::{Kind, Problem},
 };
 
-pub(crate) use self::idempotency::Idempotency;
+pub(crate) use self::{
+    idempotency::Idempotency,
+    notes::{Notes, notes},
+};
 
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -45,7 +49,7 @@ type Outcome = (EventId, Result<Sent, Unsent>);
 
 /// Publish an event, or a batch of them.
 ///
-/// Answered when the broker has confirmed all of it. An event whose source and id were published before
+/// Answered when the broker has confirmed all of it. An event whose source and id were accepted before
 /// gets the same answer and is not sent again.
 #[utoipa::path(
     post, path = "/v1/events", operation_id = "publish", tag = "events",

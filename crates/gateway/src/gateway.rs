@@ -7,7 +7,12 @@ use tokio::time::timeout;
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{
-    Config, auth::Gate, bindings::Bindings, events::Idempotency, metrics::Metrics, problem::Problem,
+    Config,
+    auth::Gate,
+    bindings::Bindings,
+    events::{Idempotency, Notes},
+    metrics::Metrics,
+    problem::Problem,
     schedules::Schedules,
 };
 
@@ -36,12 +41,12 @@ impl Deref for Gateway {
 }
 
 impl Gateway {
-    pub(crate) fn new(config: Config, broker: Broker, store: Store, metrics: Metrics) -> Self {
+    pub(crate) fn new(config: Config, broker: Broker, store: Store, notes: Notes, metrics: Metrics) -> Self {
         Self(Arc::new(Inner {
             gate: Gate::new(config.token.as_ref()),
             bindings: Bindings::new(store.clone(), config.confirm_timeout),
             schedules: Schedules::new(store.clone()),
-            idempotency: Idempotency::new(store.clone()),
+            idempotency: Idempotency::new(store.clone(), notes),
             under_way: TaskTracker::new(),
             config,
             broker,

@@ -53,14 +53,17 @@ pub async fn run(
     let address = listener.local_addr().context("could not read the address")?;
     config.guard(address)?;
     let metrics = Metrics::register(&context.registry)?;
-    let gateway = Gateway::new(config.clone(), broker.clone(), store.clone(), metrics);
+    let (notes, mut noter) = events::notes(store.clone(), metrics.unnoted.clone());
+    let gateway = Gateway::new(config.clone(), broker.clone(), store.clone(), notes, metrics);
     tracing::info!(%address, token = config.token.is_some(), "taking requests");
     tokio::select! {
         served = server::serve(listener, &gateway, &context.shutdown) => served?,
         () = LookOver::new(&gateway).run() => {}
+        () = noter.run() => {}
         () = context.health.component("broker").follow(broker.status(), Status::trouble) => {}
         () = health::tell_store(store, context.health.component("store")) => {}
     }
     gateway.finish().await;
+    noter.finish().await;
     Ok(())
 }

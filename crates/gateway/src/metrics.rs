@@ -38,6 +38,7 @@ impl Refusal {
 pub(crate) struct Metrics {
     pub(crate) published: IntCounter,
     pub(crate) replayed: IntCounter,
+    pub(crate) unnoted: IntCounter,
     refused: IntCounterVec,
     durations: HistogramVec,
     endpoints: IntGaugeVec,
@@ -67,7 +68,11 @@ impl Metrics {
             )?,
             replayed: IntCounter::new(
                 "relay_gateway_events_replayed_total",
-                "Events accepted and not sent again, because one of the same source and id was published before.",
+                "Events accepted and not sent again, because one of the same source and id was accepted before.",
+            )?,
+            unnoted: IntCounter::new(
+                "relay_gateway_events_unnoted_total",
+                "Events accepted of which the store could not be told: those that come again may be sent again.",
             )?,
             refused: IntCounterVec::new(refused, &["reason"])?,
             durations: HistogramVec::new(durations, &["route", "method", "status"])?,
@@ -76,6 +81,7 @@ impl Metrics {
         metrics.start_at_zero();
         registry.register(Box::new(metrics.published.clone()))?;
         registry.register(Box::new(metrics.replayed.clone()))?;
+        registry.register(Box::new(metrics.unnoted.clone()))?;
         registry.register(Box::new(metrics.refused.clone()))?;
         registry.register(Box::new(metrics.durations.clone()))?;
         registry.register(Box::new(metrics.endpoints.clone()))?;

@@ -1,11 +1,13 @@
 //! The event log and the delivery log: what was published, what was tried, and how each delivery stands.
 //!
 //! Every write is one transaction, and only one of them is under way at a time, over all processes; so
-//! the order of sequence numbers is the order in which events become visible.
+//! the order of sequence numbers is the order in which events become visible. Beside the log stands which
+//! events are confirmed, written without regard to that order.
 
 mod attempts;
 mod batch;
 mod codes;
+mod confirmed;
 mod deliveries;
 mod early;
 mod events;
@@ -157,7 +159,7 @@ pub struct Undelivered {
 /// What is old enough to be forgotten, each table for itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
-    /// Events recorded before this time, with their deliveries.
+    /// Events recorded before this time, with their deliveries; and that they were confirmed before it.
     pub events_before: Timestamp,
     /// Attempts of events recorded before this time. None outlives its event.
     pub attempts_before: Timestamp,

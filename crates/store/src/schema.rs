@@ -18,6 +18,11 @@ macro_rules! steps {
                 "log",
                 include_str!(concat!("../migrations/", $folder, "/0002_log.sql")),
             ),
+            (
+                3,
+                "confirmed",
+                include_str!(concat!("../migrations/", $folder, "/0003_confirmed.sql")),
+            ),
         ]
     };
 }

@@ -1,9 +1,10 @@
 //! An event is sent once, however often it comes: its source and id are its name.
 //!
-//! Events sent lately are remembered here, because the log learns of them a moment later; for the rest
-//! of its retention the log is asked. What is left is sent again, which receivers must bear anyway: an
-//! event that comes again within that moment by another gateway or after a restart, or while the log
-//! is away.
+//! What counts is that the broker confirmed it: an event may be in the log and in some queues, and not in
+//! the one that refused it. Those confirmed lately are remembered here, because the store learns of them a
+//! moment later; for the rest of the log's retention the store is asked. What is left is sent again, which
+//! receivers must bear anyway: an event that comes again within that moment by another gateway or after a
+//! crash, or while the store is away.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,11 +14,12 @@ use relay_store::Store;
 use sha2::{Digest, Sha256};
 
 use super::{
-    recorded::Recorded,
+    confirmed::Confirmed,
+    notes::Notes,
     send::{Sent, Unsent},
 };
 
-/// How many events are remembered, and for how long: by then the log has learned of them.
+/// How many events are remembered, and for how long: by then the store has learned of them.
 const REMEMBERED: u64 = 100_000;
 const REMEMBERED_FOR: Duration = Duration::from_secs(10 * 60);
 
@@ -27,47 +29,51 @@ type Name = [u8; 32];
 /// What is known of events that may come again.
 pub(crate) struct Idempotency {
     store: Store,
-    recorded: Recorded,
+    confirmed: Confirmed,
+    notes: Notes,
+    /// Confirmed ones alone.
     lately: Cache<Name, ()>,
 }
 
 impl Idempotency {
-    pub(crate) fn new(store: Store) -> Self {
+    pub(crate) fn new(store: Store, notes: Notes) -> Self {
         Self {
             store,
-            recorded: Recorded::default(),
+            confirmed: Confirmed::default(),
+            notes,
             lately: lately(REMEMBERED),
         }
     }
 
-    /// Which of the events are in the log, as far as it is known and matters.
-    pub(super) async fn recorded(&self, events: &[Event]) -> Vec<bool> {
+    /// Which of the events are noted as confirmed, as far as it is known and matters.
+    pub(super) async fn confirmed(&self, events: &[Event]) -> Vec<bool> {
         let is_new = |event: &&Event| !self.lately.contains_key(&name(event));
         let (places, asked): (Vec<usize>, Vec<&Event>) = events
             .iter()
             .enumerate()
             .filter(|(_, event)| is_new(event))
             .unzip();
-        let held = self.recorded.hold(&self.store, &asked).await;
-        let mut recorded = vec![false; events.len()];
-        for (place, held) in places.into_iter().zip(held.unwrap_or_default()) {
-            recorded[place] = held;
+        let noted = self.confirmed.of(&self.store, &asked).await;
+        let mut confirmed = vec![false; events.len()];
+        for (place, noted) in places.into_iter().zip(noted.unwrap_or_default()) {
+            confirmed[place] = noted;
         }
-        recorded
+        confirmed
     }
 
-    /// Sends an event, unless it is recorded, was sent lately, or is being sent now: then what comes
-    /// of that is the answer. A failure is not remembered.
+    /// Sends an event, unless it is confirmed already, lately or before, or is being sent now: then what
+    /// comes of that is the answer. A failure is not remembered.
     pub(super) async fn once(
         &self,
         event: &Event,
-        recorded: bool,
+        confirmed: bool,
         send: impl Future<Output = Result<(), Unsent>>,
     ) -> Result<Sent, Unsent> {
         let mut sent = Sent::Before;
         let sending = async {
-            if !recorded {
+            if !confirmed {
                 send.await?;
+                self.notes.confirmed(event);
                 sent = Sent::Now;
             }
             Ok(())
@@ -101,9 +107,11 @@ mod tests {
     use std::future::ready;
 
     use futures_util::future::join_all;
+    use prometheus::IntCounter;
     use tokio::sync::Notify;
 
     use super::*;
+    use crate::events::notes;
 
     fn event(id: &str) -> Event {
         let body = format!(r#"{{"specversion":"1.0","id":"{id}","source":"/x","type":"a.b"}}"#);
@@ -113,7 +121,10 @@ mod tests {
     async fn idempotency() -> (Idempotency, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let url = relay_store::StoreUrl::sqlite(folder.path().join("relay.db"));
-        (Idempotency::new(Store::open(&url).await.unwrap()), folder)
+        let store = Store::open(&url).await.unwrap();
+        let dropped = IntCounter::new("dropped", "Dropped.").unwrap();
+        let (notes, _) = notes::notes(store.clone(), dropped);
+        (Idempotency::new(store, notes), folder)
     }
 
     #[tokio::test]
@@ -148,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_recorded_is_not_sent() {
+    async fn what_is_confirmed_is_not_sent() {
         let (idempotency, _folder) = idempotency().await;
         let never = ready(Err(Unsent::Unavailable));
         assert_eq!(idempotency.once(&event("1"), true, never).await, Ok(Sent::Before));

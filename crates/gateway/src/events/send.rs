@@ -24,19 +24,19 @@ pub(super) enum Unsent {
     Unconfirmed,
 }
 
-/// Sends an event that cannot have come before.
+/// Sends an event that cannot have come before, nor again.
 pub(super) async fn new(gateway: &Gateway, event: &Event) -> Result<Sent, Unsent> {
     let sent = confirmed(gateway, event).await.map(|()| Sent::Now);
     count(gateway, event, sent);
     sent
 }
 
-/// Sends those of the events that were not sent before, all at once.
+/// Sends those of the events that were not confirmed before, all at once.
 pub(super) async fn once(gateway: &Gateway, events: &[Event]) -> Vec<Result<Sent, Unsent>> {
-    let recorded = gateway.idempotency.recorded(events).await;
-    let all = events.iter().zip(recorded).map(async |(event, recorded)| {
+    let before = gateway.idempotency.confirmed(events).await;
+    let all = events.iter().zip(before).map(async |(event, before)| {
         let sending = confirmed(gateway, event);
-        let sent = gateway.idempotency.once(event, recorded, sending).await;
+        let sent = gateway.idempotency.once(event, before, sending).await;
         count(gateway, event, sent);
         sent
     });

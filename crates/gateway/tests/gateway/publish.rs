@@ -2,16 +2,15 @@
 
 mod batch;
 mod binary;
+mod confirmed;
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use relay_event::{Event, EventId, Timestamp};
-use relay_store::{NewEvent, Record};
+use relay_event::{Event, EventId};
 use relay_testkit::{Proxy, shared_broker};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use sqlx::{Connection, SqliteConnection};
 
 use crate::relay::{Answer, Relay, config, folder};
 
@@ -90,47 +89,6 @@ async fn of_many_at_once_one_is_sent() {
     let answers = join_all((0..20).map(|_| post(&relay, WHOLE, event("1")))).await;
     let sent = answers.iter().filter(|answer| !is_replayed(answer)).count();
     assert_eq!((sent, relay.waiting(&endpoint).await), (1, Some(1)));
-}
-
-/// The memory of the gateway that sent it is gone.
-#[tokio::test]
-async fn what_the_log_holds_is_not_sent_again() {
-    let folder = folder();
-    let relay = Relay::start(&folder).await;
-    let endpoint = relay.add(&["#"]).await;
-    let recorded = Record::Event(NewEvent {
-        event: Event::parse(event("old").to_string().into()).unwrap(),
-        published_at: None,
-        routed_to: Vec::new(),
-    });
-    relay.store.record(&[recorded], Timestamp::now()).await.unwrap();
-    assert!(is_replayed(&post(&relay, WHOLE, event("old")).await));
-    let batch = json!([event("new"), event("old")]);
-    assert!(!is_replayed(&post(&relay, BATCH, batch).await));
-    let sent = take(&relay, &endpoint, 1).await;
-    assert_eq!(sent[0].id().as_str(), "new");
-}
-
-#[tokio::test]
-async fn a_log_that_cannot_be_asked_does_not_stop_events() {
-    let folder = folder();
-    let relay = Relay::start(&folder).await;
-    let endpoint = relay.add(&["#"]).await;
-    let path = relay.config.store.path().unwrap().display().to_string();
-    let mut other = SqliteConnection::connect(&format!("sqlite:{path}"))
-        .await
-        .unwrap();
-    sqlx::query("ALTER TABLE events RENAME TO elsewhere")
-        .execute(&mut other)
-        .await
-        .unwrap();
-    for id in ["1", "2"] {
-        assert!(!is_replayed(&post(&relay, WHOLE, event(id)).await));
-    }
-    assert!(is_replayed(&post(&relay, WHOLE, event("1")).await));
-    let batch = json!([event("2"), event("3")]);
-    assert!(!is_replayed(&post(&relay, BATCH, batch).await));
-    assert_eq!(relay.waiting(&endpoint).await, Some(3));
 }
 
 /// What was begun for it is finished, and remembered.

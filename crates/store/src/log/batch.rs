@@ -15,7 +15,7 @@ pub(super) type Key<'r> = (&'r str, Cow<'r, str>);
 /// The places in the log of the events that a batch is about, as far as they are there.
 pub(super) type Places<'r> = HashMap<Key<'r>, i64>;
 
-fn key<'r>(id: &'r EventId, source: &'r str) -> Key<'r> {
+pub(super) fn key<'r>(id: &'r EventId, source: &'r str) -> Key<'r> {
     (id.as_str(), codes::text(source))
 }
 

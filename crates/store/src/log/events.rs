@@ -82,24 +82,6 @@ impl Store {
         self.within("read an event's body from the log", work).await
     }
 
-    /// Whether the event of this id and source is in the log.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn is_recorded(&self, id: &EventId, source: &str) -> Result<bool, Error> {
-        let sql = "SELECT 1 FROM events WHERE id = $1 AND source = $2";
-        let work = async {
-            let source = codes::text(source);
-            on!(&self.pool.connections, pool => Ok(sqlx::query(sql)
-                .bind(id.as_str())
-                .bind(source.as_ref())
-                .fetch_optional(pool)
-                .await?
-                .is_some()))
-        };
-        self.within(format!("look for event {id} in the log"), work).await
-    }
-
     /// When the oldest event that is kept was recorded.
     ///
     /// # Errors

@@ -11,9 +11,9 @@ use crate::{
 const DELIVERIES: i64 = 4;
 
 impl Store {
-    /// Forgets the oldest of what is old enough: at most about `most` events, and as many attempts. It is
-    /// one short transaction. SQLite keeps the room in its file and uses it again; PostgreSQL's
-    /// autovacuum does the same.
+    /// Forgets the oldest of what is old enough: at most about `most` events, and as many attempts and
+    /// notes that events were confirmed. It is one short transaction. SQLite keeps the room in its file
+    /// and uses it again; PostgreSQL's autovacuum does the same.
     ///
     /// # Errors
     /// The database failed.
@@ -36,12 +36,13 @@ impl Store {
     }
 }
 
-/// What goes this time: everything before these places in the log, and records that came before this
-/// time and whose event never did.
+/// What goes this time: everything before these places in the log; records that came before this time
+/// and whose event never did; and what was confirmed before this time.
 struct Due {
     events: Cut,
     attempts: Cut,
     early: Cut,
+    confirmed: Cut,
 }
 
 impl Due {
@@ -52,6 +53,7 @@ impl Due {
         let kept_attempts = place::first(tx, retention.attempts_before).await?.unwrap_or(end);
         // Their event may only be late, and is then kept for as long as any other.
         let late = retention.events_before.min(retention.attempts_before);
+        let confirmed_before = codes::millis(retention.events_before);
         let most = i64::from(most.max(1));
         let events = Cut::find(tx, ("events", "sequence"), kept_events, most).await?;
         let deliveries = Cut::find(tx, ("deliveries", "event"), kept_events, most * DELIVERIES).await?;
@@ -59,11 +61,12 @@ impl Due {
             events: events.and(deliveries),
             attempts: Cut::find(tx, ("attempts", "event"), kept_attempts.max(kept_events), most).await?,
             early: Cut::find(tx, ("early", "came_at"), codes::millis(late), most).await?,
+            confirmed: Cut::find(tx, ("confirmed", "at"), confirmed_before, most).await?,
         })
     }
 
     fn is_nothing(&self) -> bool {
-        [self.events, self.attempts, self.early]
+        [self.events, self.attempts, self.early, self.confirmed]
             .iter()
             .all(|cut| cut.before.is_none())
     }
@@ -83,10 +86,13 @@ impl Due {
         self.early
             .delete(tx, "DELETE FROM early WHERE came_at < $1")
             .await?;
+        self.confirmed
+            .delete(tx, "DELETE FROM confirmed WHERE at < $1")
+            .await?;
         Ok(Forgotten {
             events,
             attempts,
-            more: self.events.more || self.attempts.more || self.early.more,
+            more: self.events.more || self.attempts.more || self.early.more || self.confirmed.more,
         })
     }
 }

@@ -5,6 +5,7 @@
 mod make;
 mod place;
 
+mod confirmed;
 mod endpoints;
 mod files;
 mod order;

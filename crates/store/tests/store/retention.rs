@@ -12,6 +12,7 @@ on_both!(
     events_and_attempts_go_each_by_their_own_age,
     no_attempt_outlives_its_event,
     records_whose_event_never_came_go_too,
+    what_was_confirmed_goes_by_the_events_age,
     an_event_with_many_deliveries_goes_with_fewer_others,
     what_comes_meanwhile_is_kept,
 );
@@ -118,10 +119,8 @@ async fn events_and_attempts_go_each_by_their_own_age(place: Place) {
     assert_eq!(next.sequence, 21, "a place is given once");
     let again = Record::Event(event("3", "a.b"));
     store.record(&[again], at(100)).await.unwrap();
-    assert!(
-        store.is_recorded(&id("3"), "/source").await.unwrap(),
-        "what is forgotten is new"
-    );
+    let found = store.logged_event(&id("3"), None).await.unwrap();
+    assert_eq!(found.unwrap().sequence, 22, "what is forgotten is new");
 }
 
 async fn no_attempt_outlives_its_event(place: Place) {
@@ -173,6 +172,37 @@ async fn records_whose_event_never_came_go_too(place: Place) {
     );
 }
 
+async fn what_was_confirmed_goes_by_the_events_age(place: Place) {
+    let store = place.open().await;
+    let names: Vec<_> = (0..10)
+        .map(|n| (id(&n.to_string()), "/source".to_owned()))
+        .collect();
+    for (second, pair) in (0..).zip(names.chunks(2)) {
+        store.note_confirmed(pair, at(second)).await.unwrap();
+    }
+    // Noted again, they are as old as before.
+    store.note_confirmed(&names, at(99)).await.unwrap();
+    let retention = Retention {
+        events_before: at(4),
+        attempts_before: at(9),
+    };
+    for (most, left, more) in [(1, 8, true), (3, 6, true), (3, 4, true), (3, 2, false)] {
+        let forgotten = store.forget(&retention, most).await.unwrap();
+        assert_eq!(
+            forgotten,
+            Forgotten {
+                more,
+                ..Forgotten::default()
+            },
+            "all of a time go at once"
+        );
+        let confirmed = store.are_confirmed(&names).await.unwrap();
+        assert!(confirmed.iter().rev().take(left).all(|confirmed| *confirmed));
+        assert!(confirmed.iter().rev().skip(left).all(|confirmed| !confirmed));
+    }
+    assert_eq!(store.forget(&retention, 1).await.unwrap(), Forgotten::default());
+}
+
 async fn an_event_with_many_deliveries_goes_with_fewer_others(place: Place) {
     let store = place.open().await;
     for name in ["a", "b", "c"] {
@@ -215,7 +245,8 @@ async fn what_comes_meanwhile_is_kept(place: Place) {
         };
         let (written, forgotten) = tokio::join!(writer.record(&new, young), keeper.forget(&retention, 10));
         assert_eq!((written.unwrap().events, forgotten.unwrap().more), (1, false));
-        assert!(writer.is_recorded(&id(&name("new")), "/source").await.unwrap());
-        assert!(!writer.is_recorded(&id(&name("old")), "/source").await.unwrap());
+        let found = async |what: &str| writer.logged_event(&id(&name(what)), None).await.unwrap();
+        assert!(found("new").await.is_some());
+        assert!(found("old").await.is_none());
     }
 }

@@ -1,0 +1,9 @@
+-- Events that all their queues took, as the broker told whoever published them. One may be here before it
+-- is in the log.
+CREATE TABLE confirmed (
+    id TEXT NOT NULL,
+    source TEXT NOT NULL,
+    at BIGINT NOT NULL,
+    PRIMARY KEY (id, source)
+);
+CREATE INDEX confirmed_by_time ON confirmed (at);
