@@ -27,6 +27,7 @@ pub struct World {
     pub api: Api,
     /// Its store.
     pub store_url: String,
+    looks: Looks,
     dir: TempDir,
     gateway: Process,
     /// Running deliverers, oldest first.
@@ -43,6 +44,15 @@ pub enum Database {
     /// A database of its own on the server all journeys share.
     Postgres,
 }
+
+/// How often a world's processes look for what nobody told them.
+type Looks = [(&'static str, &'static str); 2];
+
+/// Often, since journeys wait for what is found by looking.
+const BRISK: Looks = [("RELAY_RECHECK", "1s"), ("RELAY_BACKLOG_INTERVAL", "200ms")];
+
+/// As the processes do unless they are told otherwise.
+const CALM: Looks = [("RELAY_RECHECK", "60s"), ("RELAY_BACKLOG_INTERVAL", "15s")];
 
 impl World {
     /// A gateway and one deliverer on the broker all journeys share.
@@ -67,26 +77,35 @@ impl World {
 
     /// A gateway alone, with everything kept in this database.
     pub async fn on(amqp_url: &str, database: Database) -> Self {
+        Self::looking(BRISK, amqp_url, database).await
+    }
+
+    /// The same, for measurements: its processes look around no more often than they would elsewhere.
+    pub async fn calm(amqp_url: &str, database: Database) -> Self {
+        Self::looking(CALM, amqp_url, database).await
+    }
+
+    async fn looking(looks: Looks, amqp_url: &str, database: Database) -> Self {
         let dir = TempDir::new().unwrap();
         let store_url = match database {
             Database::Sqlite => sqlite(&dir),
             Database::Postgres => relay_testkit::database().await,
         };
-        Self::with(amqp_url, dir, store_url).await
+        Self::with(amqp_url, dir, store_url, looks).await
     }
 
     /// A gateway alone, whose store is elsewhere.
     pub async fn with_store(store_url: &str) -> Self {
         let dir = TempDir::new().unwrap();
-        Self::with(shared_broker().await, dir, store_url.to_owned()).await
+        Self::with(shared_broker().await, dir, store_url.to_owned(), BRISK).await
     }
 
-    async fn with(amqp_url: &str, dir: TempDir, store_url: String) -> Self {
+    async fn with(amqp_url: &str, dir: TempDir, store_url: String, looks: Looks) -> Self {
         relay_service::install_crypto();
         let namespace = namespace();
         let gateway = start(
             "relay-gateway",
-            &environment(amqp_url, &namespace, &store_url),
+            &environment(amqp_url, &namespace, &store_url, looks),
             &[("RELAY_LISTEN", "127.0.0.1:0"), ("RELAY_TOKEN", api::TOKEN)],
         );
         let line = gateway
@@ -100,6 +119,7 @@ impl World {
             namespace,
             api,
             store_url,
+            looks,
             dir,
             gateway,
             deliverers: Vec::new(),
@@ -147,7 +167,7 @@ impl World {
 
     /// What every process of this world is told.
     pub fn environment(&self) -> Environment {
-        environment(&self.amqp_url, &self.namespace, &self.store_url)
+        environment(&self.amqp_url, &self.namespace, &self.store_url, self.looks)
     }
 
     /// The gateway's process.
@@ -251,15 +271,16 @@ impl World {
 /// Settings by their names.
 pub type Environment = [(&'static str, String); 7];
 
-fn environment(amqp_url: &str, namespace: &str, store_url: &str) -> Environment {
+fn environment(amqp_url: &str, namespace: &str, store_url: &str, looks: Looks) -> Environment {
+    let [recheck, backlog] = looks.map(|(name, value)| (name, value.to_owned()));
     [
         ("RELAY_AMQP_URL", amqp_url.to_owned()),
         ("RELAY_NAMESPACE", namespace.to_owned()),
         ("RELAY_STORE_URL", store_url.to_owned()),
         ("RELAY_METRICS_LISTEN", "127.0.0.1:0".to_owned()),
         ("RELAY_LOG_FORMAT", "json".to_owned()),
-        ("RELAY_RECHECK", "1s".to_owned()),
-        ("RELAY_BACKLOG_INTERVAL", "200ms".to_owned()),
+        recheck,
+        backlog,
     ]
 }
 

@@ -2,23 +2,17 @@
 //! exchange with a queue for one endpoint and one for the archive; consumed, posted, acked; and the
 //! archive consumed and acked. No log, no signature, no retries, no records of attempts.
 
-use std::time::Instant;
-
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::StreamExt;
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
+    Channel, Connection, ConnectionProperties, ExchangeKind,
     message::Delivery,
     options::{
-        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-        ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+        BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions,
+        QueueDeclareOptions,
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
-use relay_event::Event;
-use relay_testkit::Receiver;
 use tokio::task::{AbortHandle, JoinSet};
-
-use crate::load::{WINDOW, arrived, event, rate};
 
 /// Posts under way at once, as of the relay's endpoint; and taken ahead of them.
 const POSTS: usize = 100;
@@ -26,11 +20,8 @@ const PREFETCH: u16 = 200;
 
 /// The loop, running; it ends when dropped.
 pub(crate) struct Floor {
-    publishing: Channel,
-    exchange: ShortString,
-    receiver: Receiver,
-    running: Vec<AbortHandle>,
-    _connections: [Connection; 2],
+    running: [AbortHandle; 2],
+    _connection: Connection,
 }
 
 impl Drop for Floor {
@@ -40,68 +31,32 @@ impl Drop for Floor {
 }
 
 impl Floor {
-    /// Declares the objects under a name of their own, and starts the loop.
-    pub(crate) async fn start(amqp_url: &str, namespace: &str) -> Self {
-        let receiver = Receiver::start().await;
-        let connect = || Connection::connect(amqp_url, ConnectionProperties::default());
-        let (publishes, consumes) = (connect().await.unwrap(), connect().await.unwrap());
-        let publishing = publishes.create_channel().await.unwrap();
-        let confirms = ConfirmSelectOptions::default();
-        publishing.confirm_select(confirms).await.unwrap();
-        let exchange = ShortString::from(format!("{namespace}.events"));
-        let durable = ExchangeDeclareOptions {
-            durable: true,
-            ..Default::default()
-        };
-        publishing
-            .exchange_declare(
-                exchange.clone(),
-                ExchangeKind::Topic,
-                durable,
-                FieldTable::default(),
-            )
-            .await
-            .unwrap();
-        let endpoint = queue(&publishing, &exchange, &format!("{namespace}.endpoint")).await;
-        let archive = queue(&publishing, &exchange, &format!("{namespace}.archive")).await;
-        let posting = tokio::spawn(post_all(consume(&consumes, &endpoint).await, receiver.url()));
-        let archiving = tokio::spawn(ack_all(consume(&consumes, &archive).await));
+    /// Declares the objects under this name, and starts the loop, which posts to the URL.
+    pub(crate) async fn start(amqp_url: &str, namespace: &str, url: String) -> Self {
+        let connection = Connection::connect(amqp_url, ConnectionProperties::default());
+        let connection = connection.await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let exchange = exchange(&channel, format!("{namespace}.events").into()).await;
+        let endpoint = queue(&channel, &exchange, &format!("{namespace}.endpoint")).await;
+        let archive = queue(&channel, &exchange, &format!("{namespace}.archive")).await;
+        let posting = tokio::spawn(post_all(consume(&connection, &endpoint).await, url));
+        let archiving = tokio::spawn(ack_all(consume(&connection, &archive).await));
         Self {
-            publishing,
-            exchange,
-            receiver,
-            running: vec![posting.abort_handle(), archiving.abort_handle()],
-            _connections: [publishes, consumes],
+            running: [posting.abort_handle(), archiving.abort_handle()],
+            _connection: connection,
         }
     }
+}
 
-    /// Deliveries a second, from the first publish to the last arrival.
-    pub(crate) async fn deliver(&self, count: usize) -> f64 {
-        let began = Instant::now();
-        let mut awaiting = FuturesUnordered::new();
-        for number in 0..count {
-            if awaiting.len() == WINDOW {
-                assert_eq!(awaiting.next().await, Some(Confirmation::Ack(None)));
-            }
-            awaiting.push(self.publish(event(number)));
-        }
-        while let Some(confirmation) = awaiting.next().await {
-            assert_eq!(confirmation, Confirmation::Ack(None));
-        }
-        arrived(&[&self.receiver], count).await;
-        rate(count, began)
-    }
-
-    async fn publish(&self, event: Event) -> Confirmation {
-        let persistent = BasicProperties::default().with_delivery_mode(2);
-        let key = ShortString::from(event.event_type().as_str());
-        let options = BasicPublishOptions::default();
-        let sent = self
-            .publishing
-            .basic_publish(self.exchange.clone(), key, options, event.body(), persistent)
-            .await;
-        sent.unwrap().await.unwrap()
-    }
+async fn exchange(channel: &Channel, name: ShortString) -> ShortString {
+    let durable = ExchangeDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
+    let declared =
+        channel.exchange_declare(name.clone(), ExchangeKind::Topic, durable, FieldTable::default());
+    declared.await.unwrap();
+    name
 }
 
 async fn queue(channel: &Channel, exchange: &ShortString, name: &str) -> ShortString {

@@ -28,7 +28,7 @@ cargo xtask <task>
                    or only the named steps: fmt, clippy, doc, unit;
                    for unit, install RabbitMQ and PostgreSQL if they are missing
   test             everything in check, then the journeys through the real processes
-  bench SCENARIO   build in release mode and measure; --help lists the scenarios
+  bench [scenario] build in release mode and measure; --help lists the scenarios
 
 environment:
   RELAY_AMQP_URL          up: use this broker, so RabbitMQ need not be installed

@@ -1,0 +1,130 @@
+//! The relay to be measured: its real processes on the scenario's broker.
+
+use std::time::Instant;
+
+use futures_util::{StreamExt, stream};
+use relay_testkit::{PrivateBroker, wait_until_within};
+use relay_tests::{Database, World, metrics_address};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    event::{Events, event_type},
+    http, numbers,
+    publish::Producer,
+    receiver::{Answers, PATIENCE, Receiver},
+    usage::Usage,
+};
+
+/// Endpoints that are added at once.
+const ADDED_AT_ONCE: usize = 8;
+
+/// How events are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// Over AMQP, to the exchange.
+    Amqp,
+    /// Over HTTP, so many in a request.
+    Http(usize),
+}
+
+/// A gateway, a deliverer and a recorder on SQLite.
+pub(crate) async fn start(broker: &PrivateBroker) -> World {
+    let mut world = World::calm(broker.amqp_url(), Database::Sqlite).await;
+    world.add_deliverer().await;
+    world.add_recorder().await;
+    world
+}
+
+/// The same, with one endpoint that takes everything at once.
+pub(crate) async fn start_with_one(broker: &PrivateBroker) -> (World, Receiver) {
+    let world = start(broker).await;
+    let receiver = Receiver::start(1, Answers::AtOnce).await;
+    let settings = json!({"types": ["#"], "max_in_flight": 100});
+    add(&world, &receiver, 0, settings).await;
+    consumed(&world, 1).await;
+    (world, receiver)
+}
+
+/// Adds an endpoint at one of the receiver's ports, and returns its id.
+pub(crate) async fn add(world: &World, receiver: &Receiver, port: usize, mut settings: Value) -> String {
+    settings["url"] = receiver.url(port).into();
+    let added = world.api.json(Method::POST, "/v1/endpoints", Some(settings));
+    added.await["id"].as_str().unwrap().to_owned()
+}
+
+/// Adds so many endpoints, each with a port and a kind of events of its own.
+pub(crate) async fn add_many(world: &World, receiver: &Receiver, count: usize) {
+    let began = Instant::now();
+    let adding = stream::iter(0..count).for_each_concurrent(ADDED_AT_ONCE, |number| async move {
+        let settings = json!({"types": [event_type(number)]});
+        add(world, receiver, number, settings).await;
+    });
+    adding.await;
+    let seconds = began.elapsed().as_secs_f64();
+    println!("    {count} endpoints added in {seconds:.1} s");
+}
+
+/// Waits until the deliverer takes from so many endpoints' queues.
+pub(crate) async fn consumed(world: &World, count: usize) {
+    let metrics = metrics_address(world.deliverers.last().unwrap()).await;
+    let wanted = format!("relay_endpoints_consumed {count}");
+    wait_until_within(PATIENCE, "the deliverer's consumers", || async {
+        let text = world.api.metrics(&metrics).await;
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("relay_endpoints_consumed "));
+        let line = line.unwrap_or_default().to_owned();
+        if line == wanted { Ok(()) } else { Err(line) }
+    })
+    .await;
+}
+
+/// Waits until the recorder has written down all there is.
+pub(crate) async fn recorded(world: &World) {
+    let session = world.session().await;
+    let topology = session.topology();
+    for queue in [topology.archive(), topology.attempts()] {
+        wait_until_within(PATIENCE, "the recorder", || async {
+            let ready = session.depth(&queue).await.unwrap().unwrap().ready;
+            (ready == 0).then_some(()).ok_or(ready)
+        })
+        .await;
+    }
+    session.close().await;
+}
+
+pub(crate) async fn publish(world: &World, door: Door, events: &Events) {
+    match door {
+        Door::Amqp => {
+            let producer = Producer::connect(&world.amqp_url, &world.namespace).await;
+            producer.publish(events).await;
+        }
+        Door::Http(batch) => http::publish(world, events, batch).await,
+    }
+}
+
+/// Deliveries a second to each of the receivers, from the first publish to the last arrival.
+pub(crate) async fn deliver(world: &World, receivers: &[Receiver], door: Door, events: &Events) -> f64 {
+    for receiver in receivers {
+        receiver.expect(events);
+    }
+    let began = Instant::now();
+    publish(world, door, events).await;
+    let mut last = began;
+    for receiver in receivers {
+        last = last.max(receiver.arrived(events.count()).await);
+    }
+    numbers::rate(events.count(), last - began)
+}
+
+/// What the relay and its broker have used so far.
+pub(crate) fn usage(world: &World, broker: &PrivateBroker) -> Usage {
+    let daemons = [("deliverer", &world.deliverers), ("recorder", &world.recorders)];
+    let daemons = daemons.into_iter().flat_map(|(name, all)| {
+        let first = all.first();
+        first.map(|process| (name, process.pid()))
+    });
+    let gateway = ("gateway", world.gateway().pid());
+    Usage::of([("broker", broker.pid()), gateway].into_iter().chain(daemons))
+}

@@ -1,0 +1,63 @@
+//! Whether many endpoints are as fast as one.
+
+use relay_testkit::private_broker;
+
+use super::Scale;
+use crate::{
+    event::Events,
+    receiver::{Answers, Receiver},
+    relay::{self, Door},
+    report::Figure,
+};
+
+const EVENTS: usize = 20_000;
+const ENDPOINTS: usize = 1_000;
+const ROUNDS: usize = 3;
+
+/// One endpoint is measured before the many and after them, so that what changes with time counts for
+/// neither; each on a broker of its own, for a broker with 1,000 queues is another one.
+pub(super) async fn run(scale: Scale) -> Vec<Figure> {
+    let mut one = to_one(scale).await;
+    let many = to_many(scale).await;
+    one.extend(to_one(scale).await);
+    let name = format!("to {} endpoints, each event to one", scale.endpoints(ENDPOINTS));
+    vec![
+        Figure::ratio(format!("{name}, against one endpoint"), &many, &one).at_least(0.85),
+        Figure::new(name, "deliveries/s", &many),
+        Figure::new("to one endpoint", "deliveries/s", &one),
+    ]
+}
+
+async fn to_one(scale: Scale) -> Vec<f64> {
+    let broker = private_broker().await;
+    let (world, receiver) = relay::start_with_one(&broker).await;
+    let events = Events::new(scale.events(EVENTS));
+    measure(scale, &world, &[receiver], events).await
+}
+
+async fn to_many(scale: Scale) -> Vec<f64> {
+    let endpoints = scale.endpoints(ENDPOINTS);
+    let broker = private_broker().await;
+    let world = relay::start(&broker).await;
+    let receiver = Receiver::start(endpoints, Answers::AtOnce).await;
+    relay::add_many(&world, &receiver, endpoints).await;
+    relay::consumed(&world, endpoints).await;
+    let events = Events::new(scale.events(EVENTS)).of_kinds(0..endpoints);
+    measure(scale, &world, &[receiver], events).await
+}
+
+async fn measure(
+    scale: Scale,
+    world: &relay_tests::World,
+    receivers: &[Receiver],
+    events: Events,
+) -> Vec<f64> {
+    let mut rates = Vec::new();
+    for round in 0..scale.rounds(ROUNDS) {
+        let rate = relay::deliver(world, receivers, Door::Amqp, &events.of_round(round)).await;
+        println!("    round {}: {rate:.0} deliveries/s", round + 1);
+        rates.push(rate);
+        relay::recorded(world).await;
+    }
+    rates
+}
