@@ -1,5 +1,6 @@
 //! The relay to be measured: its real processes on the scenario's broker.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use futures_util::{StreamExt, stream};
@@ -57,7 +58,8 @@ pub(crate) async fn add(world: &World, receiver: &Receiver, port: usize, mut set
 pub(crate) async fn add_many(world: &World, receiver: &Receiver, count: usize) {
     let began = Instant::now();
     let adding = stream::iter(0..count).for_each_concurrent(ADDED_AT_ONCE, |number| async move {
-        let settings = json!({"types": [event_type(number)]});
+        // What fails for want of something is not to hold up the end by minutes.
+        let settings = json!({"types": [event_type(number)], "retry": vec!["5s"; 20]});
         add(world, receiver, number, settings).await;
     });
     adding.await;
@@ -67,17 +69,30 @@ pub(crate) async fn add_many(world: &World, receiver: &Receiver, count: usize) {
 
 /// Waits until the deliverer takes from so many endpoints' queues.
 pub(crate) async fn consumed(world: &World, count: usize) {
-    let metrics = metrics_address(world.deliverers.last().unwrap()).await;
-    let wanted = format!("relay_endpoints_consumed {count}");
     wait_until_within(PATIENCE, "the deliverer's consumers", || async {
-        let text = world.api.metrics(&metrics).await;
-        let line = text
-            .lines()
-            .find(|line| line.starts_with("relay_endpoints_consumed "));
-        let line = line.unwrap_or_default().to_owned();
-        if line == wanted { Ok(()) } else { Err(line) }
+        let consumed = of_deliverer(world, "relay_endpoints_consumed").await;
+        let consumed: u64 = consumed.values().sum();
+        (consumed == count as u64).then_some(()).ok_or(consumed)
     })
     .await;
+}
+
+/// Attempts that were answered with anything but success, or not at all.
+pub(crate) async fn failed_attempts(world: &World) -> u64 {
+    let attempts = of_deliverer(world, "relay_attempts_total").await;
+    let failed = attempts.iter().filter(|(series, _)| !series.contains("\"2xx\""));
+    failed.map(|(_, count)| count).sum()
+}
+
+/// What the deliverer says of one of its metrics, by series.
+async fn of_deliverer(world: &World, name: &str) -> BTreeMap<String, u64> {
+    let address = metrics_address(world.deliverers.last().unwrap()).await;
+    let text = world.api.metrics(&address).await;
+    let series = text.lines().filter_map(|line| line.split_once(' '));
+    series
+        .filter(|(series, _)| series.split('{').next() == Some(name))
+        .map(|(series, value)| (series.to_owned(), value.parse().unwrap()))
+        .collect()
 }
 
 /// Waits until the recorder has written down all there is.

@@ -20,8 +20,11 @@ const ROUNDS: usize = 1;
 /// waiting at all endpoints at once. Each process is at its worst somewhere in between.
 pub(super) async fn run(scale: Scale) -> Vec<Figure> {
     let mut rounds: Vec<Vec<(&'static str, f64)>> = Vec::new();
+    let mut failed = Vec::new();
     for _ in 0..scale.rounds(ROUNDS) {
-        rounds.push(round(scale).await);
+        let (peaks, attempts) = round(scale).await;
+        rounds.push(peaks);
+        failed.push(attempts);
     }
     let figure = |place: usize, name: &'static str| {
         let peaks: Vec<f64> = rounds.iter().map(|round| round[place].1).collect();
@@ -35,10 +38,14 @@ pub(super) async fn run(scale: Scale) -> Vec<Figure> {
         }
     };
     let processes = rounds[0].iter().enumerate();
-    processes.map(|(place, (name, _))| figure(place, name)).collect()
+    let mut figures: Vec<Figure> = processes.map(|(place, (name, _))| figure(place, name)).collect();
+    figures.push(Figure::new("at endpoints that answer at once, failed", "attempts", &failed).at_most(0.0));
+    figures
 }
 
-async fn round(scale: Scale) -> Vec<(&'static str, f64)> {
+/// The memory of each process, and how many attempts failed.
+#[allow(clippy::cast_precision_loss, reason = "a count of attempts")]
+async fn round(scale: Scale) -> (Vec<(&'static str, f64)>, f64) {
     let endpoints = scale.endpoints(ENDPOINTS);
     let events = Events::new(scale.events(EVENTS)).of_kinds(0..endpoints);
     let broker = private_broker().await;
@@ -51,5 +58,6 @@ async fn round(scale: Scale) -> Vec<(&'static str, f64)> {
     world.add_deliverer().await;
     receiver.arrived(events.count()).await;
     relay::recorded(&world).await;
-    relay::usage(&world, &broker).peak_memory()
+    let failed = relay::failed_attempts(&world).await as f64;
+    (relay::usage(&world, &broker).peak_memory(), failed)
 }
