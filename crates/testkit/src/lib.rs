@@ -13,13 +13,15 @@ mod postgres;
 mod process;
 mod proxy;
 mod receiver;
+mod tls;
 mod wait;
 
 pub use broker::{PrivateBroker, namespace, private_broker, private_broker_with, shared_broker};
 pub use postgres::{PrivatePostgres, database, private_postgres, shared_postgres};
 pub use process::{Process, binary};
 pub use proxy::{Proxy, Toward};
-pub use receiver::{Answer, Receiver, Reply, Request};
+pub use receiver::{Answer, Receiver, Reply, Request, Then};
+pub use tls::{Authority, Certificate, TlsFront};
 pub use wait::{Seen, WAIT_LIMIT, wait_until, wait_until_within};
 
 /// The value, also when another test thread panicked while holding the lock.

@@ -10,12 +10,13 @@ use std::future::{Future, ready};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use answer::{Answer, Reply};
+pub use answer::{Answer, Reply, Then};
 pub use request::Request;
 
 use crate::lock;
@@ -50,10 +51,21 @@ struct State {
     attempts: HashMap<Option<String>, usize>,
     script: VecDeque<Answer>,
     otherwise: Otherwise,
+    /// How to answer every connection whose requests are not read.
+    unread: Option<Unread>,
     in_flight: usize,
     max_in_flight: usize,
     /// What came that was no HTTP request.
     broken: Vec<String>,
+}
+
+/// What is said on a connection from which nothing is read.
+#[derive(Clone, Debug)]
+struct Unread {
+    /// Whether it is said before anything came.
+    first: bool,
+    bytes: Bytes,
+    then: Then,
 }
 
 /// How to answer once the script is at its end.
@@ -81,7 +93,18 @@ impl fmt::Debug for Otherwise {
 impl Receiver {
     /// Listens on a free loopback port.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    /// The same with a window of some kilobytes, which a large request fills.
+    pub async fn narrow() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(8 * 1024).unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        Self::on(socket.listen(1024).unwrap())
+    }
+
+    fn on(listener: TcpListener) -> Self {
         let addr = listener.local_addr().unwrap();
         let shared = Arc::default();
         let door = Mutex::new(Some(open(listener, &shared)));
@@ -107,6 +130,20 @@ impl Receiver {
     /// at its end.
     pub fn respond_by(&self, decide: impl Fn(&Request) -> Answer + Send + Sync + 'static) {
         lock(&self.shared.state).otherwise = Otherwise::By(Arc::new(decide));
+    }
+
+    /// Answers the first bytes of every next connection so, whatever they are, and reads none of them.
+    pub fn respond_unread(&self, bytes: impl Into<Bytes>, then: Then) {
+        self.unread(false, bytes.into(), then);
+    }
+
+    /// Begins every next connection so, as servers of other protocols do, and reads nothing from it.
+    pub fn greet_with(&self, bytes: impl Into<Bytes>, then: Then) {
+        self.unread(true, bytes.into(), then);
+    }
+
+    fn unread(&self, first: bool, bytes: Bytes, then: Then) {
+        lock(&self.shared.state).unread = Some(Unread { first, bytes, then });
     }
 
     /// Appends to the script: one answer for each next request.

@@ -32,6 +32,21 @@ pub enum Answer {
     ShortBody,
     /// A 204 that keeps the connection alive by its headers, and then the end of it.
     CloseIdle,
+    /// Any bytes at all.
+    Raw(Bytes, Then),
+}
+
+/// What follows raw bytes.
+#[derive(Clone, Debug)]
+pub enum Then {
+    /// Nothing: the connection is kept for the next request.
+    Stay,
+    /// The end of the connection.
+    Close,
+    /// A RST.
+    Reset,
+    /// These bytes again and again, each time after a pause, until the client hangs up.
+    Repeat(Bytes, Duration),
 }
 
 /// A status with headers and a body.
@@ -47,6 +62,11 @@ impl Answer {
     /// An honest answer without a body, at once.
     pub fn status(status: u16) -> Self {
         Self::Reply(Reply::new(status))
+    }
+
+    /// These bytes, and then so.
+    pub fn raw(bytes: impl Into<Bytes>, then: Then) -> Self {
+        Self::Raw(bytes.into(), then)
     }
 
     /// With a header more.
@@ -86,6 +106,13 @@ impl Answer {
             Self::Reply(reply) => reply,
             other => panic!("{other:?} takes no header, body or delay"),
         }
+    }
+}
+
+impl Then {
+    /// These bytes again and again, as fast as they are read.
+    pub fn endless(bytes: impl Into<Bytes>) -> Self {
+        Self::Repeat(bytes.into(), Duration::ZERO)
     }
 }
 

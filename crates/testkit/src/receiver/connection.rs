@@ -4,17 +4,18 @@ use std::future::{Future, pending};
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use super::answer::{Answer, Reply};
+use super::answer::{Answer, Reply, Then};
 use super::request::Request;
-use super::{InFlight, Shared};
+use super::{InFlight, Shared, Unread};
 use crate::lock;
 
-const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
 const PROMISE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n";
+const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
 const GARBAGE: &[u8] = b"\x16\x03\x01 220 mail ready\x00\xff\r\n\r\n";
 const HALF: &[u8] = &[b'.'; 500];
 
@@ -25,6 +26,11 @@ pub(super) async fn serve(stream: TcpStream, number: usize, shared: Arc<Shared>)
         stream: BufReader::new(stream),
         shared,
     };
+    let unread = lock(&client.shared.state).unread.clone();
+    if let Some(unread) = unread {
+        let _ = client.blurt(unread).await;
+        return;
+    }
     loop {
         let mut released = client.shared.released.subscribe(); // before anybody can see the request
         match Request::read(&mut client.stream, number).await {
@@ -57,39 +63,59 @@ impl Client {
             Answer::Reply(reply) => {
                 self.stays_for(sleep(reply.after)).await?;
                 self.reply(&reply, in_flight).await?;
-                return Ok(!reply.closes());
+                Ok(!reply.closes())
             }
             Answer::Hold => {
                 self.stays_for(released).await?;
                 self.reply(&Reply::new(204), in_flight).await?;
-                return Ok(true);
+                Ok(true)
             }
-            Answer::CloseIdle => self.reply(&Reply::new(204), in_flight).await?,
-            Answer::Reset => self.reset()?,
-            Answer::ResetMidway => {
-                self.send(&[PROMISE, HALF].concat()).await?;
-                self.reset()?;
+            Answer::CloseIdle => {
+                self.reply(&Reply::new(204), in_flight).await?;
+                Ok(false)
             }
-            Answer::ShortBody => self.send(&[PROMISE, HALF].concat()).await?,
-            Answer::Garbage => self.send(GARBAGE).await?,
+            Answer::Raw(bytes, then) => self.raw(&bytes, then).await,
+            Answer::Reset => self.raw(b"", Then::Reset).await,
+            Answer::ResetMidway => self.raw(&[PROMISE, HALF].concat(), Then::Reset).await,
+            Answer::ShortBody => self.raw(&[PROMISE, HALF].concat(), Then::Close).await,
+            Answer::Garbage => self.raw(GARBAGE, Then::Close).await,
             Answer::DripBody { every, chunk } => {
-                self.send(CHUNKED).await?;
-                loop {
-                    self.send(&chunk_of(chunk)).await?;
-                    self.stays_for(sleep(every)).await?;
-                }
+                self.raw(CHUNKED, Then::Repeat(chunk_of(chunk), every)).await
             }
-            Answer::EndlessBody => {
-                self.send(CHUNKED).await?;
-                self.send_forever(&chunk_of(16 * 1024)).await?;
-            }
+            Answer::EndlessBody => self.raw(CHUNKED, Then::endless(chunk_of(16 * 1024))).await,
             Answer::EndlessHeaders => {
-                self.send(b"HTTP/1.1 200 OK\r\n").await?;
-                self.send_forever(b"x-more: and more, and more, and more\r\n")
-                    .await?;
+                let header = "x-more: and more, and more, and more\r\n";
+                self.raw(b"HTTP/1.1 200 OK\r\n", Then::endless(header)).await
             }
         }
+    }
+
+    /// Any bytes, and what follows; says whether the connection is good for another request.
+    async fn raw(&mut self, bytes: &[u8], then: Then) -> io::Result<bool> {
+        self.send(bytes).await?;
+        match then {
+            Then::Stay => return Ok(true),
+            Then::Close => {}
+            Then::Reset => self.stream.get_ref().set_zero_linger()?,
+            Then::Repeat(piece, every) => loop {
+                self.send(&piece).await?;
+                if !every.is_zero() {
+                    self.stays_for(sleep(every)).await?;
+                }
+            },
+        }
         Ok(false)
+    }
+
+    /// Answers what was not read.
+    async fn blurt(&mut self, Unread { first, bytes, then }: Unread) -> io::Result<()> {
+        if !first {
+            self.stream.get_ref().peek(&mut [0]).await?;
+        }
+        if self.raw(&bytes, then).await? {
+            pending::<()>().await;
+        }
+        Ok(())
     }
 
     /// A whole answer. The request is done before the client can know, so that a client which asks again
@@ -104,16 +130,6 @@ impl Client {
 
     async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await
-    }
-
-    async fn send_forever(&mut self, bytes: &[u8]) -> io::Result<()> {
-        loop {
-            self.send(bytes).await?;
-        }
-    }
-
-    fn reset(&self) -> io::Result<()> {
-        self.stream.get_ref().set_zero_linger()
     }
 
     /// Waits, and fails if the client hangs up meanwhile.
@@ -132,6 +148,6 @@ impl Client {
     }
 }
 
-fn chunk_of(size: usize) -> Vec<u8> {
-    format!("{size:x}\r\n{}\r\n", ".".repeat(size)).into_bytes()
+fn chunk_of(size: usize) -> Bytes {
+    format!("{size:x}\r\n{}\r\n", ".".repeat(size)).into()
 }

@@ -211,6 +211,32 @@ async fn endless_answers_go_on_until_the_client_hangs_up() {
 }
 
 #[tokio::test]
+async fn raw_bytes_leave_the_connection_as_they_are_told_to() {
+    let receiver = Receiver::start().await;
+    let half = |then| Answer::raw("HTTP/1.1 200 \r\n\r\n", then);
+    receiver.script([half(Then::Stay), half(Then::Reset)]);
+    let mut client = connect(&receiver).await;
+    send(&mut client, "one").await;
+    assert_eq!(status(&mut client).await, 200);
+    send(&mut client, "two").await;
+    let (_, end) = rest(&mut client).await;
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(receiver.requests()[1].connection, 0);
+}
+
+#[tokio::test]
+async fn what_is_not_read_is_answered_at_its_first_byte_or_before() {
+    let receiver = Receiver::narrow().await;
+    receiver.respond_unread("no", Then::Stay);
+    let mut client = connect(&receiver).await;
+    client.write_all(b"x").await.unwrap();
+    assert_eq!(read_to(&mut client, "no").await, "no");
+    receiver.greet_with("hello", Then::Close);
+    assert_eq!(rest(&mut connect(&receiver).await).await.0, "hello");
+    assert_eq!(receiver.requests().len(), 0);
+}
+
+#[tokio::test]
 async fn a_stopped_receiver_refuses_and_comes_back_on_its_port() {
     let receiver = Receiver::start().await;
     receiver.respond_with(Answer::Hold);
