@@ -94,7 +94,7 @@ async fn every_way_to_get_no_answer_has_its_name() {
     let table = [
         (refusing.url(), "connect"),
         ("http://no-such-host.invalid/".to_owned(), "dns"),
-        (garbage.url(), "reset"),
+        (garbage.url(), "protocol"),
     ];
     for (url, _) in &table {
         let body = json!({"url": url, "types": ["#"], "retry": []});

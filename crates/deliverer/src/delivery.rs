@@ -13,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    client::Client,
     metrics::Metrics,
     pace::Pace,
     post::{Exchanged, post},
@@ -20,7 +21,7 @@ use crate::{
 
 /// What every delivery of a process shares.
 pub(crate) struct Workshop {
-    pub(crate) client: reqwest::Client,
+    pub(crate) client: Client,
     pub(crate) metrics: Metrics,
     pub(crate) max_event_bytes: usize,
     /// What attempt records are signed with.

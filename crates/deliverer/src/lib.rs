@@ -1,6 +1,7 @@
 //! Pushing: events are taken from the endpoints' queues, posted as signed webhooks, and settled.
 
 mod backlog;
+mod client;
 mod config;
 mod consume;
 mod delivery;
@@ -26,7 +27,7 @@ use crate::{delivery::Workshop, fleet::Fleet, metrics::Metrics};
 /// It cannot start: no root certificates, or its metrics are registered twice.
 pub async fn run(config: &Config, context: &Context, broker: &Broker, store: &Store) -> anyhow::Result<()> {
     let workshop = Arc::new(Workshop {
-        client: post::client().context("could not set up the HTTP client")?,
+        client: client::client().context("could not set up the HTTP client")?,
         metrics: Metrics::register(&context.registry)?,
         max_event_bytes: config.max_event_bytes,
         deliverer: config.signature(),

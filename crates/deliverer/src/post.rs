@@ -6,17 +6,22 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    header::{ACCEPT, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT},
+};
+use hyper_util::client::legacy;
 use relay_event::{
     ANSWER_CAP, DETAIL_CAP, Endpoint, ErrorClass, Event, Outcome, SignatureStyle, Timestamp, signature,
 };
-use reqwest::{
-    Client, Response,
-    dns::{Addrs, Name, Resolve, Resolving},
-    header::{CONTENT_TYPE, RETRY_AFTER},
-    redirect::Policy,
-};
+
+use crate::client::{Client, Unresolved};
 
 const CONTENT_TYPE_STRUCTURED: &str = "application/cloudevents+json";
+const AGENT: &str = concat!("event-relay/", env!("CARGO_PKG_VERSION"));
 
 /// How much of an answer is read, in bytes, so that its connection can be used again. What is
 /// longer costs the endpoint its connection, not its success.
@@ -34,21 +39,15 @@ pub(crate) struct Exchanged {
     pub(crate) answer: String,
 }
 
-/// The client of all endpoints: no redirects, no proxy, no tries of its own.
-///
-/// # Errors
-/// The system's root certificates cannot be loaded.
-pub(crate) fn client() -> reqwest::Result<Client> {
-    Client::builder()
-        .redirect(Policy::none())
-        .retry(reqwest::retry::never())
-        .no_proxy()
-        .http1_only()
-        .tcp_nodelay(true)
-        .pool_idle_timeout(Duration::from_secs(30))
-        .dns_resolver(SystemResolver)
-        .user_agent(concat!("event-relay/", env!("CARGO_PKG_VERSION")))
-        .build()
+/// An exchange that failed.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("the endpoint's URL or headers make no request")]
+    Request(#[source] hyper::http::Error),
+    #[error("no answer came")]
+    Answer(#[source] legacy::Error),
+    #[error("the answer did not come to its end")]
+    Body(#[source] hyper::Error),
 }
 
 /// Posts the event, signed, and reads the answer. The endpoint's timeout covers all of it.
@@ -60,11 +59,11 @@ pub(crate) async fn post(client: &Client, endpoint: &Endpoint, event: &Event, no
         Ok(Err(error)) => failed(classify(&error), head, innermost(&error)),
         Err(_) => {
             let seconds = endpoint.timeout().as_secs_f64();
-            failed(
-                ErrorClass::Timeout,
-                head,
-                format!("no complete answer within {seconds} s"),
-            )
+            let detail = match head {
+                None => format!("no answer within {seconds} s"),
+                Some(_) => format!("the answer did not end within {seconds} s"),
+            };
+            failed(ErrorClass::Timeout, head, detail)
         }
     }
 }
@@ -95,16 +94,21 @@ async fn exchange(
     event: &Event,
     now: Timestamp,
     head: &mut Option<Head>,
-) -> reqwest::Result<Exchanged> {
+) -> Result<Exchanged, Broken> {
     let began = Instant::now();
-    let response = request(client, endpoint, event, now).send().await?;
+    let request = request(endpoint, event, now).map_err(Broken::Request)?;
+    let response = client.request(request).await.map_err(Broken::Answer)?;
     let (status, after) = (response.status().as_u16(), began.elapsed());
     *head = Some(Head { status, after });
+    if response.status().is_informational() {
+        let detail = format!("the answer is {status}, and no other protocol was asked for");
+        return Ok(failed(ErrorClass::Protocol, *head, detail));
+    }
     let outcome = Outcome::Answered {
         status,
         retry_after: asked_wait(&response, system_time(now)),
     };
-    let answer = read_answer(response).await?;
+    let answer = read_answer(response.into_body()).await.map_err(Broken::Body)?;
     Ok(Exchanged {
         outcome,
         detail: None,
@@ -113,17 +117,15 @@ async fn exchange(
     })
 }
 
-fn request(client: &Client, endpoint: &Endpoint, event: &Event, now: Timestamp) -> reqwest::RequestBuilder {
+fn request(endpoint: &Endpoint, event: &Event, now: Timestamp) -> hyper::http::Result<Request<Full<Bytes>>> {
     let (id, seconds) = (event.id().as_str(), now.as_secs());
-    let mut request = client
-        .post(endpoint.url.as_url().clone())
-        .header(CONTENT_TYPE, CONTENT_TYPE_STRUCTURED)
-        .body(event.body().clone());
+    let mut request =
+        Request::post(endpoint.url.as_url().as_str()).header(CONTENT_TYPE, CONTENT_TYPE_STRUCTURED);
     for (name, value) in endpoint.headers.iter() {
         request = request.header(name, value);
     }
     let secrets = endpoint.signing_secrets(now);
-    match endpoint.signature {
+    let request = match endpoint.signature {
         SignatureStyle::Standard => request
             .header("webhook-id", id)
             .header("webhook-timestamp", seconds)
@@ -139,13 +141,20 @@ fn request(client: &Client, endpoint: &Endpoint, event: &Event, now: Timestamp) 
                 "x-webhook-signature",
                 signature::sign_plain(secrets, event.body()),
             ),
+    };
+    let mut request = request.body(event.body().clone().into())?;
+    for (name, value) in [(ACCEPT, "*/*"), (USER_AGENT, AGENT)] {
+        let value = HeaderValue::from_static(value);
+        request.headers_mut().entry(name).or_insert(value);
     }
+    Ok(request)
 }
 
 /// Never more than the cap is held, whatever the endpoint sends.
-async fn read_answer(mut response: Response) -> reqwest::Result<String> {
+async fn read_answer(mut body: Incoming) -> hyper::Result<String> {
     let (mut kept, mut read) = (Vec::new(), 0);
-    while let Some(chunk) = response.chunk().await? {
+    while let Some(frame) = body.frame().await {
+        let chunk = frame?.into_data().unwrap_or_default(); // trailers are none
         let room = ANSWER_CAP - kept.len();
         kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
         read += chunk.len();
@@ -158,7 +167,7 @@ async fn read_answer(mut response: Response) -> reqwest::Result<String> {
     Ok(answer)
 }
 
-fn asked_wait(response: &Response, now: SystemTime) -> Option<Duration> {
+fn asked_wait(response: &Response<Incoming>, now: SystemTime) -> Option<Duration> {
     retry_after(response.headers().get(RETRY_AFTER)?.to_str().ok()?, now)
 }
 
@@ -179,19 +188,19 @@ fn system_time(time: Timestamp) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(0))
 }
 
-fn classify(error: &reqwest::Error) -> ErrorClass {
-    if error.is_timeout() {
-        ErrorClass::Timeout
-    } else if causes(error).any(|cause| cause.is::<Unresolved>()) {
-        ErrorClass::Dns
-    } else if causes(error).any(is_tls) {
-        ErrorClass::Tls
-    } else if error.is_connect() {
-        ErrorClass::Connect
-    } else if error.is_body() || error.is_decode() {
-        ErrorClass::Body
-    } else {
-        ErrorClass::Reset
+fn classify(error: &Broken) -> ErrorClass {
+    if causes(error).any(|cause| cause.is::<Unresolved>()) {
+        return ErrorClass::Dns;
+    }
+    if causes(error).any(is_tls) {
+        return ErrorClass::Tls;
+    }
+    match error {
+        _ if causes(error).any(is_timeout) => ErrorClass::Timeout,
+        Broken::Answer(error) if error.is_connect() => ErrorClass::Connect,
+        Broken::Answer(_) if !causes(error).any(is_no_http) => ErrorClass::Reset,
+        Broken::Request(_) | Broken::Answer(_) => ErrorClass::Protocol,
+        Broken::Body(_) => ErrorClass::Body,
     }
 }
 
@@ -199,42 +208,29 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     std::iter::successors(Some(error), |&error| error.source())
 }
 
-/// rustls' errors travel inside I/O errors.
+/// rustls' errors travel inside I/O errors, and whatever ends a handshake inside two of them.
 fn is_tls(cause: &(dyn Error + 'static)) -> bool {
     let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
+    inner.is_some_and(|inner| inner.is::<rustls::Error>() || inner.is::<io::Error>())
 }
 
-/// The last cause says most, and the first repeats the URL, which may hold credentials.
-fn innermost(error: &reqwest::Error) -> String {
-    causes(error)
-        .last()
-        .filter(|cause| !cause.is::<reqwest::Error>())
-        .map_or_else(|| "the exchange failed".to_owned(), ToString::to_string)
+/// The system gives up on some connections before the endpoint's timeout.
+fn is_timeout(cause: &(dyn Error + 'static)) -> bool {
+    let error = cause.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
-/// The system's resolver, with errors that can be told from others.
-struct SystemResolver;
-
-#[derive(Debug, thiserror::Error)]
-#[error("{host} does not resolve: {source}")]
-struct Unresolved {
-    host: String,
-    source: io::Error,
+/// Whether it is about what came, and not about the connection.
+fn is_no_http(cause: &(dyn Error + 'static)) -> bool {
+    cause.downcast_ref::<hyper::Error>().is_some_and(|error| {
+        let ended = error.is_incomplete_message() || error.is_canceled() || error.is_closed();
+        !ended && !causes(error).any(|cause| cause.is::<io::Error>())
+    })
 }
 
-impl Resolve for SystemResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let host = name.as_str().to_owned();
-            let found = tokio::net::lookup_host((host.as_str(), 0)).await;
-            let found = found.map(|addresses| addresses.collect::<Vec<_>>());
-            match found {
-                Ok(addresses) => Ok(Box::new(addresses.into_iter()) as Addrs),
-                Err(source) => Err(Unresolved { host, source }.into()),
-            }
-        })
-    }
+/// The last cause says most.
+fn innermost(error: &Broken) -> String {
+    causes(error).last().map(ToString::to_string).unwrap_or_default()
 }
 
 #[cfg(test)]

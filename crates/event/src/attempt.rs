@@ -26,11 +26,13 @@ pub enum ErrorClass {
     Dns,
     /// No connection was made.
     Connect,
-    /// The TLS handshake failed.
+    /// The TLS handshake failed, or broke off.
     Tls,
-    /// The connection ended, or what came was not HTTP, before there was an answer.
+    /// The connection ended before there was an answer.
     Reset,
-    /// The answer's body broke off.
+    /// What came is no answer in HTTP/1, or its head has more than 100 headers or 64 KiB.
+    Protocol,
+    /// The answer's body broke off, or its chunks are none.
     Body,
     /// A 3xx answer: redirects are not followed.
     Redirect,
@@ -38,12 +40,13 @@ pub enum ErrorClass {
 
 impl ErrorClass {
     /// Every class, for metrics that report zero.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Timeout,
         Self::Dns,
         Self::Connect,
         Self::Tls,
         Self::Reset,
+        Self::Protocol,
         Self::Body,
         Self::Redirect,
     ];
@@ -56,6 +59,7 @@ impl ErrorClass {
             Self::Connect => "connect",
             Self::Tls => "tls",
             Self::Reset => "reset",
+            Self::Protocol => "protocol",
             Self::Body => "body",
             Self::Redirect => "redirect",
         }

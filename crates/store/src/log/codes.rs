@@ -37,6 +37,7 @@ pub(super) fn error_code(error: ErrorClass) -> i16 {
         ErrorClass::Reset => 4,
         ErrorClass::Body => 5,
         ErrorClass::Redirect => 6,
+        ErrorClass::Protocol => 7,
     }
 }
 
