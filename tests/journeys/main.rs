@@ -7,6 +7,7 @@ mod history;
 mod hostile;
 mod ledger;
 mod log;
+mod misbehaviour;
 mod openapi;
 mod outage;
 mod publish;

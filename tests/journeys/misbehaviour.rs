@@ -1,0 +1,229 @@
+//! Receivers misbehave in every way a server can: the log says what it was, and it costs nobody else
+//! anything.
+
+mod table;
+
+use std::collections::BTreeMap;
+
+use relay_testkit::{Authority, Certificate, Process, Receiver, TlsFront, shared_broker, wait_until};
+use relay_tests::{Database, World};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use table::{Comes, Way};
+
+/// How much more memory a deliverer may need than one that idles, in KiB. The receivers below offer
+/// gigabytes.
+const ROOM: u64 = 32 * 1024;
+
+/// An endpoint at a receiver that misbehaves.
+struct Stage {
+    name: &'static str,
+    comes: Comes,
+    endpoint: String,
+    _receiver: Receiver,
+}
+
+impl Stage {
+    async fn set(world: &World, (name, way, comes): table::Case) -> Self {
+        let receiver = match way {
+            Way::Narrow(..) => Receiver::narrow().await,
+            _ => Receiver::start().await,
+        };
+        let scheme = if matches!(way, Way::Https(..)) {
+            "https"
+        } else {
+            "http"
+        };
+        match way {
+            Way::Refuses => receiver.stop().await,
+            Way::Answers(answer) => receiver.respond_with(answer),
+            Way::Greets(bytes, then) => receiver.greet_with(bytes, then),
+            Way::Unread(bytes, then) | Way::Narrow(bytes, then) | Way::Https(bytes, then) => {
+                receiver.respond_unread(bytes, then);
+            }
+        }
+        let url = format!("{scheme}://{}/hook", receiver.addr());
+        let endpoint = add(world, &url, &receiver, comes).await;
+        Self {
+            name,
+            comes,
+            endpoint,
+            _receiver: receiver,
+        }
+    }
+
+    /// Every attempt came to what it should.
+    fn check(&self, attempts: &[Value]) {
+        let last = attempts.last().unwrap();
+        let delivered = matches!(self.comes, Comes::Answered(200..=299));
+        let (count, state) = if delivered { (1, "delivered") } else { (2, "dead") };
+        assert_eq!(
+            (attempts.len(), last["state"].as_str()),
+            (count, Some(state)),
+            "{}: {last}",
+            self.name
+        );
+        for attempt in attempts {
+            let (status, error) = (attempt["status"].as_u64(), attempt["error"].as_str());
+            let detail = attempt["detail"].as_str();
+            let right = match self.comes {
+                Comes::Answered(expected) => (status, error, detail) == (Some(expected.into()), None, None),
+                Comes::Lost(expected) => status == Some(expected.into()) || error == Some("reset"),
+                Comes::Failed(class, expected, words) => {
+                    (status, error) == (expected.map(u64::from), Some(class))
+                        && detail.is_some_and(|detail| !detail.is_empty() && detail.contains(words))
+                }
+            };
+            assert!(right, "{} should be {:?}: {attempt}", self.name, self.comes);
+        }
+    }
+}
+
+/// Time runs out where it is expected to, and nowhere else.
+async fn add(world: &World, url: &str, receiver: &Receiver, comes: Comes) -> String {
+    let timeout = if matches!(comes, Comes::Failed("timeout", ..)) {
+        3_000
+    } else {
+        30_000
+    };
+    let settings = json!({"url": url, "retry": ["1s"], "timeout_ms": timeout});
+    world.api.add(receiver, &["#"], settings).await.id
+}
+
+/// Waits until the log has the last attempt of an event at each of the endpoints, and checks them all.
+async fn check(world: &World, event: &str, stages: &[Stage]) {
+    let path = format!("/v1/events/{event}/attempts?limit=1000");
+    let attempts = wait_until("the last attempts", || async {
+        let response = world.api.call(Method::GET, &path, None).await;
+        let answer: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+        let mut attempts = BTreeMap::<_, Vec<_>>::new();
+        for attempt in answer["attempts"].as_array().into_iter().flatten() {
+            let endpoint = attempt["endpoint"].as_str().unwrap().to_owned();
+            attempts.entry(endpoint).or_default().push(attempt.clone());
+        }
+        let ended = |stage: &&Stage| {
+            let mut all = attempts.get(&stage.endpoint).into_iter().flatten();
+            all.any(|attempt| attempt["state"] != "retrying")
+        };
+        let missing: Vec<_> = stages
+            .iter()
+            .filter(|stage| !ended(stage))
+            .map(|stage| stage.name)
+            .collect();
+        if missing.is_empty() {
+            Ok(attempts)
+        } else {
+            Err(missing.join(", "))
+        }
+    })
+    .await;
+    for stage in stages {
+        stage.check(&attempts[&stage.endpoint]);
+    }
+}
+
+/// The most memory a process has needed so far, in KiB.
+fn peak(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_misbehaviour_is_told_as_what_it_is() {
+    let world = World::recorded(Database::Sqlite).await;
+    let mut stages = Vec::new();
+    for case in table::finite() {
+        stages.push(Stage::set(&world, case).await);
+    }
+    let healthy = Receiver::start().await;
+    world.api.add(&healthy, &["#"], json!({})).await;
+    let mut events = Vec::new();
+    for size in [10, 200_000, 1_000] {
+        events.push(world.api.publish("a.b", json!("x".repeat(size))).await);
+    }
+    let requests = healthy.wait_for(events.len()).await;
+    assert!(
+        requests
+            .iter()
+            .all(|request| request.header("accept-encoding").is_none())
+    );
+    for event in &events {
+        check(&world, event, &stages).await;
+    }
+    assert_eq!(healthy.count(), events.len());
+}
+
+/// However much comes, a deliverer takes little of it, and turns to others in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_never_ends_costs_neither_memory_nor_the_others_their_turn() {
+    let world = World::recorded(Database::Sqlite).await;
+    let mut stages = Vec::new();
+    for case in table::endless() {
+        stages.push(Stage::set(&world, case).await);
+    }
+    let healthy = Receiver::start().await;
+    world.api.add(&healthy, &["#"], json!({})).await;
+    let before = peak(&world.deliverers[0]);
+    let mut events = Vec::new();
+    for n in 0..5 {
+        events.push(world.api.publish("a.b", json!(n)).await);
+    }
+    healthy.wait_for(events.len()).await;
+    for event in &events {
+        check(&world, event, &stages).await;
+    }
+    let after = peak(&world.deliverers[0]);
+    assert!(
+        after < before + ROOM,
+        "{before} KiB at first, {after} KiB in the end"
+    );
+}
+
+/// A deliverer trusts whom the system trusts, which `SSL_CERT_FILE` can say.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_certificate_that_is_trusted_in_time_and_for_the_host_will_do() {
+    let mut world = World::on(shared_broker().await, Database::Sqlite).await;
+    let (known, unknown) = (Authority::new("known"), Authority::new("unknown"));
+    let roots = world.folder().join("roots.pem");
+    std::fs::write(&roots, known.pem()).unwrap();
+    world
+        .add_deliverer_with(&[("SSL_CERT_FILE", roots.to_str().unwrap())])
+        .await;
+    world.add_recorder().await;
+    let host = "127.0.0.1";
+    let refused = |words| Comes::Failed("tls", None, words);
+    let (mut fronts, mut stages) = (Vec::new(), Vec::new());
+    for (name, certificate, comes) in [
+        ("good", known.certify(host), Comes::Answered(204)),
+        (
+            "of another host",
+            known.certify("example.com"),
+            refused("not valid for name"),
+        ),
+        ("expired", known.certify_expired(host), refused("expired")),
+        ("of nobody known", unknown.certify(host), refused("UnknownIssuer")),
+        (
+            "self-signed",
+            Certificate::self_signed(host),
+            refused("invalid peer certificate"),
+        ),
+    ] {
+        let receiver = Receiver::start().await;
+        let front = TlsFront::start(&certificate, &receiver).await;
+        let endpoint = add(&world, &front.url(), &receiver, comes).await;
+        fronts.push(front);
+        stages.push(Stage {
+            name,
+            comes,
+            endpoint,
+            _receiver: receiver,
+        });
+    }
+    let event = world.api.publish("a.b", json!(1)).await;
+    check(&world, &event, &stages).await;
+}
