@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use lapin::{
     Channel, Connection, Consumer,
     message::Delivery,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
 use tokio::{sync::Mutex, time::timeout};
@@ -22,7 +22,11 @@ const CONSUMERS_PER_CHANNEL: usize = 100;
 
 /// The consuming channels of a session.
 #[derive(Default)]
-pub(crate) struct Channels(Mutex<Vec<Arc<Channel>>>);
+pub(crate) struct Channels {
+    consuming: Mutex<Vec<Arc<Channel>>>,
+    /// For messages taken one by one.
+    single: Mutex<Option<Channel>>,
+}
 
 impl Channels {
     /// Begins to take messages from `queue`, at most `prefetch` unsettled at once.
@@ -33,7 +37,7 @@ impl Channels {
         prefetch: u16,
     ) -> lapin::Result<Subscription> {
         // Held over both calls: the prefetch is that of the consumer started next on the channel.
-        let mut channels = self.0.lock().await;
+        let mut channels = self.consuming.lock().await;
         channels.retain(|channel| channel.status().connected());
         let free = channels
             .iter()
@@ -47,6 +51,23 @@ impl Channels {
             }
         };
         consume(channel, queue, prefetch).await
+    }
+
+    /// Takes the first message of `queue` and no other. To be awaited to its end: the broker may hand
+    /// the message out to one who no longer listens.
+    pub(crate) async fn take_one(
+        &self,
+        connection: &Connection,
+        queue: &str,
+    ) -> lapin::Result<Option<Taken>> {
+        let mut single = self.single.lock().await;
+        let channel = match single.take().filter(|channel| channel.status().connected()) {
+            Some(channel) => channel,
+            None => connection.create_channel().await?,
+        };
+        let taken = channel.basic_get(queue.into(), BasicGetOptions::default()).await;
+        *single = Some(channel);
+        Ok(taken?.map(|message| Taken::new(message.delivery)))
     }
 }
 
@@ -68,6 +89,7 @@ async fn consume(channel: Arc<Channel>, queue: &str, prefetch: u16) -> lapin::Re
     Ok(Subscription {
         channel,
         consumer,
+        cancelled: false,
         ended: false,
     })
 }
@@ -77,6 +99,7 @@ async fn consume(channel: Arc<Channel>, queue: &str, prefetch: u16) -> lapin::Re
 pub struct Subscription {
     channel: Arc<Channel>,
     consumer: Consumer,
+    cancelled: bool,
     ended: bool,
 }
 
@@ -93,26 +116,31 @@ impl Subscription {
         next
     }
 
+    /// Fetches no more. What was fetched goes on to be handed out, and then [`Subscription::next`] is
+    /// `None`.
+    pub async fn cancel(&mut self) {
+        if self.cancelled || self.ended {
+            return;
+        }
+        let tag = self.consumer.tag();
+        let cancelled = self.channel.basic_cancel(tag, BasicCancelOptions::default());
+        self.cancelled = cancelled.await.is_ok();
+    }
+
     /// Takes no more, and gives back what was fetched and not handed out. What was handed out stays
     /// with its holder.
     pub async fn stop(self) {
         // Of a connection that is cut in the middle of this, lapin may never say anything; then what
         // was fetched is back in its queue.
-        let _ = timeout(PATIENCE, self.cancel()).await;
+        let _ = timeout(PATIENCE, self.give_back()).await;
     }
 
-    async fn cancel(mut self) {
-        if self.ended {
-            return; // By the broker; lapin tells of that once, so there is nothing to wait for.
-        }
-        let tag = self.consumer.tag();
-        if self
-            .channel
-            .basic_cancel(tag, BasicCancelOptions::default())
-            .await
-            .is_err()
-        {
-            return; // The channel is gone, and what was fetched is back in its queue.
+    async fn give_back(mut self) {
+        self.cancel().await;
+        if self.ended || !self.cancelled {
+            // By the broker, and lapin tells of that once, so there is nothing to wait for. Or the
+            // channel is gone, and what was fetched is back in its queue.
+            return;
         }
         while let Some(taken) = self.next().await {
             taken.give_back().await;

@@ -51,6 +51,10 @@ pub struct Config {
     #[arg(long, env = "RELAY_DRAIN_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = time)]
     pub drain_timeout: Duration,
 
+    /// After which time without one success an endpoint is disabled; `never` for not at all
+    #[arg(long, env = "RELAY_DISABLE_AFTER", value_name = "TIME", default_value = "5d")]
+    pub disable_after: DisableAfter,
+
     /// How often the queues' lengths are read for the metrics
     #[arg(long, env = "RELAY_BACKLOG_INTERVAL", value_name = "TIME", default_value = "15s", value_parser = time)]
     pub backlog_interval: Duration,
@@ -88,6 +92,23 @@ impl Config {
         });
         name.truncate(name.floor_char_boundary(DELIVERER_CAP));
         name
+    }
+}
+
+/// After which time without one success an endpoint is disabled, if ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DisableAfter(pub Option<Duration>);
+
+impl FromStr for DisableAfter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "never" => Ok(Self(None)),
+            _ => time(text)
+                .map(|time| Self(Some(time)))
+                .map_err(|_| "must be a time such as 12h or 5d, or never".to_owned()),
+        }
     }
 }
 

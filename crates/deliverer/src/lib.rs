@@ -1,13 +1,19 @@
 //! Pushing: events are taken from the endpoints' queues, posted as signed webhooks, and settled.
 
 mod backlog;
+mod breaker;
 mod config;
 mod consume;
 mod delivery;
+mod fetch;
 mod fleet;
 mod metrics;
+mod notes;
 mod pace;
 mod post;
+mod probe;
+mod take;
+mod window;
 
 use std::sync::Arc;
 
@@ -16,7 +22,7 @@ use relay_broker::{Broker, Status};
 use relay_service::Context;
 use relay_store::Store;
 
-pub use config::Config;
+pub use config::{Config, DisableAfter};
 
 use crate::{delivery::Workshop, fleet::Fleet, metrics::Metrics};
 
@@ -30,6 +36,7 @@ pub async fn run(config: &Config, context: &Context, broker: &Broker, store: &St
         metrics: Metrics::register(&context.registry)?,
         max_event_bytes: config.max_event_bytes,
         deliverer: config.signature(),
+        room: fetch::room(),
     });
     let fleet = Fleet::new(
         Arc::clone(&workshop),

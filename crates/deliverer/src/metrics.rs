@@ -4,11 +4,13 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::Collector,
 };
-use relay_event::{DeadReason, Delay, ErrorClass, Outcome, Timestamp};
+use relay_event::{DeadReason, Delay, ErrorClass, Outcome, Sign, Timestamp};
 
 /// Delays that have a label of their own; an endpoint's schedule may name any.
 const DELAY_LABELS: usize = 50;
 const OTHER: &str = "other";
+const SUCCESS: &str = "success";
+const FAILURE: &str = "failure";
 const STATUS_CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
 /// What a deliverer tells Prometheus.
@@ -23,6 +25,8 @@ pub(crate) struct Metrics {
     dead: IntCounterVec,
     pub(crate) in_flight: IntGauge,
     pub(crate) consuming: IntGauge,
+    pub(crate) closed_off: IntGauge,
+    probes: IntCounterVec,
     pub(crate) backlog: IntGaugeVec,
     pub(crate) queues: IntGaugeVec,
 }
@@ -68,6 +72,10 @@ impl Metrics {
             "relay_queue_messages",
             "Messages ready in the relay's shared queues: archive, attempts, dead.",
         );
+        let probes = Opts::new(
+            "relay_probes_total",
+            "Attempts made to learn whether a closed-off endpoint works again, by outcome: success or failure.",
+        );
         let metrics = Self {
             attempts: IntCounterVec::new(attempts, &["result"])?,
             attempt_duration: HistogramVec::new(duration, &["result"])?,
@@ -81,6 +89,11 @@ impl Metrics {
                 "relay_endpoints_consumed",
                 "Endpoints whose queues this process takes from.",
             )?,
+            closed_off: IntGauge::new(
+                "relay_endpoints_closed_off",
+                "Endpoints whose every attempt fails, so that one event now and then is tried.",
+            )?,
+            probes: IntCounterVec::new(probes, &["outcome"])?,
             backlog: IntGaugeVec::new(backlog, &["endpoint"])?,
             queues: IntGaugeVec::new(queues, &["queue"])?,
         };
@@ -91,7 +104,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    fn collectors(&self) -> [Box<dyn Collector>; 10] {
+    fn collectors(&self) -> [Box<dyn Collector>; 12] {
         [
             Box::new(self.attempts.clone()),
             Box::new(self.attempt_duration.clone()),
@@ -101,6 +114,8 @@ impl Metrics {
             Box::new(self.dead.clone()),
             Box::new(self.in_flight.clone()),
             Box::new(self.consuming.clone()),
+            Box::new(self.closed_off.clone()),
+            Box::new(self.probes.clone()),
             Box::new(self.backlog.clone()),
             Box::new(self.queues.clone()),
         ]
@@ -117,6 +132,9 @@ impl Metrics {
         for outcome in ["delivered", "dead"] {
             self.deliveries.with_label_values(&[outcome]);
         }
+        for outcome in [SUCCESS, FAILURE] {
+            self.probes.with_label_values(&[outcome]);
+        }
         for reason in DeadReason::ALL {
             self.dead.with_label_values(&[reason.as_str()]);
         }
@@ -132,6 +150,11 @@ impl Metrics {
         self.attempt_duration
             .with_label_values(&[result])
             .observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn probed(&self, sign: Sign) {
+        let outcome = if sign == Sign::Healthy { SUCCESS } else { FAILURE };
+        self.probes.with_label_values(&[outcome]).inc();
     }
 
     pub(crate) fn delivered(&self, published_at: Option<Timestamp>, now: Timestamp) {

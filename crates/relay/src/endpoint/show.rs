@@ -70,12 +70,13 @@ pub(super) async fn show(args: ShowArgs) -> anyhow::Result<()> {
 }
 
 /// In which order people want to know; anything else follows.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 16] = [
     "id",
     "url",
     "state",
     "reason",
     "since",
+    "failing_since",
     "types",
     "retry",
     "timeout_ms",
