@@ -1,10 +1,14 @@
 //! Endpoints that fail every time are left in peace: they hold little, their events wait, and they come
 //! back by themselves.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Mutex,
+    time::Duration,
+};
 
 use relay_event::DeadReason;
-use relay_testkit::{Answer, Receiver, shared_broker, wait_until, wait_until_within};
+use relay_testkit::{Answer, Receiver, Request, shared_broker, wait_until, wait_until_within};
 use relay_tests::{Added, World, metrics_address};
 use serde_json::{Value, json};
 
@@ -252,4 +256,64 @@ async fn a_closed_endpoint_that_moves_is_sent_to_at_once_and_one_that_goes_is_bu
     let letters = world.dead_letters(40).await;
     let dead: BTreeSet<String> = letters.into_iter().filter_map(|letter| letter.event_id).collect();
     assert_eq!(dead, later);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_503_about_single_events_closes_nothing_off() {
+    let world = World::start().await;
+    let receiver = Receiver::start().await;
+    receiver.respond_by(third_time_lucky());
+    let settings = json!({"retry": ["1s", "1s"]});
+    world.api.add(&receiver, &["#"], settings).await;
+    let published = publish(&world, "order.created", 200).await;
+    receiver
+        .wait_until("three attempts at each", |requests| {
+            published.iter().all(|id| {
+                let attempts = requests.iter().filter(|request| request.webhook_id() == Some(id));
+                attempts.count() == 3
+            })
+        })
+        .await;
+    assert_eq!(world.waiting("dead").await, 0);
+    assert_eq!(counted(&world, "relay_probes_total").await, 0);
+}
+
+/// Refuses each event twice.
+fn third_time_lucky() -> impl Fn(&Request) -> Answer + Send + Sync {
+    let seen = Mutex::new(HashMap::<String, usize>::new());
+    move |request| {
+        let mut seen = seen.lock().unwrap();
+        let attempts = seen.entry(request.webhook_id().unwrap().to_owned()).or_default();
+        *attempts += 1;
+        Answer::status(if *attempts < 3 { 503 } else { 204 })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_that_never_answer_leave_room_in_the_process_to_one_that_does() {
+    let mut world = World::without_deliverer(shared_broker().await).await;
+    world.add_deliverer_with(&[("RELAY_MAX_ATTEMPTS", "8")]).await;
+    let healthy = Receiver::start().await;
+    world.api.add(&healthy, &["#"], json!({})).await;
+    world.api.publish("order.created", json!("known to answer")).await;
+    healthy.wait_for(1).await;
+    let mut silent = Vec::new();
+    for _ in 0..10 {
+        let receiver = Receiver::start().await;
+        receiver.respond_with(Answer::Hold);
+        world.api.add(&receiver, &["#"], json!({})).await;
+        silent.push(receiver);
+    }
+    publish(&world, "order.created", 20).await;
+    let held = || silent.iter().map(Receiver::in_flight).sum::<usize>();
+    wait_until("the silent ones to hold all they may", || async {
+        match held() {
+            6 => Ok(()),
+            held => Err(held),
+        }
+    })
+    .await;
+    publish(&world, "order.created", 20).await;
+    healthy.wait_for(41).await;
+    assert_eq!(held(), 6, "of 8, a quarter is kept for who answers");
 }

@@ -10,14 +10,30 @@ use relay_event::{Outcome, Sign, Timestamp};
 /// second later, so that more than a blip costs no more than that second.
 const CLOSED_AFTER: u32 = 10;
 
+/// How long the row must last if the trouble may be that of single events (see [`Sign::Unavailable`]):
+/// their retries deserve the time to succeed. Were the endpoint closed off at once, events that it
+/// takes at their second attempt would wait for one probe after the other.
+const DOUBT: Duration = Duration::from_secs(10);
+
 /// What an endpoint's attempts say in sum.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Breaker {
     /// Troubled attempts since the endpoint last answered otherwise.
-    troubled: u32,
+    troubles: Option<Troubles>,
     closed_off: bool,
+    /// Whether its last attempt had an answer.
+    answers: bool,
     failing: Option<Failing>,
     last_success: Option<Timestamp>,
+}
+
+/// Attempts in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Troubles {
+    since: Timestamp,
+    all: u32,
+    /// Those that are surely the endpoint's and not the event's.
+    sure: u32,
 }
 
 /// That no attempt succeeds.
@@ -57,6 +73,11 @@ impl Breaker {
         self.closed_off
     }
 
+    /// Whether its last attempt had an answer, so that the next may be expected to have one soon.
+    pub(crate) fn answers(&self) -> bool {
+        self.answers
+    }
+
     pub(crate) fn failing(&self) -> Option<&Failing> {
         self.failing.as_ref()
     }
@@ -67,19 +88,41 @@ impl Breaker {
             let opened = self.closed_off.then_some(Change::Opened);
             *self = Self {
                 last_success: Some(now),
+                answers: true,
                 ..Self::default()
             };
             return opened;
         }
         self.fail(outcome, now);
-        // One that answers is there. Were it closed off, events it takes would wait for those it refuses.
-        self.troubled = match outcome.sign() {
-            Sign::Troubled => self.troubled.saturating_add(1),
-            _ => 0,
-        };
-        let closing = !self.closed_off && self.troubled >= CLOSED_AFTER;
+        self.answers = outcome.error().is_none();
+        self.count(outcome.sign(), now);
+        let closing = !self.closed_off && self.is_enough(now);
         self.closed_off |= closing;
         closing.then_some(Change::ClosedOff)
+    }
+
+    fn count(&mut self, sign: Sign, now: Timestamp) {
+        let sure = match sign {
+            Sign::Troubled => 1,
+            Sign::Unavailable => 0,
+            // It is there. Were it closed off, events it takes would wait for those it refuses.
+            Sign::Refusing | Sign::Healthy => return self.troubles = None,
+        };
+        let begun = Troubles {
+            since: now,
+            all: 0,
+            sure: 0,
+        };
+        let troubles = self.troubles.get_or_insert(begun);
+        troubles.all = troubles.all.saturating_add(1);
+        troubles.sure = troubles.sure.saturating_add(sure);
+    }
+
+    fn is_enough(&self, now: Timestamp) -> bool {
+        self.troubles.is_some_and(|troubles| {
+            troubles.sure >= CLOSED_AFTER
+                || troubles.all >= CLOSED_AFTER && now.since(troubles.since) >= DOUBT
+        })
     }
 
     fn fail(&mut self, outcome: &Outcome, now: Timestamp) {
@@ -154,6 +197,23 @@ mod tests {
         let heard = changes(&mut breaker, outcomes.chain([answered(204)]));
         assert_eq!(heard, [(20, Change::ClosedOff), (26, Change::Opened)]);
         assert_eq!((breaker.is_closed_off(), breaker.failing()), (false, None));
+    }
+
+    #[test]
+    fn trouble_that_may_be_of_single_events_takes_ten_seconds_too() {
+        let unavailable = || answered(503);
+        let mut breaker = Breaker::new(None);
+        for _ in 0..100 {
+            assert_eq!(breaker.heard(&unavailable(), at(0)), None);
+        }
+        let mut others = breaker.clone();
+        assert_eq!(
+            changes(&mut breaker, [unavailable(); 20]),
+            [(10, Change::ClosedOff)]
+        );
+        let second_attempts = (0..100).map(|n| if n % 9 == 8 { answered(200) } else { unavailable() });
+        assert_eq!(changes(&mut others, second_attempts), []);
+        assert_eq!(changes(&mut others, [TIMEOUT; 20]), [(10, Change::ClosedOff)]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use std::{str::FromStr, time::Duration};
+use std::{num::NonZeroU32, str::FromStr, time::Duration};
 
 use clap::Args;
 use relay_broker::{BrokerUrl, Namespace};
@@ -50,6 +50,16 @@ pub struct Config {
     /// How long a shutdown waits for attempts under way; what is left is redelivered
     #[arg(long, env = "RELAY_DRAIN_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = time)]
     pub drain_timeout: Duration,
+
+    /// How many attempts may be under way at once over all endpoints, each with a socket of its own; fewer
+    /// if the process may not open that many files
+    #[arg(
+        long,
+        env = "RELAY_MAX_ATTEMPTS",
+        value_name = "COUNT",
+        default_value = "2048"
+    )]
+    pub max_attempts: NonZeroU32,
 
     /// After which time without one success an endpoint is disabled; `never` for not at all
     #[arg(long, env = "RELAY_DISABLE_AFTER", value_name = "TIME", default_value = "5d")]

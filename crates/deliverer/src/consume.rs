@@ -62,12 +62,12 @@ pub(crate) async fn consume(line: Line, told: Told, deliveries: TaskTracker) -> 
 }
 
 async fn deliver_all(line: Line, mut told: Told, deliveries: TaskTracker) -> Result<Ended, Error> {
-    let mut fetch = Fetch::Few;
+    let mut fetch = Fetch::few(&line.endpoint);
     // One that was closed off before, perhaps with other settings, is tried at once.
     let mut at_once = true;
     loop {
         let turn = if line.pace.is_closed_off() {
-            fetch = Fetch::Few;
+            fetch = Fetch::few(&line.endpoint);
             probe_all(&line, &mut told, at_once, &deliveries).await?
         } else {
             take_all(&line, &mut told, &mut fetch, &deliveries).await?

@@ -18,6 +18,7 @@ use crate::{
     metrics::Metrics,
     pace::{Pace, Permit},
     post::{Exchanged, post},
+    slots::Slots,
 };
 
 /// What every delivery of a process shares.
@@ -29,6 +30,7 @@ pub(crate) struct Workshop {
     pub(crate) deliverer: String,
     /// See [`crate::fetch`].
     pub(crate) room: Arc<Semaphore>,
+    pub(crate) slots: Arc<Slots>,
 }
 
 /// What the deliveries of one endpoint share.

@@ -18,43 +18,52 @@ pub(crate) fn room() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(ROOM))
 }
 
-pub(crate) enum Fetch {
-    Few,
-    Many {
-        /// Its part of the room.
-        _room: OwnedSemaphorePermit,
-    },
+/// How many one consumer fetches.
+pub(crate) struct Fetch {
+    ahead: u16,
+    /// Its part of the room, if they are many.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl Fetch {
-    pub(crate) fn prefetch(&self, endpoint: &Endpoint) -> u16 {
-        match self {
-            Self::Few => few(endpoint),
-            Self::Many { .. } => many(endpoint),
+    pub(crate) fn few(endpoint: &Endpoint) -> Self {
+        Self {
+            ahead: few(endpoint),
+            room: None,
         }
+    }
+
+    pub(crate) fn ahead(&self) -> u16 {
+        self.ahead
     }
 
     pub(crate) fn is_many(&self) -> bool {
-        matches!(self, Self::Many { .. })
+        self.room.is_some()
     }
 
-    /// Many, if the endpoint has begun with all of its few, works well, and there is room.
+    /// More, if the endpoint has begun with all of these, its window is wide enough, and there is room.
     pub(crate) fn more(&self, line: &Line) -> Option<Self> {
         let endpoint = &line.endpoint;
-        let (few, many) = (few(endpoint), many(endpoint));
-        let wanted = !self.is_many() && many > few && line.pace.under_way.len() >= usize::from(few);
-        if !wanted || !keeps_up(endpoint, line.pace.window()) {
+        let ahead = many(endpoint).min(bearable(endpoint, line.pace.window()));
+        let begun = line.pace.under_way.len() >= usize::from(self.ahead);
+        if !begun || !is_worth_it(self.ahead, ahead, many(endpoint)) {
             return None;
         }
+        let beyond = ahead.saturating_sub(few(endpoint));
         let room = Arc::clone(&line.workshop.room);
-        let _room = room.try_acquire_many_owned((many - few).into()).ok()?;
-        Some(Self::Many { _room })
+        let room = Some(room.try_acquire_many_owned(beyond.into()).ok()?);
+        Some(Self { ahead, room })
     }
 
     /// Whether what is fetched would wait too long, the endpoint having become slow.
     pub(crate) fn is_too_much(&self, line: &Line) -> bool {
-        self.is_many() && !keeps_up(&line.endpoint, line.pace.window())
+        self.is_many() && self.ahead > bearable(&line.endpoint, line.pace.window())
     }
+}
+
+/// Another number means another consumer.
+fn is_worth_it(now: u16, then: u16, most: u16) -> bool {
+    then > now && (then >= now.saturating_mul(2) || then == most)
 }
 
 /// The last message of those fetched must not wait near the broker's `consumer_timeout` of 30 minutes
@@ -82,9 +91,10 @@ fn many(endpoint: &Endpoint) -> u16 {
     u16::try_from(wanted).unwrap_or(u16::MAX)
 }
 
-/// Whether a window is wide enough for many.
-fn keeps_up(endpoint: &Endpoint, window: u16) -> bool {
-    u64::from(window) * rounds(endpoint) >= u64::from(many(endpoint))
+/// How many a window of this size gets through in time.
+fn bearable(endpoint: &Endpoint, window: u16) -> u16 {
+    let by_timeout = u64::from(window) * rounds(endpoint);
+    u16::try_from(by_timeout).unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]
@@ -119,10 +129,16 @@ mod tests {
     }
 
     #[test]
-    fn many_are_for_a_wide_window() {
+    fn more_are_for_a_wider_window() {
         let slow = endpoint(32, 30_000, None);
-        assert!(keeps_up(&slow, 4) && !keeps_up(&slow, 3), "twenty rounds of 30 s");
-        let fast = endpoint(32, 1_000, None);
-        assert!(keeps_up(&fast, 1));
+        assert_eq!(bearable(&slow, 4), 80, "twenty rounds of 30 s");
+        assert_eq!(bearable(&slow, 1), 20);
+        assert_eq!(bearable(&endpoint(1_000, 100, None), 1_000), u16::MAX);
+    }
+
+    #[test]
+    fn a_consumer_is_replaced_for_twice_as_many_or_for_the_most() {
+        assert!(is_worth_it(8, 80, 216) && is_worth_it(80, 216, 216) && is_worth_it(200, 216, 216));
+        assert!(!is_worth_it(80, 159, 216) && !is_worth_it(216, 216, 216) && !is_worth_it(80, 20, 216));
     }
 }

@@ -234,7 +234,7 @@ impl Fleet {
         let noted = self.notes.get(&endpoint.id).copied();
         let pace = match self.paces.remove(&endpoint.id) {
             Some(pace) => pace.adapted_to(&endpoint, noted),
-            None => Pace::of(&endpoint, noted),
+            None => Pace::of(&endpoint, noted, Arc::clone(&self.workshop.slots)),
         };
         self.paces.insert(endpoint.id.clone(), pace.clone());
         let line = Line {

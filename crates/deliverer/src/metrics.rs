@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     delays: Mutex<HashSet<Delay>>,
     dead: IntCounterVec,
     pub(crate) in_flight: IntGauge,
+    pub(crate) limit: IntGauge,
     pub(crate) consuming: IntGauge,
     pub(crate) closed_off: IntGauge,
     probes: IntCounterVec,
@@ -85,6 +86,10 @@ impl Metrics {
             delays: Mutex::default(),
             dead: IntCounterVec::new(dead, &["reason"])?,
             in_flight: IntGauge::new("relay_attempts_in_flight", "Attempts under way.")?,
+            limit: IntGauge::new(
+                "relay_attempts_limit",
+                "Attempts that may be under way at once in this process.",
+            )?,
             consuming: IntGauge::new(
                 "relay_endpoints_consumed",
                 "Endpoints whose queues this process takes from.",
@@ -104,7 +109,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    fn collectors(&self) -> [Box<dyn Collector>; 12] {
+    fn collectors(&self) -> [Box<dyn Collector>; 13] {
         [
             Box::new(self.attempts.clone()),
             Box::new(self.attempt_duration.clone()),
@@ -113,6 +118,7 @@ impl Metrics {
             Box::new(self.retries.clone()),
             Box::new(self.dead.clone()),
             Box::new(self.in_flight.clone()),
+            Box::new(self.limit.clone()),
             Box::new(self.consuming.clone()),
             Box::new(self.closed_off.clone()),
             Box::new(self.probes.clone()),

@@ -1,17 +1,22 @@
 //! An endpoint's limits, and what was learnt of it, kept across its consumers: neither a change of the
 //! endpoint nor a reconnect doubles what is under way, or forgets it.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use relay_event::{Endpoint, EndpointUrl, Outcome, Sign, Timestamp};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     breaker::{Breaker, Change, Failing},
+    slots::{Slot, Slots},
     window::Window,
 };
+
+/// How soon an attempt that found no room in the process asks again. Were all told who wait, a
+/// thousand would be woken for each attempt that ends.
+const CROWDED: Duration = Duration::from_millis(100);
 
 /// Clones share it.
 #[derive(Clone)]
@@ -21,6 +26,7 @@ pub(crate) struct Pace {
     rate_limit: Option<u32>,
     rate: Option<Arc<DefaultDirectRateLimiter>>,
     state: Arc<watch::Sender<State>>,
+    slots: Arc<Slots>,
     /// Deliveries begun and not settled. Closed, so that waiting for none is possible at any time.
     pub(crate) under_way: TaskTracker,
 }
@@ -45,8 +51,8 @@ impl State {
 
     fn heard(&mut self, outcome: &Outcome, now: Timestamp) -> Option<Change> {
         match outcome.sign() {
-            Sign::Healthy => self.window.succeeded(self.under_way),
-            Sign::Refusing => self.window.passed(),
+            Sign::Healthy | Sign::Refusing => self.window.borne(self.under_way),
+            Sign::Unavailable => self.window.in_doubt(self.under_way),
             Sign::Troubled => self.window.troubled(self.under_way),
         }
         let change = self.breaker.heard(outcome, now);
@@ -59,13 +65,18 @@ impl State {
 
 impl Pace {
     /// That of an endpoint that, by the store, has been failing since `noted`.
-    pub(crate) fn of(endpoint: &Endpoint, noted: Option<Timestamp>) -> Self {
+    pub(crate) fn of(endpoint: &Endpoint, noted: Option<Timestamp>, slots: Arc<Slots>) -> Self {
         let under_way = TaskTracker::new();
         under_way.close();
-        Self::with(endpoint, noted, under_way)
+        Self::with(endpoint, noted, slots, under_way)
     }
 
-    fn with(endpoint: &Endpoint, noted: Option<Timestamp>, under_way: TaskTracker) -> Self {
+    fn with(
+        endpoint: &Endpoint,
+        noted: Option<Timestamp>,
+        slots: Arc<Slots>,
+        under_way: TaskTracker,
+    ) -> Self {
         let state = State {
             max_in_flight: endpoint.max_in_flight,
             window: Window::new(endpoint.max_in_flight),
@@ -78,6 +89,7 @@ impl Pace {
             rate_limit: endpoint.rate_limit,
             rate: limiter(endpoint.rate_limit),
             state: Arc::new(watch::Sender::new(state)),
+            slots,
             under_way,
         }
     }
@@ -85,7 +97,7 @@ impl Pace {
     /// That of the endpoint as it is now. At another URL nothing is known of it.
     pub(crate) fn adapted_to(mut self, endpoint: &Endpoint, noted: Option<Timestamp>) -> Self {
         if self.url != endpoint.url {
-            return Self::with(endpoint, noted, self.under_way);
+            return Self::with(endpoint, noted, self.slots, self.under_way);
         }
         if self.rate_limit != endpoint.rate_limit {
             (self.rate_limit, self.rate) = (endpoint.rate_limit, limiter(endpoint.rate_limit));
@@ -100,7 +112,7 @@ impl Pace {
         self
     }
 
-    /// Resolves when another attempt may begin.
+    /// Resolves when the endpoint's limits allow another attempt.
     pub(crate) async fn permit(&self) -> Permit {
         loop {
             self.until(State::has_room).await;
@@ -113,7 +125,11 @@ impl Pace {
                 break;
             }
         }
-        let permit = Permit(Arc::clone(&self.state));
+        let permit = Permit {
+            state: Arc::clone(&self.state),
+            slots: Arc::clone(&self.slots),
+            slot: None,
+        };
         if let Some(rate) = &self.rate {
             rate.until_ready().await;
         }
@@ -161,20 +177,40 @@ impl Pace {
 }
 
 /// Counts an attempt as under way until it is dropped.
-pub(crate) struct Permit(Arc<watch::Sender<State>>);
+pub(crate) struct Permit {
+    state: Arc<watch::Sender<State>>,
+    slots: Arc<Slots>,
+    slot: Option<Slot>,
+}
 
 impl Permit {
+    /// Resolves when the process has room for the attempt too.
+    pub(crate) async fn with_slot(mut self) -> Self {
+        let mut changes = self.state.subscribe();
+        while self.slot.is_none() {
+            let (others, answers) = {
+                let state = changes.borrow_and_update();
+                (state.under_way.saturating_sub(1), state.breaker.answers())
+            };
+            self.slot = self.slots.take(others.into(), answers);
+            if self.slot.is_none() {
+                let _ = timeout(CROWDED, changes.changed()).await;
+            }
+        }
+        self
+    }
+
     /// Takes note of how the attempt ended.
     pub(crate) fn heard(&self, outcome: &Outcome, now: Timestamp) -> Option<Change> {
         let mut change = None;
-        self.0.send_modify(|state| change = state.heard(outcome, now));
+        self.state.send_modify(|state| change = state.heard(outcome, now));
         change
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0
+        self.state
             .send_modify(|state| state.under_way = state.under_way.saturating_sub(1));
     }
 }

@@ -35,7 +35,7 @@ pub(crate) async fn probe_all(
     for failed in 1.. {
         let ready = async {
             sleep(wait).await;
-            let permit = line.pace.permit().await;
+            let permit = line.pace.permit().await.with_slot().await;
             let taking = blocked.wait_for(|blocked| !blocked).await;
             taking.ok().map(|_| permit)
         };

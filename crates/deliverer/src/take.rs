@@ -28,7 +28,7 @@ pub(crate) async fn take_all(
     deliveries: &TaskTracker,
 ) -> Result<Turn, Error> {
     let queue = line.session.topology().endpoint(&line.endpoint.id);
-    let prefetch = fetch.prefetch(&line.endpoint);
+    let prefetch = fetch.ahead();
     let mut subscription = line.session.subscribe(&queue, prefetch).await?;
     drop(told.replaced.take());
     tracing::debug!(endpoint = %line.endpoint.id, prefetch, "taking");
@@ -48,10 +48,10 @@ pub(crate) async fn take_all(
             Ok(Some((taken, permit))) => line.clone().begin(deliveries, |line| line.deliver(taken, permit)),
             Ok(None) if last.is_some() => break Turn::Over,
             Ok(None) => break Turn::Ended(Ended::Lost),
-            Err(_idle) => last = Some(Fetch::Few),
+            Err(_idle) => last = Some(Fetch::few(&line.endpoint)),
         }
         if fetch.is_too_much(line) {
-            last = Some(Fetch::Few);
+            last = Some(Fetch::few(&line.endpoint));
             break Turn::Over;
         }
         if last.is_none() {
@@ -82,6 +82,8 @@ async fn next(
     let Some(taken) = timeout(patience, subscription.next()).await? else {
         return Ok(None);
     };
-    let taking = blocked.wait_for(|blocked| !blocked).await;
-    Ok(taking.ok().map(|_| (taken, permit)))
+    if blocked.wait_for(|blocked| !blocked).await.is_err() {
+        return Ok(None);
+    }
+    Ok(Some((taken, permit.with_slot().await)))
 }

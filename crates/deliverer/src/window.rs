@@ -1,5 +1,5 @@
-//! How many attempts may be under way at one endpoint: more while they succeed, fewer while the
-//! endpoint is in trouble, as TCP's congestion window. Arithmetic alone.
+//! How many attempts may be under way at one endpoint: more while it bears them, fewer while it
+//! is in trouble, as TCP's congestion window. Arithmetic alone.
 
 /// A window begins with so many: enough to see quickly that an endpoint works, few enough that
 /// hundreds of endpoints that never answer hold little.
@@ -9,10 +9,10 @@ const FIRST: u16 = 4;
 pub(crate) struct Window {
     size: u16,
     most: u16,
-    /// Below this it grows by one for each success, and so doubles in a round; above it by one in a
+    /// Below this it grows by one for each attempt borne, and so doubles in a round; above it by one in a
     /// round.
     slow_start_to: u16,
-    /// Successes since it last grew, above `slow_start_to`.
+    /// Attempts borne since it last grew, above `slow_start_to`.
     credit: u16,
     /// Attempts that were under way when it last shrank. They met the same trouble, which counts once.
     excused: u16,
@@ -50,9 +50,9 @@ impl Window {
         }
     }
 
-    /// An attempt succeeded while so many, itself among them, were under way. A window that is hardly
-    /// used does not grow: nothing was learnt of what the endpoint bears.
-    pub(crate) fn succeeded(&mut self, under_way: u16) {
+    /// The endpoint bore an attempt while so many, itself among them, were under way. A window that is
+    /// hardly used does not grow: nothing was learnt of what the endpoint bears.
+    pub(crate) fn borne(&mut self, under_way: u16) {
         self.excused = self.excused.saturating_sub(1);
         if u32::from(under_way) * 2 <= u32::from(self.size) || self.size == self.most {
             return;
@@ -69,19 +69,24 @@ impl Window {
 
     /// The endpoint was in trouble while so many attempts, this among them, were under way.
     pub(crate) fn troubled(&mut self, under_way: u16) {
+        self.shrink(under_way, 1);
+    }
+
+    /// The same, where the trouble may be that of single events: it does not become narrower than it
+    /// began. Answers end soon, so this holds little, and a storm of them is not one by one.
+    pub(crate) fn in_doubt(&mut self, under_way: u16) {
+        self.shrink(under_way, FIRST.min(self.size));
+    }
+
+    fn shrink(&mut self, under_way: u16, least: u16) {
         if self.excused > 0 {
             self.excused -= 1;
             return;
         }
-        self.size = (self.size / 2).max(1);
+        self.size = (self.size / 2).max(least);
         self.slow_start_to = self.size;
         self.credit = 0;
         self.excused = under_way.saturating_sub(1);
-    }
-
-    /// An attempt ended that tells nothing of what the endpoint bears.
-    pub(crate) fn passed(&mut self) {
-        self.excused = self.excused.saturating_sub(1);
     }
 }
 
@@ -93,7 +98,7 @@ mod tests {
 
     fn round(window: &mut Window) {
         for _ in 0..window.size() {
-            window.succeeded(window.size());
+            window.borne(window.size());
         }
     }
 
@@ -125,10 +130,23 @@ mod tests {
     }
 
     #[test]
+    fn trouble_of_single_events_leaves_what_it_began_with() {
+        let mut window = Window::new(32);
+        (0..3).for_each(|_| round(&mut window));
+        for size in [16, 8, 4, 4] {
+            window.in_doubt(1);
+            assert_eq!(window.size(), size);
+        }
+        window.troubled(1);
+        window.in_doubt(1);
+        assert_eq!(window.size(), 2, "nor does it widen it");
+    }
+
+    #[test]
     fn a_window_that_is_not_used_does_not_grow() {
         let mut window = Window::new(32);
         for _ in 0..100 {
-            window.succeeded(1);
+            window.borne(1);
         }
         assert_eq!(window.size(), 4);
     }
@@ -152,9 +170,9 @@ mod tests {
             for (kind, under_way) in news {
                 let before = window.size();
                 match kind {
-                    0 => window.succeeded(under_way),
+                    0 => window.borne(under_way),
                     1 => window.troubled(under_way),
-                    _ => window.passed(),
+                    _ => window.in_doubt(under_way),
                 }
                 prop_assert!((1..=most.max(1)).contains(&window.size()));
                 prop_assert!(window.size() <= before + 1 && window.size() >= before / 2);
@@ -168,7 +186,7 @@ mod tests {
         ) {
             let mut window = Window::new(most);
             for (good, under_way) in news {
-                if good { window.succeeded(under_way) } else { window.troubled(under_way) }
+                if good { window.borne(under_way) } else { window.troubled(under_way) }
             }
             (0..most).for_each(|_| round(&mut window));
             prop_assert_eq!(window.size(), most);

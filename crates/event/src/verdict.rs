@@ -45,13 +45,14 @@ impl Outcome {
     }
 
     /// What it tells of the endpoint. A 500 is an answer about one event; 502, 503 and 504 are said by
-    /// what stands before an endpoint that is away.
+    /// what stands before an endpoint that is away, or by an endpoint that cannot take this event now.
     pub fn sign(&self) -> Sign {
         use ErrorClass::{Body, Connect, Dns, Redirect, Reset, Timeout, Tls};
         match *self {
             Self::Answered { status, .. } => match status {
                 200..=299 => Sign::Healthy,
-                429 | 502..=504 => Sign::Troubled,
+                502..=504 => Sign::Unavailable,
+                429 => Sign::Troubled,
                 _ => Sign::Refusing,
             },
             Self::Failed { error, .. } => match error {
@@ -70,6 +71,9 @@ pub enum Sign {
     /// It is there, and does not want this event: nothing that fewer attempts would mend, and no
     /// reason to let other events wait.
     Refusing,
+    /// It is away behind something that answers, or says so of this event alone: which of both, only
+    /// time tells.
+    Unavailable,
     /// It is away, or has too much to do.
     Troubled,
 }
@@ -180,14 +184,14 @@ mod tests {
     }
 
     #[test]
-    fn only_what_says_nothing_of_the_event_is_trouble() {
+    fn trouble_is_what_says_nothing_of_the_event() {
         let failed = |error| Outcome::Failed { error, status: None };
         for (outcome, sign) in [
             (answered(204), Sign::Healthy),
             (answered(429), Sign::Troubled),
-            (answered(502), Sign::Troubled),
-            (answered(503), Sign::Troubled),
-            (answered(504), Sign::Troubled),
+            (answered(502), Sign::Unavailable),
+            (answered(503), Sign::Unavailable),
+            (answered(504), Sign::Unavailable),
             (answered(301), Sign::Refusing),
             (answered(400), Sign::Refusing),
             (answered(410), Sign::Refusing),
