@@ -96,9 +96,18 @@ impl Breaker {
         self.fail(outcome, now);
         self.answers = outcome.error().is_none();
         self.count(outcome.sign(), now);
-        let closing = !self.closed_off && self.is_enough(now);
-        self.closed_off |= closing;
-        closing.then_some(Change::ClosedOff)
+        match (self.closed_off, outcome.sign()) {
+            // As it would not have been closed off for this, it does not stay so.
+            (true, Sign::Refusing) => {
+                self.closed_off = false;
+                Some(Change::Opened)
+            }
+            (false, _) if self.is_enough(now) => {
+                self.closed_off = true;
+                Some(Change::ClosedOff)
+            }
+            _ => None,
+        }
     }
 
     fn count(&mut self, sign: Sign, now: Timestamp) {
@@ -226,11 +235,12 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_does_not_open_what_is_closed_off() {
+    fn a_refusal_opens_what_is_closed_off_and_is_no_success() {
         let mut breaker = Breaker::new(None);
         changes(&mut breaker, [TIMEOUT; 10]);
-        assert_eq!(changes(&mut breaker, [answered(500), TIMEOUT]), []);
-        assert!(breaker.is_closed_off());
+        let heard = changes(&mut breaker, [answered(503), answered(500), TIMEOUT]);
+        assert_eq!(heard, [(2, Change::Opened)]);
+        assert_eq!(breaker.failing().unwrap().since, at(1));
     }
 
     #[test]

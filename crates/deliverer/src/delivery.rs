@@ -202,7 +202,7 @@ impl Line {
                 "closed off: every attempt fails; its events wait in its queue, and one now and then is tried"
             ),
             Change::Opened => {
-                tracing::info!(%endpoint, "an attempt succeeded; its events are delivered again")
+                tracing::info!(%endpoint, "it answers again; its events are delivered again")
             }
         }
     }

@@ -75,7 +75,7 @@ impl Metrics {
         );
         let probes = Opts::new(
             "relay_probes_total",
-            "Attempts made to learn whether a closed-off endpoint works again, by outcome: success or failure.",
+            "Attempts made to learn whether a closed-off endpoint answers again, by outcome: success or failure.",
         );
         let metrics = Self {
             attempts: IntCounterVec::new(attempts, &["result"])?,
@@ -96,7 +96,7 @@ impl Metrics {
             )?,
             closed_off: IntGauge::new(
                 "relay_endpoints_closed_off",
-                "Endpoints whose every attempt fails, so that one event now and then is tried.",
+                "Endpoints that this process has closed off: every attempt failed, so one event now and then is tried.",
             )?,
             probes: IntCounterVec::new(probes, &["outcome"])?,
             backlog: IntGaugeVec::new(backlog, &["endpoint"])?,
@@ -159,7 +159,8 @@ impl Metrics {
     }
 
     pub(crate) fn probed(&self, sign: Sign) {
-        let outcome = if sign == Sign::Healthy { SUCCESS } else { FAILURE };
+        let opens = matches!(sign, Sign::Healthy | Sign::Refusing);
+        let outcome = if opens { SUCCESS } else { FAILURE };
         self.probes.with_label_values(&[outcome]).inc();
     }
 
