@@ -165,7 +165,7 @@ impl Fleet {
     fn know(&mut self, endpoints: impl Iterator<Item = Endpoint>) {
         let mut notes = Notes::default();
         self.known.clear();
-        for mut endpoint in endpoints {
+        for mut endpoint in endpoints.filter(is_there) {
             if let Some(since) = endpoint.failing_since.take() {
                 notes.insert(endpoint.id.clone(), since);
             }
@@ -321,4 +321,10 @@ impl Fleet {
             .closed_off
             .set(i64::try_from(closed_off).unwrap_or(i64::MAX));
     }
+}
+
+/// Whether an endpoint has a queue, as far as the store tells. To take from one that is just being
+/// declared crashes the channel in RabbitMQ 3.10, and with it the connection of all consumers.
+fn is_there(endpoint: &Endpoint) -> bool {
+    endpoint.bound_since.is_some() || endpoint.updated_at != endpoint.created_at
 }
