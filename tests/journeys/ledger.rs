@@ -111,12 +111,12 @@ async fn a_deliverer_killed_with_attempts_in_flight_loses_none() {
     receiver.respond_with(Answer::Hold);
     world
         .api
-        .add(&receiver, &["#"], json!({"max_in_flight": 20}))
+        .add(&receiver, &["#"], json!({"max_in_flight": 4}))
         .await;
     for n in 0..50 {
         world.api.publish("order.created", json!(n)).await;
     }
-    receiver.wait_for(20).await;
+    receiver.wait_for(4).await;
     let victim = world.deliverers.remove(0);
     victim.kill_9();
     victim.wait_exit().await;
@@ -124,7 +124,7 @@ async fn a_deliverer_killed_with_attempts_in_flight_loses_none() {
     world.add_deliverer().await;
     receiver
         .wait_until("all 50 events answered", |requests| {
-            let answered = requests.iter().skip(20);
+            let answered = requests.iter().skip(4);
             answered
                 .filter_map(Request::webhook_id)
                 .collect::<BTreeSet<_>>()

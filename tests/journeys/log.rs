@@ -138,7 +138,7 @@ async fn the_log_agrees_with_what_the_receivers_saw(database: Database) {
             &world,
             "invoice.#",
             is_invoice,
-            |_, _| 503,
+            |_, _| 500,
             (DeliveryState::Dead, Some(DeadReason::AttemptsExhausted)),
         )
         .await,

@@ -14,12 +14,12 @@ async fn a_graceful_stop_finishes_what_is_in_flight() {
     receiver.respond_with(Answer::Hold);
     world
         .api
-        .add(&receiver, &["#"], json!({"max_in_flight": 5}))
+        .add(&receiver, &["#"], json!({"max_in_flight": 4}))
         .await;
     for n in 0..12 {
         world.api.publish("order.created", json!(n)).await;
     }
-    receiver.wait_for(5).await;
+    receiver.wait_for(4).await;
     let stopping = world.deliverers.remove(0);
     stopping.terminate();
     // Until its consumers have ended, an answer would let another attempt begin.
@@ -30,11 +30,11 @@ async fn a_graceful_stop_finishes_what_is_in_flight() {
         .await;
     receiver.release();
     assert!(stopping.wait_exit().await.success());
-    // Those five were finished, not given back; the other seven wait for somebody else.
+    // Those four were finished, not given back; the other eight wait for somebody else.
     let endpoint = world.api.json(reqwest::Method::GET, "/v1/endpoints", None).await;
     let id = endpoint["endpoints"][0]["id"].as_str().unwrap().to_owned();
-    assert_eq!(world.waiting(&format!("endpoint.{id}")).await, 7);
-    assert_eq!(receiver.requests().len(), 5);
+    assert_eq!(world.waiting(&format!("endpoint.{id}")).await, 8);
+    assert_eq!(receiver.requests().len(), 4);
     receiver.respond_with(Answer::status(204));
     world.add_deliverer().await;
     receiver.wait_for(12).await;

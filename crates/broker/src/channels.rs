@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use lapin::{
     Channel, Connection, Consumer,
     message::Delivery,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
 use tokio::{sync::Mutex, time::timeout};
@@ -37,7 +37,11 @@ impl Lane {
 
 /// The consuming channels of a session.
 #[derive(Default)]
-pub(crate) struct Channels(Mutex<Vec<Arc<Lane>>>);
+pub(crate) struct Channels {
+    consuming: Mutex<Vec<Arc<Lane>>>,
+    /// For messages taken one by one.
+    single: Mutex<Option<Arc<Lane>>>,
+}
 
 impl Channels {
     /// Begins to take messages from `queue`, at most `prefetch` unsettled at once.
@@ -48,7 +52,7 @@ impl Channels {
         prefetch: u16,
     ) -> lapin::Result<Subscription> {
         // Held over both calls: the prefetch is that of the consumer started next on the channel.
-        let mut lanes = self.0.lock().await;
+        let mut lanes = self.consuming.lock().await;
         lanes.retain(|lane| lane.channel.status().connected());
         let emptiest = lanes.iter().min_by_key(|lane| Arc::strong_count(lane));
         let lane = match emptiest {
@@ -64,9 +68,29 @@ impl Channels {
 
     /// Acks at once all that is settled.
     pub(crate) async fn flush(&self) {
-        for lane in self.0.lock().await.iter() {
+        let consuming = self.consuming.lock().await;
+        let single = self.single.lock().await;
+        for lane in consuming.iter().chain(single.as_ref()) {
             lane.acks.flush().await;
         }
+    }
+
+    /// Takes the first message of `queue` and no other. To be awaited to its end: the broker may hand
+    /// the message out to one who no longer listens.
+    pub(crate) async fn take_one(
+        &self,
+        connection: &Connection,
+        queue: &str,
+    ) -> lapin::Result<Option<Taken>> {
+        let mut single = self.single.lock().await;
+        let lane = match single.take().filter(|lane| lane.channel.status().connected()) {
+            Some(lane) => lane,
+            None => Lane::open(connection).await?,
+        };
+        let options = BasicGetOptions::default();
+        let taken = lane.channel.basic_get(queue.into(), options).await;
+        let lane = single.insert(lane);
+        Ok(taken?.map(|message| Taken::new(message.delivery, lane.acks.clone())))
     }
 }
 
@@ -89,6 +113,7 @@ async fn consume(lane: Arc<Lane>, queue: &str, prefetch: u16) -> lapin::Result<S
     Ok(Subscription {
         lane,
         consumer,
+        cancelled: false,
         ended: false,
     })
 }
@@ -98,6 +123,7 @@ async fn consume(lane: Arc<Lane>, queue: &str, prefetch: u16) -> lapin::Result<S
 pub struct Subscription {
     lane: Arc<Lane>,
     consumer: Consumer,
+    cancelled: bool,
     ended: bool,
 }
 
@@ -115,27 +141,31 @@ impl Subscription {
         next
     }
 
+    /// Fetches no more. What was fetched goes on to be handed out, and then [`Subscription::next`] is
+    /// `None`.
+    pub async fn cancel(&mut self) {
+        if self.cancelled || self.ended {
+            return;
+        }
+        let tag = self.consumer.tag();
+        let cancelled = self.lane.channel.basic_cancel(tag, BasicCancelOptions::default());
+        self.cancelled = cancelled.await.is_ok();
+    }
+
     /// Takes no more, and gives back what was fetched and not handed out. What was handed out stays
     /// with its holder.
     pub async fn stop(self) {
         // Of a connection that is cut in the middle of this, lapin may never say anything; then what
         // was fetched is back in its queue.
-        let _ = timeout(PATIENCE, self.cancel()).await;
+        let _ = timeout(PATIENCE, self.give_back()).await;
     }
 
-    async fn cancel(mut self) {
-        if self.ended {
-            return; // By the broker; lapin tells of that once, so there is nothing to wait for.
-        }
-        let tag = self.consumer.tag();
-        if self
-            .lane
-            .channel
-            .basic_cancel(tag, BasicCancelOptions::default())
-            .await
-            .is_err()
-        {
-            return; // The channel is gone, and what was fetched is back in its queue.
+    async fn give_back(mut self) {
+        self.cancel().await;
+        if self.ended || !self.cancelled {
+            // By the broker, and lapin tells of that once, so there is nothing to wait for. Or the
+            // channel is gone, and what was fetched is back in its queue.
+            return;
         }
         while let Some(taken) = self.next().await {
             taken.give_back().await;

@@ -2,9 +2,10 @@
 //! store, and everybody looks now and then anyway.
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use lapin::{
     BasicProperties, Consumer,
+    message::Delivery,
     options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
     types::{FieldTable, ShortString},
 };
@@ -16,13 +17,25 @@ use crate::{
 };
 
 /// The announcements, from the moment of listening.
-pub struct Changes(Consumer);
+pub struct Changes(Option<Consumer>);
 
 impl Changes {
-    /// Resolves when an endpoint changed; `false` once the session is over.
-    pub async fn changed(&mut self) -> bool {
-        matches!(self.0.next().await, Some(Ok(_)))
+    /// Resolves when an endpoint changed. Many changes at once are one reason to look. Where
+    /// announcements cannot be heard, or no longer, it never does: changes are found by looking then.
+    pub async fn next(&mut self) {
+        let Some(announced) = &mut self.0 else {
+            return std::future::pending().await;
+        };
+        if heard(announced.next().await) {
+            while announced.next().now_or_never().is_some_and(heard) {}
+        } else {
+            self.0 = None;
+        }
     }
+}
+
+fn heard(announced: Option<lapin::Result<Delivery>>) -> bool {
+    matches!(announced, Some(Ok(_)))
 }
 
 impl Session {
@@ -41,17 +54,23 @@ impl Session {
         .await
     }
 
-    /// Listens for changed endpoints.
-    ///
-    /// # Errors
-    /// The broker refuses, or went away.
-    pub async fn changes(&self) -> Result<Changes, Error> {
-        self.while_it_lasts(async {
-            let listening = self.listen().await;
-            let doing = "listen for changed endpoints";
-            listening.map(Changes).map_err(Error::doing(doing))
-        })
-        .await
+    /// Listens for changed endpoints. Announcements are a convenience: that they cannot be listened for
+    /// is said in the log, and is no error.
+    pub async fn changes(&self) -> Changes {
+        let listening = async {
+            self.listen()
+                .await
+                .map_err(Error::doing("listen for changed endpoints"))
+        };
+        let listening = self.while_it_lasts(listening).await;
+        if let (Err(error), false) = (&listening, self.is_lost()) {
+            let error = error as &dyn std::error::Error;
+            tracing::warn!(
+                error,
+                "changes of endpoints cannot be listened for; looking for them now and then"
+            );
+        }
+        Changes(listening.ok())
     }
 
     async fn listen(&self) -> lapin::Result<Consumer> {

@@ -19,6 +19,7 @@ use crate::{
     connection::{connect, open_channel, watch_connection},
     publisher::{Outgoing, PublishError, Publisher},
     reconnect::Delays,
+    settle::Taken,
     topology::Topology,
     wire,
 };
@@ -215,6 +216,19 @@ impl Session {
             self.must_exist(queue).await?;
             let subscribed = channels::subscribe_alone(&self.0.consuming, queue, prefetch).await;
             subscribed.map_err(Error::doing(format!("consume from {queue}")))
+        })
+        .await
+    }
+
+    /// Takes the first message of a queue and no other, if there is one. To be awaited to its end.
+    ///
+    /// # Errors
+    /// There is no such queue, or the session is over.
+    pub async fn take_one(&self, queue: &str) -> Result<Option<Taken>, Error> {
+        self.while_it_lasts(async {
+            self.must_exist(queue).await?;
+            let taken = self.0.channels.take_one(&self.0.consuming, queue).await;
+            taken.map_err(Error::doing(format!("take from {queue}")))
         })
         .await
     }

@@ -1,4 +1,4 @@
-use std::{str::FromStr, time::Duration};
+use std::{num::NonZeroU32, str::FromStr, time::Duration};
 
 use clap::Args;
 use relay_broker::{BrokerUrl, Namespace};
@@ -51,6 +51,20 @@ pub struct Config {
     #[arg(long, env = "RELAY_DRAIN_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = time)]
     pub drain_timeout: Duration,
 
+    /// How many attempts may be under way at once over all endpoints, each with a socket of its own; fewer
+    /// if the process may not open that many files
+    #[arg(
+        long,
+        env = "RELAY_MAX_ATTEMPTS",
+        value_name = "COUNT",
+        default_value = "2048"
+    )]
+    pub max_attempts: NonZeroU32,
+
+    /// After which time without one success an endpoint is disabled; `never` for not at all
+    #[arg(long, env = "RELAY_DISABLE_AFTER", value_name = "TIME", default_value = "5d")]
+    pub disable_after: DisableAfter,
+
     /// How often the queues' lengths are read for the metrics
     #[arg(long, env = "RELAY_BACKLOG_INTERVAL", value_name = "TIME", default_value = "15s", value_parser = time)]
     pub backlog_interval: Duration,
@@ -88,6 +102,23 @@ impl Config {
         });
         name.truncate(name.floor_char_boundary(DELIVERER_CAP));
         name
+    }
+}
+
+/// After which time without one success an endpoint is disabled, if ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DisableAfter(pub Option<Duration>);
+
+impl FromStr for DisableAfter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "never" => Ok(Self(None)),
+            _ => time(text)
+                .map(|time| Self(Some(time)))
+                .map_err(|_| "must be a time such as 12h or 5d, or never".to_owned()),
+        }
     }
 }
 

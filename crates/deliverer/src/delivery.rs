@@ -7,16 +7,19 @@ use std::{
 
 use relay_broker::{Received, Session, Settlement, Taken};
 use relay_event::{
-    Attempt, AttemptId, DeadReason, DeliveryState, Endpoint, Event, History, Timestamp, Verdict, verdict,
+    Attempt, AttemptId, DeadReason, DeliveryState, Endpoint, Event, History, Outcome, Sign, Timestamp,
+    Verdict, verdict,
 };
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    breaker::Change,
     client::Client,
     metrics::Metrics,
-    pace::Pace,
+    pace::{Pace, Permit},
     post::{Exchanged, post},
+    slots::Slots,
 };
 
 /// What every delivery of a process shares.
@@ -26,6 +29,9 @@ pub(crate) struct Workshop {
     pub(crate) max_event_bytes: usize,
     /// What attempt records are signed with.
     pub(crate) deliverer: String,
+    /// See [`crate::fetch`].
+    pub(crate) room: Arc<Semaphore>,
+    pub(crate) slots: Arc<Slots>,
 }
 
 /// What the deliveries of one endpoint share.
@@ -49,21 +55,32 @@ impl Line {
         drop(deliveries.spawn(under_way.track_future(task(self))));
     }
 
-    /// Delivers a message and settles it. `permit` counts the attempt as under way, and not the
-    /// settlement after it.
-    pub(crate) async fn deliver(self, mut taken: Taken, permit: OwnedSemaphorePermit) {
+    /// Delivers a message and settles it.
+    pub(crate) async fn deliver(self, mut taken: Taken, permit: Permit) {
         let received = taken.read(&self.session, self.workshop.max_event_bytes);
-        let (history, settlement, attempt) = match &received.event {
-            Ok(event) => self.attempt(event, &received.history).await,
+        match &received.event {
+            Ok(event) => drop(self.deliver_event(taken, &received, event, permit).await),
             Err(refused) => {
+                drop(permit);
                 tracing::warn!(endpoint = %self.endpoint.id, error = %refused.why, "a message is no valid event; it goes to the dead-letter queue");
-                (
-                    received.history.clone(),
-                    Settlement::Dead(DeadReason::InvalidEvent),
-                    None,
-                )
+                self.give_up(taken, &received, DeadReason::InvalidEvent).await;
             }
-        };
+        }
+    }
+
+    /// Delivers a message that is this event and settles it. `permit` counts the attempt as under way,
+    /// and not the settlement after it.
+    pub(crate) async fn deliver_event(
+        &self,
+        taken: Taken,
+        received: &Received,
+        event: &Event,
+        permit: Permit,
+    ) -> Sign {
+        let (history, settlement, attempt, outcome) = self.attempt(event, &received.history).await;
+        if let Some(change) = permit.heard(&outcome, Timestamp::now()) {
+            self.say_changed(change, &history);
+        }
         drop(permit);
         if settlement == Settlement::Dead(DeadReason::EndpointGone) {
             self.gone.cancel();
@@ -72,44 +89,49 @@ impl Line {
             .settle(
                 &self.session,
                 &self.endpoint.id,
-                &received,
+                received,
                 &history,
                 settlement,
-                attempt,
+                Some(attempt),
             )
             .await;
         match settled {
             Ok(()) => {
-                self.say_dead(&received, &history, settlement);
+                self.say_dead(event, &history, settlement);
                 self.count(settlement, &history);
             }
             Err(unsettled) => {
                 tracing::debug!(endpoint = %self.endpoint.id, error = %unsettled, "will be redelivered")
             }
         }
+        outcome.sign()
     }
 
     /// Moves a message of a removed endpoint to the dead-letter queue.
     pub(crate) async fn bury(self, mut taken: Taken, _permit: OwnedSemaphorePermit) {
         let received = taken.read(&self.session, self.workshop.max_event_bytes);
-        let history = received.history.clone();
-        let settlement = Settlement::Dead(DeadReason::EndpointRemoved);
+        self.give_up(taken, &received, DeadReason::EndpointRemoved).await;
+    }
+
+    /// Moves a message to the dead-letter queue without an attempt.
+    pub(crate) async fn give_up(&self, taken: Taken, received: &Received, reason: DeadReason) {
+        let (history, settlement) = (&received.history, Settlement::Dead(reason));
         let settled = taken
             .settle(
                 &self.session,
                 &self.endpoint.id,
-                &received,
-                &history,
+                received,
+                history,
                 settlement,
                 None,
             )
             .await;
         if settled.is_ok() {
-            self.count(settlement, &history);
+            self.count(settlement, history);
         }
     }
 
-    async fn attempt(&self, event: &Event, before: &History) -> (History, Settlement, Option<Attempt>) {
+    async fn attempt(&self, event: &Event, before: &History) -> (History, Settlement, Attempt, Outcome) {
         let (at, clock) = (Timestamp::now(), Instant::now());
         self.workshop.metrics.in_flight.inc();
         let exchanged = post(&self.workshop.client, &self.endpoint, event, at).await;
@@ -123,13 +145,14 @@ impl Line {
             endpoint = %self.endpoint.id, event = %event.id(), attempt = history.attempts,
             status = exchanged.outcome.status(), error = exchanged.detail, verdict = verdict.as_str(), "attempted"
         );
+        let outcome = exchanged.outcome;
         let attempt = self.record(event, &history, at, took, verdict, exchanged);
         let settlement = match verdict {
             Verdict::Delivered => Settlement::Delivered,
             Verdict::Retry(delay) => Settlement::Retry(delay),
             Verdict::Dead(reason) => Settlement::Dead(reason),
         };
-        (history, settlement, Some(attempt))
+        (history, settlement, attempt, outcome)
     }
 
     fn record(
@@ -172,9 +195,22 @@ impl Line {
         }
     }
 
+    fn say_changed(&self, change: Change, history: &History) {
+        let endpoint = &self.endpoint.id;
+        match change {
+            Change::ClosedOff => tracing::warn!(
+                %endpoint, status = history.last_status, error = history.last_error,
+                "closed off: every attempt fails; its events wait in its queue, and one now and then is tried"
+            ),
+            Change::Opened => {
+                tracing::info!(%endpoint, "it answers again; its events are delivered again")
+            }
+        }
+    }
+
     /// Somebody has to look at a dead letter.
-    fn say_dead(&self, received: &Received, history: &History, settlement: Settlement) {
-        if let (Settlement::Dead(reason), Ok(event)) = (settlement, &received.event) {
+    fn say_dead(&self, event: &Event, history: &History, settlement: Settlement) {
+        if let Settlement::Dead(reason) = settlement {
             tracing::warn!(
                 endpoint = %self.endpoint.id, event = %event.id(), %reason, attempts = history.attempts,
                 status = history.last_status, error = history.last_error, "given up; it is in the dead-letter queue"

@@ -8,8 +8,8 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use relay_broker::{Broker, Changes, Error, Session};
-use relay_event::{Endpoint, EndpointId, EndpointState, Timestamp};
+use relay_broker::{Broker, Error, Session};
+use relay_event::{Endpoint, EndpointId, EndpointState};
 use relay_service::Component;
 use relay_store::Store;
 use tokio::{
@@ -22,11 +22,17 @@ use tokio_util::{
 };
 
 use crate::{
-    Config,
+    Config, DisableAfter,
     consume::{Ended, Told, consume, is_consumed},
     delivery::{Line, Workshop},
+    notes::{self, Notes},
     pace::Pace,
 };
+
+/// How often it is looked over which endpoints fail.
+const REVIEW: Duration = Duration::from_secs(2);
+
+const GONE: &str = "it answered 410 Gone";
 
 /// How soon a consumer that the broker ended is started again.
 const CONSUME_AGAIN: Duration = Duration::from_secs(1);
@@ -36,8 +42,10 @@ pub(crate) struct Fleet {
     workshop: Arc<Workshop>,
     store: Store,
     store_health: Component,
-    /// As the store last had them: with it away, delivery goes on with these.
+    /// As the store last had them: with it away, delivery goes on with these. Since when they fail
+    /// stands apart, and since when they are bound is left out, for a consumer need not be replaced for it.
     known: Vec<Arc<Endpoint>>,
+    notes: Notes,
     consumers: HashMap<EndpointId, Consumer>,
     paces: HashMap<EndpointId, Pace>,
     /// Endpoints whose queues could not be taken from at the last try.
@@ -69,6 +77,7 @@ impl Fleet {
             store,
             store_health,
             known: Vec::new(),
+            notes: Notes::default(),
             consumers: HashMap::new(),
             paces: HashMap::new(),
             troubled: HashSet::new(),
@@ -98,9 +107,11 @@ impl Fleet {
 
     /// Keeps the consumers in step until the session is lost or the process stops.
     async fn serve(&mut self, session: &Session, config: &Config, shutdown: &CancellationToken) {
-        let mut changes = listen(session).await;
+        let mut changes = session.changes().await;
         let mut look = tokio::time::interval(config.recheck);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut review = tokio::time::interval(REVIEW);
+        review.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -113,8 +124,12 @@ impl Fleet {
                     self.note(session, &endpoint, ended).await;
                     continue;
                 }
-                () = heard(&mut changes) => {}
+                () = changes.next() => {}
                 _ = look.tick() => {}
+                _ = review.tick() => {
+                    self.review(session, config.disable_after).await;
+                    continue;
+                }
             }
             self.look(session).await;
             self.align(session);
@@ -125,10 +140,7 @@ impl Fleet {
     async fn look(&mut self, session: &Session) {
         match self.store.endpoints().await {
             Ok(stored) => {
-                self.known = stored
-                    .into_iter()
-                    .map(|stored| Arc::new(as_delivered_to(stored.endpoint)))
-                    .collect();
+                self.know(stored.into_iter().map(|stored| stored.endpoint));
                 if self.store_health.ready() {
                     tracing::info!(endpoints = self.known.len(), "the endpoints are read");
                 }
@@ -145,9 +157,47 @@ impl Fleet {
             .filter(|consumer| consumer.state == Running::Gone)
         {
             if self.known.contains(&consumer.endpoint) {
-                disable(&self.store, session, &consumer.endpoint).await;
+                notes::disable(&self.store, session, &consumer.endpoint, GONE).await;
             }
         }
+    }
+
+    fn know(&mut self, endpoints: impl Iterator<Item = Endpoint>) {
+        let mut notes = Notes::default();
+        self.known.clear();
+        for mut endpoint in endpoints.filter(is_there) {
+            if let Some(since) = endpoint.failing_since.take() {
+                notes.insert(endpoint.id.clone(), since);
+            }
+            endpoint.bound_since = None;
+            self.known.push(Arc::new(endpoint));
+        }
+        for (id, pace) in &self.paces {
+            pace.learn(self.notes.get(id).copied(), notes.get(id).copied());
+        }
+        self.notes = notes;
+    }
+
+    /// Writes down what was learnt of endpoints that fail, or no longer do.
+    async fn review(&mut self, session: &Session, disable_after: DisableAfter) {
+        for endpoint in &self.known {
+            let Some(pace) = self
+                .paces
+                .get(&endpoint.id)
+                .filter(|_| endpoint.state == EndpointState::Active)
+            else {
+                continue;
+            };
+            let noted = self.notes.get(&endpoint.id).copied();
+            let Some(due) = notes::due(pace.failing().as_ref(), noted, disable_after) else {
+                continue;
+            };
+            match notes::write(&self.store, session, endpoint, noted, &due).await {
+                Some(since) => self.notes.insert(endpoint.id.clone(), since),
+                None => self.notes.remove(&endpoint.id),
+            };
+        }
+        self.count();
     }
 
     /// Starts, replaces and stops consumers so that they are those of the known endpoints.
@@ -181,11 +231,11 @@ impl Fleet {
     }
 
     fn start(&mut self, session: &Session, endpoint: Arc<Endpoint>, replaced: Option<DropGuard>) {
-        let pace = self
-            .paces
-            .remove(&endpoint.id)
-            .unwrap_or_else(|| Pace::of(&endpoint));
-        let pace = pace.adapted_to(&endpoint);
+        let noted = self.notes.get(&endpoint.id).copied();
+        let pace = match self.paces.remove(&endpoint.id) {
+            Some(pace) => pace.adapted_to(&endpoint, noted),
+            None => Pace::of(&endpoint, noted, Arc::clone(&self.workshop.slots)),
+        };
         self.paces.insert(endpoint.id.clone(), pace.clone());
         let line = Line {
             workshop: Arc::clone(&self.workshop),
@@ -217,7 +267,7 @@ impl Fleet {
         if !Arc::ptr_eq(&consumer.endpoint, endpoint) {
             // Replaced meanwhile; if its owner did not change it, what it answered still holds.
             if matches!(ended, Ok(Ended::Gone)) {
-                disable(&self.store, session, endpoint).await;
+                notes::disable(&self.store, session, endpoint, GONE).await;
             }
             return;
         }
@@ -231,7 +281,7 @@ impl Fleet {
             }
             Ok(Ended::Gone) => {
                 consumer.state = Running::Gone;
-                disable(&self.store, session, endpoint).await;
+                notes::disable(&self.store, session, endpoint, GONE).await;
             }
             _ => drop(self.troubled.remove(&endpoint.id)),
         }
@@ -264,66 +314,17 @@ impl Fleet {
             .metrics
             .consuming
             .set(i64::try_from(running).unwrap_or(i64::MAX));
+        let running = self.consumers.keys().filter_map(|id| self.paces.get(id));
+        let closed_off = running.filter(|pace| pace.is_closed_off()).count();
+        self.workshop
+            .metrics
+            .closed_off
+            .set(i64::try_from(closed_off).unwrap_or(i64::MAX));
     }
 }
 
-/// When it was bound is nothing to its consumer, which need not be replaced for it.
-fn as_delivered_to(endpoint: Endpoint) -> Endpoint {
-    Endpoint {
-        bound_since: None,
-        ..endpoint
-    }
-}
-
-/// Announcements are a convenience: without them changes are found by looking.
-async fn listen(session: &Session) -> Option<Changes> {
-    match session.changes().await {
-        Ok(changes) => Some(changes),
-        Err(_) if session.is_lost() => None,
-        Err(error) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(
-                error,
-                "changes of endpoints cannot be listened for; looking for them now and then"
-            );
-            None
-        }
-    }
-}
-
-/// Resolves when an endpoint changed. Many changes at once are one reason to look.
-async fn heard(changes: &mut Option<Changes>) {
-    let Some(announced) = changes else {
-        return std::future::pending().await;
-    };
-    if announced.changed().await {
-        while announced.changed().now_or_never() == Some(true) {}
-    } else {
-        *changes = None;
-    }
-}
-
-/// Writes down that an endpoint is gone, unless it was changed since the attempt.
-async fn disable(store: &Store, session: &Session, gone: &Endpoint) {
-    let now = Timestamp::now();
-    let changed = store.update(&gone.id, |endpoint| {
-        let as_it_was = endpoint.updated_at == gone.updated_at;
-        if as_it_was {
-            let reason = "it answered 410 Gone".to_owned();
-            endpoint.state = EndpointState::Disabled { reason, at: now };
-            endpoint.updated_at = now.max(gone.updated_at + Duration::from_millis(1));
-        }
-        Ok(as_it_was)
-    });
-    match changed.await {
-        Ok(Some((_, true))) => {
-            tracing::warn!(endpoint = %gone.id, "disabled: it answered 410 Gone; what is waiting for it stays until it is resumed or removed");
-            // The others find it by looking, should this not arrive.
-            let _ = session.announce_change(&gone.id).await;
-        }
-        Ok(_) => {}
-        Err(error) => {
-            tracing::warn!(endpoint = %gone.id, %error, "it answered 410 Gone and is no longer sent to, but that cannot be written down yet");
-        }
-    }
+/// Whether an endpoint has a queue, as far as the store tells. To take from one that is just being
+/// declared crashes the channel in RabbitMQ 3.10, and with it the connection of all consumers.
+fn is_there(endpoint: &Endpoint) -> bool {
+    endpoint.bound_since.is_some() || endpoint.updated_at != endpoint.created_at
 }

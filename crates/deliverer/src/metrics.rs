@@ -4,11 +4,13 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::Collector,
 };
-use relay_event::{DeadReason, Delay, ErrorClass, Outcome, Timestamp};
+use relay_event::{DeadReason, Delay, ErrorClass, Outcome, Sign, Timestamp};
 
 /// Delays that have a label of their own; an endpoint's schedule may name any.
 const DELAY_LABELS: usize = 50;
 const OTHER: &str = "other";
+const SUCCESS: &str = "success";
+const FAILURE: &str = "failure";
 const STATUS_CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
 /// What a deliverer tells Prometheus.
@@ -22,7 +24,10 @@ pub(crate) struct Metrics {
     delays: Mutex<HashSet<Delay>>,
     dead: IntCounterVec,
     pub(crate) in_flight: IntGauge,
+    pub(crate) limit: IntGauge,
     pub(crate) consuming: IntGauge,
+    pub(crate) closed_off: IntGauge,
+    probes: IntCounterVec,
     pub(crate) backlog: IntGaugeVec,
     pub(crate) queues: IntGaugeVec,
 }
@@ -68,6 +73,10 @@ impl Metrics {
             "relay_queue_messages",
             "Messages ready in the relay's shared queues: archive, attempts, dead.",
         );
+        let probes = Opts::new(
+            "relay_probes_total",
+            "Attempts made to learn whether a closed-off endpoint answers again, by outcome: success or failure.",
+        );
         let metrics = Self {
             attempts: IntCounterVec::new(attempts, &["result"])?,
             attempt_duration: HistogramVec::new(duration, &["result"])?,
@@ -77,10 +86,19 @@ impl Metrics {
             delays: Mutex::default(),
             dead: IntCounterVec::new(dead, &["reason"])?,
             in_flight: IntGauge::new("relay_attempts_in_flight", "Attempts under way.")?,
+            limit: IntGauge::new(
+                "relay_attempts_limit",
+                "Attempts that may be under way at once in this process.",
+            )?,
             consuming: IntGauge::new(
                 "relay_endpoints_consumed",
                 "Endpoints whose queues this process takes from.",
             )?,
+            closed_off: IntGauge::new(
+                "relay_endpoints_closed_off",
+                "Endpoints that this process has closed off: every attempt failed, so one event now and then is tried.",
+            )?,
+            probes: IntCounterVec::new(probes, &["outcome"])?,
             backlog: IntGaugeVec::new(backlog, &["endpoint"])?,
             queues: IntGaugeVec::new(queues, &["queue"])?,
         };
@@ -91,7 +109,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    fn collectors(&self) -> [Box<dyn Collector>; 10] {
+    fn collectors(&self) -> [Box<dyn Collector>; 13] {
         [
             Box::new(self.attempts.clone()),
             Box::new(self.attempt_duration.clone()),
@@ -100,7 +118,10 @@ impl Metrics {
             Box::new(self.retries.clone()),
             Box::new(self.dead.clone()),
             Box::new(self.in_flight.clone()),
+            Box::new(self.limit.clone()),
             Box::new(self.consuming.clone()),
+            Box::new(self.closed_off.clone()),
+            Box::new(self.probes.clone()),
             Box::new(self.backlog.clone()),
             Box::new(self.queues.clone()),
         ]
@@ -117,6 +138,9 @@ impl Metrics {
         for outcome in ["delivered", "dead"] {
             self.deliveries.with_label_values(&[outcome]);
         }
+        for outcome in [SUCCESS, FAILURE] {
+            self.probes.with_label_values(&[outcome]);
+        }
         for reason in DeadReason::ALL {
             self.dead.with_label_values(&[reason.as_str()]);
         }
@@ -132,6 +156,12 @@ impl Metrics {
         self.attempt_duration
             .with_label_values(&[result])
             .observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn probed(&self, sign: Sign) {
+        let opens = matches!(sign, Sign::Healthy | Sign::Refusing);
+        let outcome = if opens { SUCCESS } else { FAILURE };
+        self.probes.with_label_values(&[outcome]).inc();
     }
 
     pub(crate) fn delivered(&self, published_at: Option<Timestamp>, now: Timestamp) {

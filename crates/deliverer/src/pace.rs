@@ -1,55 +1,222 @@
-//! An endpoint's limits, kept across its consumers: a change of the endpoint, or a reconnect, neither
-//! doubles what is under way nor forgets it.
+//! An endpoint's limits, and what was learnt of it, kept across its consumers: neither a change of the
+//! endpoint nor a reconnect doubles what is under way, or forgets it.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use relay_event::Endpoint;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use relay_event::{Endpoint, EndpointUrl, Outcome, Sign, Timestamp};
+use tokio::{sync::watch, time::timeout};
 use tokio_util::task::TaskTracker;
+
+use crate::{
+    breaker::{Breaker, Change, Failing},
+    slots::{Slot, Slots},
+    window::Window,
+};
+
+/// How soon an attempt that found no room in the process asks again. Were all told who wait, a
+/// thousand would be woken for each attempt that ends.
+const CROWDED: Duration = Duration::from_millis(100);
 
 /// Clones share it.
 #[derive(Clone)]
 pub(crate) struct Pace {
-    limits: (u16, Option<u32>),
-    permits: Arc<Semaphore>,
+    url: EndpointUrl,
+    max_in_flight: u16,
+    rate_limit: Option<u32>,
     rate: Option<Arc<DefaultDirectRateLimiter>>,
+    state: Arc<watch::Sender<State>>,
+    slots: Arc<Slots>,
     /// Deliveries begun and not settled. Closed, so that waiting for none is possible at any time.
     pub(crate) under_way: TaskTracker,
 }
 
-impl Pace {
-    pub(crate) fn of(endpoint: &Endpoint) -> Self {
-        let under_way = TaskTracker::new();
-        under_way.close();
-        Self::with(endpoint, under_way)
+struct State {
+    max_in_flight: u16,
+    window: Window,
+    breaker: Breaker,
+    /// Permits that are out.
+    under_way: u16,
+}
+
+impl State {
+    fn has_room(&self) -> bool {
+        // A probe is alone and does not wait for those that still hang from before.
+        let most = match self.breaker.is_closed_off() {
+            true => self.max_in_flight,
+            false => self.window.size(),
+        };
+        self.under_way < most
     }
 
-    fn with(endpoint: &Endpoint, under_way: TaskTracker) -> Self {
-        let rate = endpoint.rate_limit.and_then(NonZeroU32::new);
-        let one_by_one = |rate| Quota::per_second(rate).allow_burst(NonZeroU32::MIN);
+    fn heard(&mut self, outcome: &Outcome, now: Timestamp) -> Option<Change> {
+        match outcome.sign() {
+            Sign::Healthy | Sign::Refusing => self.window.borne(self.under_way),
+            Sign::Unavailable => self.window.in_doubt(self.under_way),
+            Sign::Troubled => self.window.troubled(self.under_way),
+        }
+        let change = self.breaker.heard(outcome, now);
+        if change == Some(Change::Opened) {
+            self.window = Window::new(self.max_in_flight);
+        }
+        change
+    }
+}
+
+impl Pace {
+    /// That of an endpoint that, by the store, has been failing since `noted`.
+    pub(crate) fn of(endpoint: &Endpoint, noted: Option<Timestamp>, slots: Arc<Slots>) -> Self {
+        let under_way = TaskTracker::new();
+        under_way.close();
+        Self::with(endpoint, noted, slots, under_way)
+    }
+
+    fn with(
+        endpoint: &Endpoint,
+        noted: Option<Timestamp>,
+        slots: Arc<Slots>,
+        under_way: TaskTracker,
+    ) -> Self {
+        let state = State {
+            max_in_flight: endpoint.max_in_flight,
+            window: Window::new(endpoint.max_in_flight),
+            breaker: Breaker::new(noted),
+            under_way: 0,
+        };
         Self {
-            limits: (endpoint.max_in_flight, endpoint.rate_limit),
-            permits: Arc::new(Semaphore::new(endpoint.max_in_flight.into())),
-            rate: rate.map(|rate| Arc::new(RateLimiter::direct(one_by_one(rate)))),
+            url: endpoint.url.clone(),
+            max_in_flight: endpoint.max_in_flight,
+            rate_limit: endpoint.rate_limit,
+            rate: limiter(endpoint.rate_limit),
+            state: Arc::new(watch::Sender::new(state)),
+            slots,
             under_way,
         }
     }
 
-    /// The same, unless the endpoint has other limits by now.
-    pub(crate) fn adapted_to(self, endpoint: &Endpoint) -> Self {
-        if self.limits == (endpoint.max_in_flight, endpoint.rate_limit) {
-            return self;
+    /// That of the endpoint as it is now. At another URL nothing is known of it.
+    pub(crate) fn adapted_to(mut self, endpoint: &Endpoint, noted: Option<Timestamp>) -> Self {
+        if self.url != endpoint.url {
+            return Self::with(endpoint, noted, self.slots, self.under_way);
         }
-        Self::with(endpoint, self.under_way)
+        if self.rate_limit != endpoint.rate_limit {
+            (self.rate_limit, self.rate) = (endpoint.rate_limit, limiter(endpoint.rate_limit));
+        }
+        if self.max_in_flight != endpoint.max_in_flight {
+            self.max_in_flight = endpoint.max_in_flight;
+            self.state.send_modify(|state| {
+                state.max_in_flight = endpoint.max_in_flight;
+                state.window = state.window.up_to(endpoint.max_in_flight);
+            });
+        }
+        self
     }
 
-    /// Resolves when another attempt may begin.
-    pub(crate) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
+    /// Resolves when the endpoint's limits allow another attempt.
+    pub(crate) async fn permit(&self) -> Permit {
+        loop {
+            self.until(State::has_room).await;
+            let begun = self.state.send_if_modified(|state| {
+                let room = state.has_room();
+                state.under_way += u16::from(room);
+                room
+            });
+            if begun {
+                break;
+            }
+        }
+        let permit = Permit {
+            state: Arc::clone(&self.state),
+            slots: Arc::clone(&self.slots),
+            slot: None,
+        };
         if let Some(rate) = &self.rate {
             rate.until_ready().await;
         }
-        Some(permit)
+        permit
     }
+
+    /// How many attempts may be under way at once.
+    pub(crate) fn window(&self) -> u16 {
+        self.state.borrow().window.size()
+    }
+
+    pub(crate) fn is_closed_off(&self) -> bool {
+        self.state.borrow().breaker.is_closed_off()
+    }
+
+    pub(crate) async fn until_closed_off(&self) {
+        self.until(|state| state.breaker.is_closed_off()).await;
+    }
+
+    pub(crate) async fn until_open(&self) {
+        self.until(|state| !state.breaker.is_closed_off()).await;
+    }
+
+    /// That no attempt succeeds, and since when.
+    pub(crate) fn failing(&self) -> Option<Failing> {
+        self.state.borrow().breaker.failing().copied()
+    }
+
+    /// Takes note of what the store says of the endpoint (see [`Breaker::learn`]).
+    pub(crate) fn learn(&self, before: Option<Timestamp>, noted: Option<Timestamp>) {
+        self.state.send_if_modified(|state| {
+            let closed_off = state.breaker.is_closed_off();
+            let learnt = state.breaker.learn(before, noted);
+            if closed_off && !state.breaker.is_closed_off() {
+                state.window = Window::new(state.max_in_flight);
+            }
+            learnt
+        });
+    }
+
+    async fn until(&self, wanted: impl Fn(&State) -> bool) {
+        // The sender is held here, so it is never gone.
+        let _ = self.state.subscribe().wait_for(|state| wanted(state)).await;
+    }
+}
+
+/// Counts an attempt as under way until it is dropped.
+pub(crate) struct Permit {
+    state: Arc<watch::Sender<State>>,
+    slots: Arc<Slots>,
+    slot: Option<Slot>,
+}
+
+impl Permit {
+    /// Resolves when the process has room for the attempt too.
+    pub(crate) async fn with_slot(mut self) -> Self {
+        let mut changes = self.state.subscribe();
+        while self.slot.is_none() {
+            let (others, answers) = {
+                let state = changes.borrow_and_update();
+                (state.under_way.saturating_sub(1), state.breaker.answers())
+            };
+            self.slot = self.slots.take(others.into(), answers);
+            if self.slot.is_none() {
+                let _ = timeout(CROWDED, changes.changed()).await;
+            }
+        }
+        self
+    }
+
+    /// Takes note of how the attempt ended.
+    pub(crate) fn heard(&self, outcome: &Outcome, now: Timestamp) -> Option<Change> {
+        let mut change = None;
+        self.state.send_modify(|state| change = state.heard(outcome, now));
+        change
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.state
+            .send_modify(|state| state.under_way = state.under_way.saturating_sub(1));
+    }
+}
+
+fn limiter(limit: Option<u32>) -> Option<Arc<DefaultDirectRateLimiter>> {
+    let one_by_one = |rate| Quota::per_second(rate).allow_burst(NonZeroU32::MIN);
+    let rate = limit.and_then(NonZeroU32::new)?;
+    Some(Arc::new(RateLimiter::direct(one_by_one(rate))))
 }

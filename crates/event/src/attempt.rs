@@ -213,6 +213,11 @@ pub struct History {
 }
 
 impl History {
+    /// When this run of the schedule began, as far as anybody knows: a producer need not say.
+    pub fn began(&self) -> Option<Timestamp> {
+        self.published_at.into_iter().chain(self.first_attempt).min()
+    }
+
     /// This history with one more attempt, begun `at` and ended so. `detail` says an error in words.
     pub fn after(&self, at: Timestamp, outcome: &Outcome, detail: Option<&str>) -> Self {
         Self {

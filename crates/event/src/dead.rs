@@ -13,6 +13,8 @@ use crate::{
 pub enum DeadReason {
     /// The schedule had no delay left.
     AttemptsExhausted,
+    /// It outlived its whole schedule while the endpoint was closed off, because every attempt failed.
+    Expired,
     /// The endpoint was removed while the event waited for it.
     EndpointRemoved,
     /// The endpoint answered 410 Gone.
@@ -27,8 +29,9 @@ pub enum DeadReason {
 
 impl DeadReason {
     /// Every reason.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::AttemptsExhausted,
+        Self::Expired,
         Self::EndpointRemoved,
         Self::EndpointGone,
         Self::InvalidEvent,
@@ -40,6 +43,7 @@ impl DeadReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AttemptsExhausted => "attempts_exhausted",
+            Self::Expired => "expired",
             Self::EndpointRemoved => "endpoint_removed",
             Self::EndpointGone => "endpoint_gone",
             Self::InvalidEvent => "invalid_event",

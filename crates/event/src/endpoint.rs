@@ -140,6 +140,9 @@ pub struct Endpoint {
     /// Whether it is sent to.
     #[serde(flatten)]
     pub state: EndpointState,
+    /// Since when no attempt succeeded, once that has gone on for a while. Deliverers note it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub failing_since: Option<Timestamp>,
     /// When it was added.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -174,6 +177,7 @@ impl Endpoint {
             headers: CustomHeaders::default(),
             signature: SignatureStyle::default(),
             state: EndpointState::Active,
+            failing_since: None,
             created_at: now,
             updated_at: now,
             bound_since: None,
@@ -247,6 +251,14 @@ impl Endpoint {
         Duration::from_millis(self.timeout_ms)
     }
 
+    /// How long a delivery may take that follows the schedule to its end: every delay, every attempt's
+    /// timeout, and a little for the broker and the clocks.
+    pub fn lifetime(&self) -> Duration {
+        const GRACE: Duration = Duration::from_secs(10);
+        let waits: Duration = self.delays().iter().map(|delay| delay.as_duration()).sum();
+        waits + self.timeout() * self.retry.attempts() + GRACE
+    }
+
     /// The delays its schedule names.
     pub fn delays(&self) -> &[Delay] {
         self.retry.delays()
@@ -274,6 +286,7 @@ mod tests {
             at: endpoint.created_at,
         };
         endpoint.rate_limit = Some(5);
+        endpoint.failing_since = Some(endpoint.created_at);
         let stored = serde_json::to_string(&endpoint).unwrap();
         assert_eq!(serde_json::from_str::<Endpoint>(&stored).unwrap(), endpoint);
     }
@@ -305,6 +318,23 @@ mod tests {
         assert_eq!(endpoint.signing_secrets(later).count(), 2);
         endpoint.rotate(Secret::generate(), now, Duration::ZERO).unwrap();
         assert_eq!(endpoint.secrets.len(), 1);
+    }
+
+    #[test]
+    fn a_document_of_an_older_relay_reads() {
+        let mut stored = serde_json::to_value(endpoint()).unwrap();
+        assert!(stored.as_object_mut().unwrap().remove("failing_since").is_none());
+        assert_eq!(
+            serde_json::from_value::<Endpoint>(stored).unwrap().failing_since,
+            None
+        );
+    }
+
+    #[test]
+    fn the_lifetime_has_room_for_every_delay_and_every_timeout() {
+        let mut endpoint = endpoint();
+        (endpoint.retry, endpoint.timeout_ms) = ("1s,5m".parse().unwrap(), 2_000);
+        assert_eq!(endpoint.lifetime(), Duration::from_secs(301 + 3 * 2 + 10));
     }
 
     #[test]

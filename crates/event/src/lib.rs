@@ -28,4 +28,4 @@ pub use invalid::Invalid;
 pub use pattern::{EventType, TypePattern};
 pub use secret::Secret;
 pub use timestamp::Timestamp;
-pub use verdict::{Outcome, Verdict, verdict};
+pub use verdict::{Outcome, Sign, Verdict, outlived, verdict};

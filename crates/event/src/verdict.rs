@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::{DeadReason, Delay, ErrorClass, RetrySchedule};
+use crate::{DeadReason, Delay, Endpoint, ErrorClass, History, RetrySchedule, Timestamp};
 
 /// The longest wait that an answer's `Retry-After` can ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(24 * 3600);
@@ -43,6 +43,39 @@ impl Outcome {
             Self::Failed { error, .. } => Some(error),
         }
     }
+
+    /// What it tells of the endpoint. A 500 is an answer about one event; 502, 503 and 504 are said by
+    /// what stands before an endpoint that is away, or by an endpoint that cannot take this event now.
+    pub fn sign(&self) -> Sign {
+        use ErrorClass::{Body, Connect, Dns, Protocol, Redirect, Reset, Timeout, Tls};
+        match *self {
+            Self::Answered { status, .. } => match status {
+                200..=299 => Sign::Healthy,
+                502..=504 => Sign::Unavailable,
+                429 => Sign::Troubled,
+                _ => Sign::Refusing,
+            },
+            Self::Failed { error, .. } => match error {
+                Timeout | Dns | Connect | Tls | Reset | Protocol => Sign::Troubled,
+                Body | Redirect => Sign::Refusing,
+            },
+        }
+    }
+}
+
+/// What an attempt tells of its endpoint, beside its event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// It works.
+    Healthy,
+    /// It is there, and does not want this event: nothing that fewer attempts would mend, and no
+    /// reason to let other events wait.
+    Refusing,
+    /// It is away behind something that answers, or says so of this event alone: which of both, only
+    /// time tells.
+    Unavailable,
+    /// It is away, or has too much to do.
+    Troubled,
 }
 
 /// What becomes of a delivery after an attempt.
@@ -96,6 +129,13 @@ pub fn verdict(schedule: &RetrySchedule, attempts: u32, outcome: &Outcome) -> Ve
     }
 }
 
+/// Whether a delivery outlived its whole schedule behind an endpoint that has been failing all the
+/// while. What it waited for other reasons, such as a pause, does not count.
+pub fn outlived(endpoint: &Endpoint, history: &History, failing_since: Timestamp, now: Timestamp) -> bool {
+    let began = history.began();
+    began.is_some_and(|began| now.since(began.max(failing_since)) > endpoint.lifetime())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -141,6 +181,54 @@ mod tests {
             status: Some(200),
         };
         assert_eq!(verdict(&schedule("1s"), 1, &outcome), Verdict::Retry(delay("1s")));
+    }
+
+    #[test]
+    fn trouble_is_what_says_nothing_of_the_event() {
+        let failed = |error| Outcome::Failed { error, status: None };
+        for (outcome, sign) in [
+            (answered(204), Sign::Healthy),
+            (answered(429), Sign::Troubled),
+            (answered(502), Sign::Unavailable),
+            (answered(503), Sign::Unavailable),
+            (answered(504), Sign::Unavailable),
+            (answered(301), Sign::Refusing),
+            (answered(400), Sign::Refusing),
+            (answered(410), Sign::Refusing),
+            (answered(500), Sign::Refusing),
+            (failed(ErrorClass::Timeout), Sign::Troubled),
+            (failed(ErrorClass::Connect), Sign::Troubled),
+            (failed(ErrorClass::Protocol), Sign::Troubled),
+            (failed(ErrorClass::Body), Sign::Refusing),
+        ] {
+            assert_eq!(outcome.sign(), sign, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_delivery_outlives_its_schedule_only_behind_a_failing_endpoint() {
+        let at = |seconds: u64| Timestamp::default() + Duration::from_secs(seconds);
+        let (url, types) = ("http://a/".parse().unwrap(), vec!["#".parse().unwrap()]);
+        let mut endpoint = Endpoint::new(url, types, crate::Secret::generate(), at(0));
+        (endpoint.retry, endpoint.timeout_ms) = (schedule("1s"), 1_000); // 13 s in all
+        let published = |second| History {
+            published_at: Some(at(second)),
+            ..History::default()
+        };
+        assert!(!outlived(&endpoint, &published(100), at(50), at(113)));
+        assert!(outlived(&endpoint, &published(100), at(50), at(114)));
+        // It waited for another reason before.
+        assert!(!outlived(&endpoint, &published(1), at(100), at(113)));
+        assert!(
+            !outlived(&endpoint, &History::default(), at(0), at(1_000)),
+            "nobody knows its age"
+        );
+        // A clock that is wrong does not keep it for ever.
+        let tried = History {
+            first_attempt: Some(at(100)),
+            ..published(1_000_000)
+        };
+        assert!(outlived(&endpoint, &tried, at(50), at(114)));
     }
 
     proptest! {

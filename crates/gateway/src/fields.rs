@@ -95,6 +95,10 @@ impl Fields {
         if *endpoint != before {
             touch(endpoint, now);
         }
+        // Elsewhere, or sent to again: what failed before tells nothing of it.
+        if endpoint.url != before.url || endpoint.state != before.state {
+            endpoint.failing_since = None;
+        }
     }
 
     fn set(self, endpoint: &mut Endpoint) {

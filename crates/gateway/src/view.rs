@@ -50,6 +50,11 @@ pub(crate) struct View<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false, examples("answered 410 Gone"))]
     reason: Option<&'a str>,
+    /// Since when no attempt succeeded, once that has gone on for a while. Events wait in its queue
+    /// meanwhile, but for one now and then that is tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = types::Time, required = false)]
+    failing_since: Option<Timestamp>,
     /// Since when it is disabled.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = types::Time, required = false)]
@@ -106,6 +111,7 @@ impl<'a> View<'a> {
             signature: endpoint.signature,
             state: endpoint.state.as_str(),
             reason,
+            failing_since: endpoint.failing_since,
             since,
             created_at: endpoint.created_at,
             updated_at: endpoint.updated_at,

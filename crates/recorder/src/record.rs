@@ -102,7 +102,7 @@ impl Recorder {
 
     /// Takes from both queues until one ends, and gives back what is not written then.
     async fn stay(&mut self, session: &Session, shutdown: &CancellationToken) -> Result<Ended, Error> {
-        let changes = routes::listen(session).await;
+        let changes = session.changes().await;
         if let Err(ended) = self.until_there(session, shutdown).await {
             return Ok(ended);
         }

@@ -3,8 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
-use relay_broker::{Changes, Session};
+use relay_broker::Changes;
 use relay_event::{Endpoint, EndpointId, EndpointState, EventType, Timestamp, TypePattern};
 use relay_store::{Error, Store};
 use tokio::{sync::watch, time::MissedTickBehavior};
@@ -46,14 +45,14 @@ impl Routes {
     }
 
     /// Reads them anew whenever one changed, and now and then, for ever.
-    pub(crate) async fn follow(&self, mut changes: Option<Changes>, recheck: Duration) {
+    pub(crate) async fn follow(&self, mut changes: Changes, recheck: Duration) {
         let mut look = tokio::time::interval(recheck);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         look.tick().await; // They have just been read.
         let mut failing = false;
         loop {
             tokio::select! {
-                () = heard(&mut changes) => {}
+                () = changes.next() => {}
                 _ = look.tick() => {}
             }
             // That the store is away is said where it is written to.
@@ -91,34 +90,6 @@ fn route(endpoint: Endpoint) -> Option<Route> {
         types: endpoint.types,
         since,
     })
-}
-
-/// Announcements are a convenience: without them changes are found by looking.
-pub(crate) async fn listen(session: &Session) -> Option<Changes> {
-    match session.changes().await {
-        Ok(changes) => Some(changes),
-        Err(_) if session.is_lost() => None,
-        Err(error) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(
-                error,
-                "changes of endpoints cannot be listened for; looking for them now and then"
-            );
-            None
-        }
-    }
-}
-
-/// Resolves when an endpoint changed. Many changes at once are one reason to look.
-async fn heard(changes: &mut Option<Changes>) {
-    let Some(announced) = changes else {
-        return std::future::pending().await;
-    };
-    if announced.changed().await {
-        while announced.changed().now_or_never() == Some(true) {}
-    } else {
-        *changes = None;
-    }
 }
 
 /// Tells where events went.

@@ -4,6 +4,7 @@
 pub mod args;
 mod config;
 mod daemon;
+mod files;
 mod health;
 mod listen;
 pub mod logging;
@@ -14,6 +15,7 @@ mod tls;
 
 pub use config::ServiceArgs;
 pub use daemon::{Context, run, supervise};
+pub use files::raise_open_files;
 pub use health::{Component, Health};
 pub use listen::{BindError, bind};
 pub use server::serve;

@@ -15,8 +15,8 @@ pub(super) struct Filter {
     #[arg(long = "type", value_name = "PATTERN")]
     event_type: Option<TypePattern>,
 
-    /// Only those that died of this: attempts_exhausted, endpoint_removed, endpoint_gone,
-    /// invalid_event or delivery_limit
+    /// Only those that died of this: attempts_exhausted, expired, endpoint_removed,
+    /// endpoint_gone, invalid_event or delivery_limit
     #[arg(long)]
     reason: Option<DeadReason>,
 

@@ -55,7 +55,11 @@ pub(super) async fn list(args: ListArgs) -> anyhow::Result<()> {
 }
 
 fn row(view: &View) -> [String; 5] {
-    ["id", "state", "url", "types", "retry"].map(|name| value(name, view.get(name).unwrap_or(&Value::Null)))
+    let fact = |name| value(name, view.get(name).unwrap_or(&Value::Null));
+    let [id, state, url, types, retry] = ["id", "state", "url", "types", "retry"].map(fact);
+    let failing = state == "active" && view.contains_key("failing_since");
+    let state = if failing { "failing".to_owned() } else { state };
+    [id, state, url, types, retry]
 }
 
 pub(super) async fn show(args: ShowArgs) -> anyhow::Result<()> {
@@ -70,12 +74,13 @@ pub(super) async fn show(args: ShowArgs) -> anyhow::Result<()> {
 }
 
 /// In which order people want to know; anything else follows.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 16] = [
     "id",
     "url",
     "state",
     "reason",
     "since",
+    "failing_since",
     "types",
     "retry",
     "timeout_ms",
@@ -144,6 +149,22 @@ mod tests {
     #[test]
     fn a_row_has_what_a_list_needs() {
         assert_eq!(row(&view()), ["ep_1", "disabled", "http://x/", "a.*,b", "none"]);
+    }
+
+    #[test]
+    fn a_list_says_who_fails() {
+        let with = |state| {
+            let facts = [
+                ("state", json!(state)),
+                ("failing_since", json!("2026-11-22T06:10:30Z")),
+            ];
+            let facts = facts.map(|(name, value)| (name.to_owned(), value));
+            row(&facts.into_iter().collect())[1].clone()
+        };
+        assert_eq!(
+            (with("active"), with("paused")),
+            ("failing".to_owned(), "paused".to_owned())
+        );
     }
 
     #[test]

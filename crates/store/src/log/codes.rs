@@ -25,6 +25,7 @@ pub(super) fn reason_code(reason: DeadReason) -> i16 {
         DeadReason::InvalidEvent => 3,
         DeadReason::DeliveryLimit => 4,
         DeadReason::InvalidRecord => 5,
+        DeadReason::Expired => 6,
     }
 }
 
