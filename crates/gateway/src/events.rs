@@ -5,6 +5,7 @@ mod binary;
 mod confirmed;
 mod idempotency;
 mod key;
+mod looks;
 mod notes;
 mod read;
 mod send;

@@ -123,6 +123,7 @@ impl Recorder {
             },
             stop: &stop,
             asides: Asides::default(),
+            due: tokio::time::Instant::now(),
         };
         let ended = tokio::select! {
             ended = writer.run(&mut waiting) => ended,

@@ -8,7 +8,7 @@ use relay_event::{EndpointId, Invalid};
 use relay_store::{Error, Record};
 use tokio::{
     sync::mpsc::Receiver,
-    time::{Instant, Interval},
+    time::{Instant, Interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,10 @@ use crate::{
 /// nothing. The broker would end the channel after its `consumer_timeout` of 30 minutes, and until then
 /// nobody else could take what is held.
 pub(crate) const HOLD: Duration = Duration::from_secs(60);
+
+/// How long a batch gathers after the one before. Every transaction costs a sync of the disk and about a
+/// dozen statements, however little is in it; the first after a quiet time is written at once.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Why writing ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub(crate) struct Writer<'a> {
     pub(crate) limits: Limits,
     pub(crate) stop: &'a CancellationToken,
     pub(crate) asides: Asides,
+    /// When the next batch may be written.
+    pub(crate) due: Instant,
 }
 
 /// How long a store that is away is waited for.
@@ -80,8 +86,12 @@ impl Writer<'_> {
             () = self.stop.cancelled() => Err(Ended::Stopped),
             () = self.session.lost() => Err(Ended::Lost),
             set_aside = self.asides.next(), if !self.asides.is_empty() => set_aside,
-            batch = Batch::collect(items, self.limits) => match batch {
-                Some(batch) => self.write(batch).await,
+            batch = next(items, self.due, self.limits) => match batch {
+                Some(batch) => {
+                    let written = self.write(batch).await;
+                    self.due = Instant::now() + GATHER;
+                    written
+                }
                 None => Err(Ended::Stopped),
             },
             () = self.keeper.ask(ticks) => Ok(()),
@@ -155,6 +165,12 @@ impl Writer<'_> {
             }
         }
     }
+}
+
+/// The next batch, once it is due. Nothing is lost if this is dropped.
+async fn next(items: &mut Receiver<Item>, due: Instant, limits: Limits) -> Option<Batch> {
+    sleep_until(due).await;
+    Batch::collect(items, limits).await
 }
 
 /// The store's refusal, as a dead letter tells it.

@@ -8,8 +8,9 @@ use std::{
 };
 
 use relay_event::{Event, EventId};
-use relay_store::Store;
 use tokio::time::{Instant, timeout};
+
+use super::looks::Looks;
 
 /// How long the store may take for all events of a request.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -26,13 +27,13 @@ pub(super) struct Confirmed {
 
 impl Confirmed {
     /// Which of the events are noted as confirmed; `None` if the store cannot say.
-    pub(super) async fn of(&self, store: &Store, events: &[&Event]) -> Option<Vec<bool>> {
+    pub(super) async fn of(&self, looks: &Looks, events: &[&Event]) -> Option<Vec<bool>> {
         if events.is_empty() {
             return Some(Vec::new());
         }
         let name = |event: &&Event| (event.id().clone(), event.source().to_owned());
         let names: Vec<(EventId, String)> = events.iter().map(name).collect();
-        self.ask(store.are_confirmed(&names)).await
+        self.ask(looks.confirmed(names)).await
     }
 
     /// Nobody is held up for long: of those that come while the store is away, one every while asks.

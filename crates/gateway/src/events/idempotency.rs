@@ -15,12 +15,13 @@ use sha2::{Digest, Sha256};
 
 use super::{
     confirmed::Confirmed,
+    looks::Looks,
     notes::Notes,
     send::{Sent, Unsent},
 };
 
 /// How many events are remembered, and for how long: by then the store has learned of them.
-const REMEMBERED: u64 = 100_000;
+const REMEMBERED: u64 = 20_000;
 const REMEMBERED_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// A digest of an event's name: long names take no more room than short ones.
@@ -28,7 +29,7 @@ type Name = [u8; 32];
 
 /// What is known of events that may come again.
 pub(crate) struct Idempotency {
-    store: Store,
+    looks: Looks,
     confirmed: Confirmed,
     notes: Notes,
     /// Confirmed ones alone.
@@ -38,7 +39,7 @@ pub(crate) struct Idempotency {
 impl Idempotency {
     pub(crate) fn new(store: Store, notes: Notes) -> Self {
         Self {
-            store,
+            looks: Looks::start(store),
             confirmed: Confirmed::default(),
             notes,
             lately: lately(REMEMBERED),
@@ -53,7 +54,7 @@ impl Idempotency {
             .enumerate()
             .filter(|(_, event)| is_new(event))
             .unzip();
-        let noted = self.confirmed.of(&self.store, &asked).await;
+        let noted = self.confirmed.of(&self.looks, &asked).await;
         let mut confirmed = vec![false; events.len()];
         for (place, noted) in places.into_iter().zip(noted.unwrap_or_default()) {
             confirmed[place] = noted;
