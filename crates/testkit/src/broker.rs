@@ -139,6 +139,16 @@ impl PrivateBroker {
             .unwrap_or_else(|error| panic!("{}", reasons(&error)))
     }
 
+    /// Runs `rabbitmqctl` on it, and answers with what that says.
+    ///
+    /// # Panics
+    /// When it is not running, or the tool fails.
+    pub async fn ctl(&self, arguments: &[&str]) -> String {
+        let running = self.running.as_ref().expect("the broker is running");
+        let said = running.ctl(arguments).await;
+        said.unwrap_or_else(|error| panic!("rabbitmqctl {arguments:?}: {}", reasons(&error)))
+    }
+
     /// Kills it as a power cut would (SIGKILL), and returns when it is gone.
     ///
     /// # Panics
