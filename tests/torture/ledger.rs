@@ -54,6 +54,8 @@ pub(crate) struct Entry {
     pub(crate) confirmed: Option<Duration>,
     /// How often it was sent.
     pub(crate) sent: u32,
+    /// Whether it was accepted as one that had come before, and so not published again.
+    pub(crate) repeat: bool,
 }
 
 impl Entry {
@@ -92,15 +94,19 @@ impl Ledger {
             began: now,
             confirmed: None,
             sent: 0,
+            repeat: false,
         });
         entry.sent += 1;
     }
 
-    /// An event was accepted.
-    pub(crate) fn confirmed(&self, id: &str) {
+    /// An event was accepted, perhaps as one that had come before.
+    pub(crate) fn confirmed(&self, id: &str, repeat: bool) {
         let now = self.clock.now();
-        if let Some(entry) = self.lock().get_mut(id) {
-            entry.confirmed.get_or_insert(now);
+        if let Some(entry) = self.lock().get_mut(id)
+            && entry.confirmed.is_none()
+        {
+            entry.confirmed = Some(now);
+            entry.repeat = repeat;
         }
     }
 
@@ -145,7 +151,7 @@ mod tests {
         ledger.sending("1", "a.b", "1", None);
         let began = ledger.entries()["1"].began;
         ledger.sending("1", "a.b", "1", None);
-        ledger.confirmed("1");
+        ledger.confirmed("1", false);
         let entry = &ledger.entries()["1"];
         assert_eq!((entry.began, entry.sent), (began, 2));
         assert!(entry.confirmed.is_some_and(|confirmed| confirmed >= began));

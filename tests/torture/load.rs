@@ -232,7 +232,7 @@ impl Load {
 
     fn note(&self, id: &str, confirmed: bool, unconfirmed: &mut Vec<Draft>) -> bool {
         if confirmed {
-            self.ledger.confirmed(id);
+            self.ledger.confirmed(id, false);
             unconfirmed.retain(|draft| draft.id != id);
         }
         confirmed
@@ -276,13 +276,16 @@ impl Load {
             .body(body)
             .send()
             .await;
-        match sent.map(|response| response.status().as_u16()) {
-            Ok(202) => {
-                batch.iter().for_each(|draft| self.ledger.confirmed(&draft.id));
+        let Ok(answer) = sent else { return false };
+        let repeat = answer.headers().contains_key("idempotent-replayed");
+        match answer.status().as_u16() {
+            202 => {
+                let ids = batch.iter().map(|draft| &draft.id);
+                ids.for_each(|id| self.ledger.confirmed(id, repeat));
                 true
             }
-            Ok(503) | Err(_) => false,
-            Ok(other) => panic!("an event is answered {other}: {}", bodies[0]),
+            503 => false,
+            other => panic!("an event is answered {other}: {}", bodies[0]),
         }
     }
 }

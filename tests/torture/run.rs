@@ -49,6 +49,9 @@ const QUIET: Duration = Duration::from_secs(2);
 /// What the broker holds between two queues is in neither, and is offered again after 10 s.
 const LATECOMERS: Duration = Duration::from_secs(40);
 
+/// A strike that takes so much longer than its trouble is said to.
+const LONG: Duration = Duration::from_secs(10);
+
 const PROGRESS: Duration = Duration::from_secs(10);
 
 /// How long a binding takes to be known to all nodes of a cluster, at the very most.
@@ -173,7 +176,7 @@ impl Run {
     async fn tell(&self, plan: &Plan) -> Report {
         self.all_are_ready(START_LIMIT).await;
         self.stage.office.open().await;
-        self.stage.broker.check(&self.inspector.namespace).await;
+        self.stage.broker.check().await;
         self.stage.cast.iter().for_each(|actor| actor.forget_the_start());
 
         let mut producers = self.publish(plan.seed);
@@ -219,8 +222,19 @@ impl Run {
                 }
             }
             println!("{} {strike}", self.stamp());
-            let (stage, strike) = (Arc::clone(&self.stage), strike.clone());
-            troubles.spawn(async move { stage.strike(&strike).await });
+            let (stage, strike, clock) = (Arc::clone(&self.stage), strike.clone(), self.clock);
+            troubles.spawn(async move {
+                let began = clock.now();
+                stage.strike(&strike).await;
+                let took = clock.now() - began;
+                if took > strike.lasts + LONG {
+                    println!(
+                        "{} {strike}: over after {:.1} s",
+                        stamp(clock),
+                        took.as_secs_f64()
+                    );
+                }
+            });
         }
         sleep_until(began + plan.lasts).await;
         within(END_LIMIT, "the end of the last trouble", join(&mut troubles)).await;
@@ -236,7 +250,7 @@ impl Run {
     }
 
     fn stamp(&self) -> String {
-        format!("[{:>7.1} s]", self.clock.now().as_secs_f64())
+        stamp(self.clock)
     }
 
     async fn all_are_ready(&self, limit: Duration) {
@@ -289,6 +303,10 @@ impl Run {
             let _ = self.settle().await;
         }
     }
+}
+
+fn stamp(clock: Clock) -> String {
+    format!("[{:>7.1} s]", clock.now().as_secs_f64())
 }
 
 async fn within(limit: Duration, what: &str, work: impl Future<Output = ()>) {

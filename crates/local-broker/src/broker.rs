@@ -10,13 +10,14 @@ use crate::identity::Identity;
 use crate::launch::Launch;
 use crate::ports::Ports;
 use crate::supervisor::{self, Supervisor};
-use crate::{Config, Error, server, settings};
+use crate::{Config, Error, Member, server, settings};
 
 /// A running private broker. Dropping it stops the broker too, but does not wait for that.
 pub struct LocalBroker {
     amqp_url: String,
     server: PathBuf,
     ports: Ports,
+    member: Option<Member>,
     supervisor: Supervisor,
     folder: Owned,
 }
@@ -48,6 +49,7 @@ impl LocalBroker {
             amqp_url: identity.amqp_url(),
             server,
             ports: identity.ports,
+            member: config.member,
             supervisor,
             folder,
         })
@@ -76,7 +78,11 @@ impl LocalBroker {
         let output = Command::new(self.server.with_file_name("rabbitmqctl"))
             .args(arguments)
             .env_clear()
-            .envs(settings::environment(&self.folder, &self.ports))
+            .envs(settings::environment(
+                &self.folder,
+                &self.ports,
+                self.member.as_ref(),
+            ))
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .kill_on_drop(true)

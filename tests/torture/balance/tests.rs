@@ -15,6 +15,7 @@ fn sound() -> Evidence {
         began: Duration::from_secs(1),
         confirmed: Some(Duration::from_secs(2)),
         sent: 1,
+        repeat: false,
     };
     let received = Received {
         requests: 2,
@@ -135,4 +136,15 @@ fn what_the_log_has_still_on_its_way_is_found() {
         });
         assert!(waiting[0].contains("still on its way"), "{waiting:?}");
     }
+}
+
+/// Of an event that was not confirmed some queues may have a copy, and the archive none.
+#[test]
+fn what_never_was_accepted_may_be_delivered_and_not_logged() {
+    let partly = problems(|evidence| {
+        evidence.entries.get_mut("1").unwrap().confirmed = None;
+        evidence.logged.clear();
+        evidence.deliveries.clear();
+    });
+    assert_eq!(partly, [""; 0]);
 }
