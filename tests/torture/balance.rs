@@ -93,7 +93,8 @@ struct Account<'a> {
 impl Account<'_> {
     fn strike(&mut self) {
         let evidence = self.evidence;
-        self.tally.endpoints = evidence.subscribers.len();
+        let known = evidence.subscribers.iter().filter(|known| known.id.is_some());
+        self.tally.endpoints = known.count();
         self.tally.logged = evidence.logged.len();
         for reason in evidence.letters.values().flatten() {
             *self.tally.dead.entry(reason.to_string()).or_default() += 1;

@@ -30,6 +30,9 @@ const LIMIT: Duration = Duration::from_secs(180);
 
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// Each try may leave an endpoint behind.
+const ADD_PAUSE: Duration = Duration::from_secs(2);
+
 /// What an endpoint's patterns change between, and what new ones want.
 const WISHES: [&[&str]; 4] = [
     &["order.created", "invoice.*"],
@@ -174,7 +177,7 @@ impl Office {
             }
             attempt += 1;
             known_as = format!("{name}-again-{attempt}");
-            sleep(PAUSE).await;
+            sleep(ADD_PAUSE).await;
         }
     }
 

@@ -49,8 +49,8 @@ impl Nodes {
         &self.urls
     }
 
-    /// The nodes, unless the trouble they are in lasts; then this one is left out.
-    async fn turn(&self) -> Option<MutexGuard<'_, Vec<PrivateBroker>>> {
+    /// The nodes, all of them up as long as this is held; nothing if the trouble they are in lasts.
+    pub(crate) async fn turn(&self) -> Option<MutexGuard<'_, Vec<PrivateBroker>>> {
         timeout(PATIENCE, self.nodes.lock()).await.ok()
     }
 
