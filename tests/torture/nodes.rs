@@ -66,7 +66,7 @@ impl Nodes {
             Fall::Stop => node.stop().await,
         }
         sleep(down).await;
-        node.start().await;
+        start(node).await;
         true
     }
 
@@ -81,7 +81,7 @@ impl Nodes {
         node.freeze(true);
         sleep(lasts).await;
         node.kill().await;
-        node.start().await;
+        start(node).await;
         true
     }
 
@@ -92,7 +92,7 @@ impl Nodes {
         };
         join_all(nodes.iter_mut().map(PrivateBroker::kill)).await;
         // None of them serves before it has found the others.
-        join_all(nodes.iter_mut().map(PrivateBroker::start)).await;
+        join_all(nodes.iter_mut().map(start)).await;
         true
     }
 
@@ -148,4 +148,11 @@ impl Nodes {
             copy_files(&node.folder().join("log"), to, &format!("broker-{}.", number + 1));
         }
     }
+}
+
+/// Starts a node, and returns when it has read all of its data: it answers before that, and RabbitMQ 3.10
+/// may lose messages if it is ended again while it reads.
+async fn start(node: &mut PrivateBroker) {
+    node.start().await;
+    node.ctl(&["await_startup"]).await;
 }
