@@ -150,8 +150,7 @@ impl Nodes {
     }
 }
 
-/// Starts a node, and returns when it has read all of its data: it answers before that, and RabbitMQ 3.10
-/// may lose messages if it is ended again while it reads.
+/// Starts a node, and returns when it has started to the end: it answers before that.
 async fn start(node: &mut PrivateBroker) {
     node.start().await;
     node.ctl(&["await_startup"]).await;
