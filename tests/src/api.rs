@@ -2,7 +2,8 @@ use relay_testkit::{Receiver, wait_until};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
-pub(crate) const TOKEN: &str = "a-token-of-the-journeys";
+/// What the gateways of journeys are told to ask for.
+pub const TOKEN: &str = "a-token-of-the-journeys";
 
 /// The relay's HTTP API, as a client sees it.
 #[derive(Clone)]
@@ -21,7 +22,8 @@ pub struct Added {
 }
 
 impl Api {
-    pub(crate) fn new(address: &str) -> Self {
+    /// The API of a gateway at `host:port`.
+    pub fn new(address: &str) -> Self {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Self {
             client,

@@ -15,7 +15,7 @@ use relay_testkit::{Process, Proxy, namespace, shared_broker, wait_until};
 use tempfile::TempDir;
 
 pub use amqp::Producer;
-pub use api::{Added, Api};
+pub use api::{Added, Api, TOKEN};
 
 /// One relay: a gateway, and as many deliverers as the journey starts.
 pub struct World {

@@ -1,7 +1,11 @@
 //! Taking messages: consumers share channels, because each connection has a thread and each
 //! channel some processes in the broker, and a thousand endpoints want a thousand consumers.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures_util::StreamExt;
 use lapin::{
@@ -25,13 +29,19 @@ const CHANNELS: usize = 64;
 struct Lane {
     channel: Channel,
     acks: Acks,
+    /// Held by who begins to consume: the prefetch is that of the consumer started next.
+    beginning: Mutex<()>,
 }
 
 impl Lane {
     async fn open(connection: &Connection) -> lapin::Result<Arc<Self>> {
         let channel = connection.create_channel().await?;
         let acks = Acks::start(channel.clone());
-        Ok(Arc::new(Self { channel, acks }))
+        Ok(Arc::new(Self {
+            channel,
+            acks,
+            beginning: Mutex::default(),
+        }))
     }
 }
 
@@ -41,6 +51,9 @@ pub(crate) struct Channels {
     consuming: Mutex<Vec<Arc<Lane>>>,
     /// For messages taken one by one.
     single: Mutex<Option<Arc<Lane>>>,
+    /// Queues whose consumers have begun and not come to be. A queue without its majority makes the broker
+    /// stop a channel for minutes and then close it, so it must not do that to others' again and again.
+    troubled: std::sync::Mutex<HashSet<String>>,
 }
 
 impl Channels {
@@ -51,19 +64,33 @@ impl Channels {
         queue: &str,
         prefetch: u16,
     ) -> lapin::Result<Subscription> {
-        // Held over both calls: the prefetch is that of the consumer started next on the channel.
+        let lane = if self.troubled().insert(queue.to_owned()) {
+            self.lane(connection).await?
+        } else {
+            Lane::open(connection).await?
+        };
+        let subscription = consume(lane, queue, prefetch).await?;
+        self.troubled().remove(queue);
+        Ok(subscription)
+    }
+
+    /// The channel with the fewest consumers, and none that is just beginning if possible.
+    async fn lane(&self, connection: &Connection) -> lapin::Result<Arc<Lane>> {
         let mut lanes = self.consuming.lock().await;
         lanes.retain(|lane| lane.channel.status().connected());
-        let emptiest = lanes.iter().min_by_key(|lane| Arc::strong_count(lane));
-        let lane = match emptiest {
-            Some(lane) if Arc::strong_count(lane) == 1 || lanes.len() >= CHANNELS => Arc::clone(lane),
+        let load = |lane: &&Arc<Lane>| (lane.beginning.try_lock().is_err(), Arc::strong_count(lane));
+        match lanes.iter().min_by_key(load) {
+            Some(lane) if Arc::strong_count(lane) == 1 || lanes.len() >= CHANNELS => Ok(Arc::clone(lane)),
             _ => {
                 let lane = Lane::open(connection).await?;
                 lanes.push(Arc::clone(&lane));
-                lane
+                Ok(lane)
             }
-        };
-        consume(lane, queue, prefetch).await
+        }
+    }
+
+    fn troubled(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.troubled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Acks at once all that is settled.
@@ -82,16 +109,22 @@ impl Channels {
         connection: &Connection,
         queue: &str,
     ) -> lapin::Result<Option<Taken>> {
-        let mut single = self.single.lock().await;
+        let Ok(mut single) = self.single.try_lock() else {
+            let lane = Lane::open(connection).await?;
+            return get(&lane, queue).await;
+        };
         let lane = match single.take().filter(|lane| lane.channel.status().connected()) {
             Some(lane) => lane,
             None => Lane::open(connection).await?,
         };
-        let options = BasicGetOptions::default();
-        let taken = lane.channel.basic_get(queue.into(), options).await;
-        let lane = single.insert(lane);
-        Ok(taken?.map(|message| Taken::new(message.delivery, lane.acks.clone())))
+        get(single.insert(lane), queue).await
     }
+}
+
+async fn get(lane: &Lane, queue: &str) -> lapin::Result<Option<Taken>> {
+    let options = BasicGetOptions::default();
+    let taken = lane.channel.basic_get(queue.into(), options).await?;
+    Ok(taken.map(|message| Taken::new(message.delivery, lane.acks.clone())))
 }
 
 /// The same on a channel of its own, which nobody else loses should the queue go away.
@@ -104,12 +137,14 @@ pub(crate) async fn subscribe_alone(
 }
 
 async fn consume(lane: Arc<Lane>, queue: &str, prefetch: u16) -> lapin::Result<Subscription> {
+    let beginning = lane.beginning.lock().await;
     let channel = &lane.channel;
     channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
     let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
     let consumer = channel
         .basic_consume(queue.into(), tag, options, FieldTable::default())
         .await?;
+    drop(beginning);
     Ok(Subscription {
         lane,
         consumer,

@@ -1,15 +1,23 @@
 use std::fmt;
-use std::process::ExitStatus;
+use std::io;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+
+use tokio::process::Command;
 
 use crate::folder::{Folder, Owned};
 use crate::identity::Identity;
 use crate::launch::Launch;
+use crate::ports::Ports;
 use crate::supervisor::{self, Supervisor};
-use crate::{Config, Error, server};
+use crate::{Config, Error, Member, server, settings};
 
 /// A running private broker. Dropping it stops the broker too, but does not wait for that.
 pub struct LocalBroker {
     amqp_url: String,
+    server: PathBuf,
+    ports: Ports,
+    member: Option<Member>,
     supervisor: Supervisor,
     folder: Owned,
 }
@@ -39,6 +47,9 @@ impl LocalBroker {
         };
         Ok(Self {
             amqp_url: identity.amqp_url(),
+            server,
+            ports: identity.ports,
+            member: config.member,
             supervisor,
             folder,
         })
@@ -56,6 +67,35 @@ impl LocalBroker {
     /// When there is no pid file: the broker removes it as it stops.
     pub fn pid(&self) -> Result<u32, Error> {
         self.folder.pid()
+    }
+
+    /// Runs the broker's own tool on it, `rabbitmqctl`, and answers with what that says.
+    ///
+    /// # Errors
+    ///
+    /// When the tool is not beside the server, or fails.
+    pub async fn ctl(&self, arguments: &[&str]) -> Result<String, Error> {
+        let output = Command::new(self.server.with_file_name("rabbitmqctl"))
+            .args(arguments)
+            .env_clear()
+            .envs(settings::environment(
+                &self.folder,
+                &self.ports,
+                self.member.as_ref(),
+            ))
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(Error::process("run rabbitmqctl"))?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(Error::process("have rabbitmqctl do its work")(io::Error::other(
+            said,
+        )))
     }
 
     /// Resolves when the broker has ended by itself. Cancelling this loses nothing.

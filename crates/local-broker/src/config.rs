@@ -1,3 +1,4 @@
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +17,30 @@ pub struct Config {
     pub start_limit: Duration,
     /// More lines for `rabbitmq.conf`. They come last, so they win.
     pub settings: String,
+    /// Its place in a cluster; `None` is a broker of its own. The same for every start in the folder.
+    pub member: Option<Member>,
+}
+
+/// What makes a broker one of several nodes. Which nodes those are is said in [`Config::settings`], by
+/// `cluster_formation`.
+#[derive(Clone)]
+pub struct Member {
+    /// Its name, such as `one@localhost`.
+    pub node: String,
+    /// Where the `epmd` listens that all of them share. It must outlive them.
+    pub epmd_port: u16,
+    /// What they know each other by, and the password of their user: letters and digits.
+    pub secret: String,
+}
+
+impl fmt::Debug for Member {
+    /// Without the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member")
+            .field("node", &self.node)
+            .field("epmd_port", &self.epmd_port)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Config {
@@ -26,6 +51,7 @@ impl Config {
             server: None,
             start_limit: Duration::from_secs(60),
             settings: String::new(),
+            member: None,
         }
     }
 }

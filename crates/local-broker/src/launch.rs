@@ -23,7 +23,7 @@ impl Launch<'_> {
     /// Starts as the folder remembers.
     pub(crate) async fn again(&self, identity: Identity) -> Result<(Identity, Supervisor), Error> {
         self.folder.vacant(STOP_LIMIT).await?;
-        let reservation = identity.ports.reserve(&self.folder.identity())?;
+        let reservation = self.reserve(&identity.ports)?;
         let supervisor = self.run(&identity, reservation).await?;
         Ok((identity, supervisor))
     }
@@ -32,6 +32,9 @@ impl Launch<'_> {
     pub(crate) async fn first(&self) -> Result<(Identity, Supervisor), Error> {
         let (ports, mut reservation) = Ports::choose()?;
         let mut identity = Identity::new(ports);
+        if let Some(member) = &self.config.member {
+            identity.password.clone_from(&member.secret);
+        }
         for _ in 1..PORT_ATTEMPTS {
             identity.save(self.folder)?;
             match self.run(&identity, reservation).await {
@@ -45,15 +48,19 @@ impl Launch<'_> {
         Ok((identity, supervisor))
     }
 
+    fn reserve(&self, ports: &Ports) -> Result<Reservation, Error> {
+        ports.reserve(&self.folder.identity(), self.config.member.is_none())
+    }
+
     async fn run(&self, identity: &Identity, reservation: Reservation) -> Result<Supervisor, Error> {
         let console = self.folder.vacant(STOP_LIMIT).await?;
         console
             .set_len(0)
             .map_err(Error::file("empty the console log in", self.folder.logs()))?;
         self.folder.forget_pid()?;
-        settings::write(self.folder, identity, &self.config.settings)?;
+        settings::write(self.folder, identity, self.config)?;
         let _held = reservation.hand_over();
-        let mut supervisor = Supervisor::start(self.server, self.folder, &identity.ports, console)?;
+        let mut supervisor = Supervisor::start(self, &identity.ports, console)?;
         match self.answered(&mut supervisor, &identity.ports).await {
             Ok(()) => Ok(supervisor),
             Err(error) => {
@@ -76,7 +83,7 @@ impl Launch<'_> {
         match outcome.await {
             Ok(Ok(None)) => Ok(()),
             Ok(Ok(Some(status))) => {
-                ports.reserve(&self.folder.identity())?;
+                self.reserve(ports)?;
                 Err(Error::Ended {
                     status,
                     log: self.folder.logs(),

@@ -30,5 +30,5 @@ mod settings;
 mod supervisor;
 
 pub use broker::LocalBroker;
-pub use config::Config;
+pub use config::{Config, Member};
 pub use error::Error;

@@ -47,10 +47,12 @@ impl Ports {
         Ok((Self { amqp, dist, epmd }, Reservation { sockets }))
     }
 
-    /// Takes the ports that `file` remembers, or says which is taken.
-    pub(crate) fn reserve(&self, file: &Path) -> Result<Reservation, Error> {
+    /// Takes the ports that `file` remembers, or says which is taken. A node that shares its epmd with
+    /// others needs none for that.
+    pub(crate) fn reserve(&self, file: &Path, own_epmd: bool) -> Result<Reservation, Error> {
         self.named()
             .into_iter()
+            .filter(|(_, port)| own_epmd || *port != self.epmd)
             .map(|(name, port)| {
                 reserve_one(port).map_err(|source| Error::PortTaken {
                     port,
@@ -144,7 +146,7 @@ mod tests {
         drop(reservation);
         ports.dist = taken;
         let text = ports
-            .reserve(Path::new("/x/broker.json"))
+            .reserve(Path::new("/x/broker.json"), true)
             .unwrap_err()
             .to_string();
         assert!(

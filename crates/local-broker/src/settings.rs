@@ -4,12 +4,12 @@ use std::env;
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::Error;
 use crate::folder::Owned;
 use crate::identity::{Identity, USER, secret};
 use crate::ports::Ports;
+use crate::{Config, Error, Member};
 
-/// Data belongs to this name, so it never changes. Each broker has an epmd of its own.
+/// Data belongs to this name, so it never changes. Each broker that stands alone has an epmd of its own.
 const NODE: &str = "relay@localhost";
 
 /// What of our environment the server needs. Nothing else gets through: RabbitMQ takes
@@ -19,18 +19,23 @@ const INHERITED: [&str; 3] = ["PATH", "TMPDIR", "TZ"];
 /// For every Erlang program that is started: nodes talk on loopback only.
 const ERLANG_FLAGS: &str = "-kernel inet_dist_use_interface {127,0,0,1}";
 
+/// Of Erlang's own answer to partitions, which is at odds with RabbitMQ's; from 3.11 on it does this itself.
+const MEMBER_FLAGS: &str = "-kernel prevent_overlapping_partitions false";
+
 /// What has no name in `rabbitmq.conf`. A dead letter that comes due while the broker is starting can
 /// find no exchange yet; it is offered again after this time, and not after the default of 3 minutes.
 const ADVANCED: &str = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 10000}]}].\n";
 
 /// Writes what the server reads: its settings, no plugins, and the secret of its node.
-pub(crate) fn write(folder: &Owned, identity: &Identity, more: &str) -> Result<(), Error> {
-    folder.write(&file(folder, "rabbitmq.conf"), conf(identity, more).as_bytes())?;
+pub(crate) fn write(folder: &Owned, identity: &Identity, config: &Config) -> Result<(), Error> {
+    let conf = conf(identity, &config.settings);
+    folder.write(&file(folder, "rabbitmq.conf"), conf.as_bytes())?;
     folder.write(&file(folder, "advanced.config"), ADVANCED.as_bytes())?;
     folder.write(&file(folder, "enabled_plugins"), b"[].\n")?;
     let cookie = file(folder, ".erlang.cookie");
     if !cookie.exists() {
-        folder.write(&cookie, secret().as_bytes())?;
+        let shared = config.member.as_ref().map(|member| member.secret.clone());
+        folder.write(&cookie, shared.unwrap_or_else(secret).as_bytes())?;
     }
     Ok(())
 }
@@ -58,13 +63,17 @@ log.file.rotation.count = 3
 }
 
 /// The environment of the server, complete.
-pub(crate) fn environment(folder: &Owned, ports: &Ports) -> Vec<(&'static str, OsString)> {
+pub(crate) fn environment(
+    folder: &Owned,
+    ports: &Ports,
+    member: Option<&Member>,
+) -> Vec<(&'static str, OsString)> {
     let inherited = INHERITED
         .into_iter()
         .filter_map(|name| env::var_os(name).map(|value| (name, value)));
     inherited
         .chain(places(folder))
-        .chain(network(ports))
+        .chain(network(ports, member))
         .chain(manners())
         .collect()
 }
@@ -91,15 +100,20 @@ fn places(folder: &Owned) -> Vec<(&'static str, OsString)> {
 }
 
 /// On loopback, all of it.
-fn network(ports: &Ports) -> Vec<(&'static str, OsString)> {
+fn network(ports: &Ports, member: Option<&Member>) -> Vec<(&'static str, OsString)> {
+    let node = member.map_or(NODE, |member| &member.node);
+    let epmd_port = member.map_or(ports.epmd, |member| member.epmd_port);
+    let flags = member.map_or(ERLANG_FLAGS.to_owned(), |_| {
+        format!("{ERLANG_FLAGS} {MEMBER_FLAGS}")
+    });
     vec![
-        ("RABBITMQ_NODENAME", NODE.into()),
+        ("RABBITMQ_NODENAME", node.into()),
         ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".into()),
         ("RABBITMQ_NODE_PORT", ports.amqp.to_string().into()),
         ("RABBITMQ_DIST_PORT", ports.dist.to_string().into()),
         ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
-        ("ERL_EPMD_PORT", ports.epmd.to_string().into()),
-        ("ERL_AFLAGS", ERLANG_FLAGS.into()),
+        ("ERL_EPMD_PORT", epmd_port.to_string().into()),
+        ("ERL_AFLAGS", flags.into()),
     ]
 }
 

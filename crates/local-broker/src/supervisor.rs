@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::Error;
 use crate::folder::Owned;
+use crate::launch::Launch;
 use crate::ports::Ports;
 use crate::settings;
 
@@ -36,7 +37,12 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(crate) fn start(server: &Path, folder: &Owned, ports: &Ports, console: File) -> Result<Self, Error> {
+    pub(crate) fn start(launch: &Launch<'_>, ports: &Ports, console: File) -> Result<Self, Error> {
+        let Launch {
+            server,
+            folder,
+            config,
+        } = launch;
         let script = script(folder)?;
         tracing::info!(
             server = %server.display(),
@@ -55,7 +61,7 @@ impl Supervisor {
             .arg(folder.pid_file())
             .arg(GRACE.as_secs().to_string())
             .env_clear()
-            .envs(settings::environment(folder, ports))
+            .envs(settings::environment(folder, ports, config.member.as_ref()))
             .current_dir(folder.path())
             .stdin(Stdio::piped())
             .stdout(output)

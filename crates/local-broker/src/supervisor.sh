@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs a private RabbitMQ and its epmd, and ends both when standard input ends: the owner
+# Runs a private RabbitMQ with its epmd, and ends both when standard input ends: the owner
 # holds the other end of it, so an owner that is gone, in whatever way, takes them along.
 # All of it is one process group of its own, which keeps the terminal's Ctrl-C away.
 #
@@ -13,14 +13,20 @@ exec 3<&0 </dev/null
 # A broker wants many files open. Beyond this, Erlang only gets slow at closing them.
 ulimit -S -n 65536 2>/dev/null || ulimit -S -n "$(ulimit -H -n)"
 
-# By itself Erlang would start epmd as a daemon, which stays for ever.
+# By itself Erlang would start epmd as a daemon, which stays for ever. The nodes of a cluster have one
+# already.
+named() {
+    epmd -port "$ERL_EPMD_PORT" -names >/dev/null 2>&1
+}
 if command -v epmd >/dev/null; then
-    epmd -port "$ERL_EPMD_PORT" -address "$ERL_EPMD_ADDRESS" 3<&- &
-    epmd=$!
-    until epmd -port "$ERL_EPMD_PORT" -names >/dev/null 2>&1; do
-        kill -0 "$epmd" || exit 1
-        sleep 0.1
-    done
+    if ! named; then
+        epmd -port "$ERL_EPMD_PORT" -address "$ERL_EPMD_ADDRESS" 3<&- &
+        epmd=$!
+        until named; do
+            kill -0 "$epmd" || exit 1
+            sleep 0.1
+        done
+    fi
     export ERL_AFLAGS="$ERL_AFLAGS -start_epmd false"
 fi
 

@@ -7,10 +7,11 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
-use relay_local_broker::{Config, LocalBroker};
+use relay_local_broker::{Config, LocalBroker, Member};
 use tokio::sync::{OnceCell, oneshot};
 
 use crate::folder::Folder;
+use crate::process;
 
 /// A machine full of tests and compilers starts a broker slowly.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -50,7 +51,7 @@ fn run_shared(folder: &Folder, started: oneshot::Sender<Result<String, String>>)
         .build()
         .unwrap();
     runtime.block_on(async {
-        let mut broker = match start(folder, "").await {
+        let mut broker = match start(folder, "", None).await {
             Ok(broker) => broker,
             Err(reason) => return drop(started.send(Err(reason))),
         };
@@ -60,11 +61,12 @@ fn run_shared(folder: &Folder, started: oneshot::Sender<Result<String, String>>)
     });
 }
 
-async fn start(folder: &Folder, settings: &str) -> Result<LocalBroker, String> {
+async fn start(folder: &Folder, settings: &str, member: Option<&Member>) -> Result<LocalBroker, String> {
     let config = Config {
         server: std::env::var_os("RELAY_RABBITMQ_SERVER").map(Into::into),
         start_limit: START_LIMIT,
         settings: settings.to_owned(),
+        member: member.cloned(),
         ..Config::new(folder.path())
     };
     let broker = LocalBroker::start(config).await.map_err(|e| reasons(&e))?;
@@ -90,6 +92,7 @@ fn reasons(error: &dyn Error) -> String {
 pub struct PrivateBroker {
     amqp_url: String,
     settings: String,
+    member: Option<Member>,
     running: Option<LocalBroker>,
     folder: Folder,
 }
@@ -107,9 +110,14 @@ pub async fn private_broker() -> PrivateBroker {
 /// # Panics
 /// When it does not start.
 pub async fn private_broker_with(settings: &str) -> PrivateBroker {
+    start_private(settings, None).await
+}
+
+pub(crate) async fn start_private(settings: &str, member: Option<Member>) -> PrivateBroker {
     let mut broker = PrivateBroker {
         amqp_url: String::new(),
         settings: settings.to_owned(),
+        member,
         running: None,
         folder: Folder::new("broker"),
     };
@@ -137,6 +145,28 @@ impl PrivateBroker {
         running
             .pid()
             .unwrap_or_else(|error| panic!("{}", reasons(&error)))
+    }
+
+    /// Runs `rabbitmqctl` on it, and answers with what that says.
+    ///
+    /// # Panics
+    /// When it is not running, or the tool fails.
+    pub async fn ctl(&self, arguments: &[&str]) -> String {
+        let running = self.running.as_ref().expect("the broker is running");
+        let said = running.ctl(arguments).await;
+        said.unwrap_or_else(|error| panic!("rabbitmqctl {arguments:?}: {}", reasons(&error)))
+    }
+
+    /// Stops the time for it (SIGSTOP), or lets it go on.
+    ///
+    /// # Panics
+    /// When it is not running.
+    pub fn freeze(&self, freeze: bool) {
+        let signal = if freeze { "STOP" } else { "CONT" };
+        assert!(
+            process::signal(signal, &[self.pid()]),
+            "send {signal} to the broker"
+        );
     }
 
     /// Kills it as a power cut would (SIGKILL), and returns when it is gone.
@@ -167,7 +197,7 @@ impl PrivateBroker {
     /// When it does not start.
     pub async fn start(&mut self) {
         if self.running.is_none() {
-            let broker = start(&self.folder, &self.settings).await;
+            let broker = start(&self.folder, &self.settings, self.member.as_ref()).await;
             let broker = broker.unwrap_or_else(|reason| panic!("no broker for the test: {reason}"));
             self.amqp_url = broker.amqp_url().to_owned();
             self.running = Some(broker);

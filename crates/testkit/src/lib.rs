@@ -8,7 +8,9 @@
 )]
 
 mod broker;
+mod cluster;
 mod folder;
+mod port;
 mod postgres;
 mod process;
 mod proxy;
@@ -17,6 +19,7 @@ mod tls;
 mod wait;
 
 pub use broker::{PrivateBroker, namespace, private_broker, private_broker_with, shared_broker};
+pub use cluster::{Epmd, private_cluster};
 pub use postgres::{PrivatePostgres, database, private_postgres, shared_postgres};
 pub use process::{Process, binary};
 pub use proxy::{Proxy, Toward};

@@ -2,7 +2,6 @@
 
 mod account;
 mod places;
-mod port;
 mod running;
 mod server;
 

@@ -181,6 +181,16 @@ impl Drop for Process {
     }
 }
 
+/// Sends a signal by name, and tells whether all of them got it: some may have ended.
+pub(crate) fn signal(name: &str, pids: &[u32]) -> bool {
+    Command::new("sh")
+        .args(["-c", r#"kill -s "$@""#, "kill", name])
+        .args(pids.iter().map(u32::to_string))
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
 /// The path of a binary of the workspace, beside the running test.
 ///
 /// # Panics

@@ -1,5 +1,6 @@
 //! A TCP proxy that cuts, refuses and freezes real connections.
 
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -32,14 +33,15 @@ pub enum Toward {
 #[derive(Debug)]
 pub struct Proxy {
     addr: SocketAddr,
-    upstream: String,
+    url: String,
     shared: Arc<Shared>,
     _end: DropGuard,
 }
 
 #[derive(Debug)]
 struct Shared {
-    server: String,
+    /// Where to, as `host:port`; the first is tried first.
+    servers: Mutex<VecDeque<String>>,
     refusing: AtomicBool,
     open: AtomicUsize,
     next_cut: Mutex<Option<(Toward, usize)>>,
@@ -73,19 +75,28 @@ impl Proxy {
     /// # Panics
     /// When `upstream` names no port.
     pub async fn start(upstream: impl Display) -> Self {
-        let upstream = upstream.to_string();
-        let server = authority(&upstream).to_owned();
-        assert!(server.contains(':'), "no host:port in {upstream:?}");
+        Self::start_among([upstream]).await
+    }
+
+    /// The same before several, as a TCP load balancer: each connection goes to the next of them that
+    /// takes it.
+    ///
+    /// # Panics
+    /// When there is none, or one names no port.
+    pub async fn start_among(upstreams: impl IntoIterator<Item = impl Display>) -> Self {
+        let upstreams: Vec<String> = upstreams.into_iter().map(|to| to.to_string()).collect();
+        let servers = servers(&upstreams);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
-            server,
+            servers: Mutex::new(servers),
             refusing: AtomicBool::new(false),
             open: AtomicUsize::new(0),
             next_cut: Mutex::default(),
             frozen: watch::Sender::new(false),
             closing: watch::Sender::new(Closing::Fin),
         });
+        let url = upstreams[0].replacen(authority(&upstreams[0]), &addr.to_string(), 1);
         let end = CancellationToken::new();
         tokio::spawn(
             end.clone()
@@ -93,7 +104,7 @@ impl Proxy {
         );
         Self {
             addr,
-            upstream,
+            url,
             shared,
             _end: end.drop_guard(),
         }
@@ -104,10 +115,17 @@ impl Proxy {
         self.addr
     }
 
-    /// The upstream as it was given, with this proxy's address in the place of the server's.
+    /// The first upstream as it was given, with this proxy's address in the place of the server's.
     pub fn url(&self) -> String {
-        let addr = self.addr.to_string();
-        self.upstream.replacen(&self.shared.server, &addr, 1)
+        self.url.clone()
+    }
+
+    /// Brings new connections to another upstream from now on; open ones stay.
+    ///
+    /// # Panics
+    /// When it names no port.
+    pub fn lead_to(&self, upstream: impl Display) {
+        *lock(&self.shared.servers) = servers(&[upstream.to_string()]);
     }
 
     /// How many connections are open through it.
@@ -141,6 +159,24 @@ impl Proxy {
     }
 }
 
+impl Shared {
+    /// A connection to the next of the servers that takes it.
+    async fn connect(&self) -> Option<TcpStream> {
+        let servers = {
+            let mut servers = lock(&self.servers);
+            let turn = servers.clone();
+            servers.rotate_left(1);
+            turn
+        };
+        for server in servers {
+            if let Ok(stream) = TcpStream::connect(server).await {
+                return Some(stream);
+            }
+        }
+        None
+    }
+}
+
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
@@ -161,7 +197,7 @@ async fn connection(
     mut closing: watch::Receiver<Closing>,
     shared: Arc<Shared>,
 ) {
-    let Ok(mut server) = TcpStream::connect(&shared.server).await else {
+    let Some(mut server) = shared.connect().await else {
         let _ = client.set_zero_linger();
         return;
     };
@@ -243,6 +279,16 @@ impl Drop for Open<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+fn servers(upstreams: &[String]) -> VecDeque<String> {
+    assert!(!upstreams.is_empty(), "no upstream");
+    let server = |upstream: &String| {
+        let server = authority(upstream).to_owned();
+        assert!(server.contains(':'), "no host:port in {upstream:?}");
+        server
+    };
+    upstreams.iter().map(server).collect()
 }
 
 /// The `host:port` of a URL, or the whole text if it is no URL.

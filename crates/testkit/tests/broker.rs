@@ -4,7 +4,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use relay_testkit::{Process, Proxy, private_broker, shared_broker, wait_until, wait_until_within};
+use relay_testkit::{
+    Process, Proxy, private_broker, private_cluster, shared_broker, wait_until, wait_until_within,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
@@ -117,4 +119,23 @@ async fn a_failing_test_keeps_and_names_the_folder_of_the_shared_broker() {
     assert!(user.output().contains(&format!("is kept: {}", kept[0])));
     wait_until("the broker to end", || async { !answers(&url).await }).await;
     assert_eq!(folders(tmp.path()), kept);
+}
+
+#[tokio::test]
+async fn the_nodes_of_a_cluster_are_one_broker() {
+    let (mut nodes, _epmd) = private_cluster().await;
+    let url = nodes[0].amqp_url().to_owned();
+    nodes[0].kill().await;
+    assert!(answers(nodes[1].amqp_url()).await);
+    nodes[0].start().await;
+    assert_eq!(nodes[0].amqp_url(), url);
+    wait_until_within(Duration::from_secs(60), "the nodes to be together", || async {
+        let said = nodes[2]
+            .ctl(&["--quiet", "--formatter", "json", "cluster_status"])
+            .await;
+        let status: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let running = status["running_nodes"].as_array().map_or(0, Vec::len);
+        (running == 3).then_some(()).ok_or(said)
+    })
+    .await;
 }

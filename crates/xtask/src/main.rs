@@ -5,6 +5,7 @@ mod check;
 mod run;
 mod servers;
 mod test;
+mod torture;
 mod up;
 
 #[path = "../../local-broker/src/places.rs"]
@@ -28,12 +29,16 @@ cargo xtask <task>
                    or only the named steps: fmt, clippy, doc, unit;
                    for unit, install RabbitMQ and PostgreSQL if they are missing
   test             everything in check, then the journeys through the real processes
+                   and two short runs of torture
+  torture [options]
+                   publish while processes, servers and wires fail, and account for
+                   every event: --seed S, --minutes M, --cluster; --help lists more
   bench [scenario] build in release mode and measure; --help lists the scenarios
 
 environment:
   RELAY_AMQP_URL          up: use this broker, so RabbitMQ need not be installed
   RELAY_RABBITMQ_SERVER   run this rabbitmq-server instead of the installed one
-  RELAY_POSTGRES_BIN      check, test, bench: use the PostgreSQL in this folder
+  RELAY_POSTGRES_BIN      check, test, torture, bench: use the PostgreSQL in this folder
   CARGO_TARGET_DIR        as cargo understands it";
 
 fn main() -> ExitCode {
@@ -48,6 +53,7 @@ fn main() -> ExitCode {
         "up" => up::up(&arguments),
         "bench" => bench::bench(&arguments),
         "check" => check::check(&arguments),
+        "torture" => torture::torture(&arguments),
         "test" if arguments.is_empty() => test::test(),
         "help" | "-h" | "--help" => {
             println!("{HELP}");

@@ -2,10 +2,12 @@
 
 use crate::check;
 use crate::run::{Failure, cargo, step};
+use crate::torture;
 
-/// The checks, then the journeys through the real processes.
+/// The checks, then the journeys through the real processes, then the proof that nothing is lost.
 pub(crate) fn test() -> Result<(), Failure> {
     check::check(&[])?;
     step("build", &mut cargo(&["build", "--workspace", "--bins"]))?;
-    step("journeys", &mut cargo(&["test", "--package", "relay-tests"]))
+    step("journeys", &mut cargo(&["test", "--package", "relay-tests"]))?;
+    torture::short()
 }

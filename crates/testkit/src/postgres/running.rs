@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::thread::{self, JoinHandle};
 
 use crate::lock;
+use crate::process::signal;
 
 /// Waits for a word before it becomes the program, or ends without one when its owner is gone.
 const GATE: &str = r#"read -r _ && exec "$@" </dev/null"#;
@@ -98,16 +99,6 @@ impl Running {
     fn status(&self) -> Option<ExitStatus> {
         lock(&self.child).try_wait().ok().flatten()
     }
-}
-
-/// Sends a signal by name, and tells whether all of them got it: some may have ended.
-pub(super) fn signal(name: &str, pids: &[u32]) -> bool {
-    Command::new("sh")
-        .args(["-c", r#"kill -s "$@""#, "kill", name])
-        .args(pids.iter().map(u32::to_string))
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
 }
 
 /// The children of a process; none on systems without `/proc`, where they see by themselves that it is gone.

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use super::account::Account;
 use super::places;
-use super::port::Port;
 use super::running::Running;
 use crate::folder::Folder;
 use crate::lock;
+use crate::port::Port;
 
 const MISSING: &str = "PostgreSQL is missing: `cargo xtask test` installs it, or `apt-get install \
     postgresql`; or name the folder of `postgres`, `initdb` and `psql` in RELAY_POSTGRES_BIN";

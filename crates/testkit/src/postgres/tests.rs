@@ -76,7 +76,7 @@ async fn a_private_server_comes_back_with_its_data() {
 async fn a_server_that_somebody_else_killed_starts_again() {
     let mut server = private_postgres().await;
     let (url, pid) = (server.url().to_owned(), server.pid());
-    assert!(running::signal("KILL", &[pid]));
+    assert!(crate::process::signal("KILL", &[pid]));
     wait_until("the server to end", || async { server.server.pid().is_none() }).await;
     server.start().await;
     assert_ne!(server.pid(), pid);

@@ -180,3 +180,24 @@ async fn dropping_it_closes_everything() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn connections_go_to_the_next_upstream_that_takes_them() {
+    let dead = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let (one, two) = (Proxy::start(echo().await).await, Proxy::start(echo().await).await);
+    let proxy = Proxy::start_among([dead, one.addr(), two.addr()]).await;
+    assert_eq!(proxy.url(), proxy.addr().to_string());
+    let mut streams = Vec::new();
+    for _ in 0..6 {
+        streams.push(connected(&proxy).await);
+    }
+    assert!(one.connections() >= 2 && two.connections() >= 2);
+    proxy.lead_to(two.addr());
+    let before = one.connections();
+    streams.push(connected(&proxy).await);
+    assert_eq!(one.connections(), before);
+}

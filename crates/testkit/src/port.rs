@@ -18,14 +18,14 @@ const ATTEMPTS: u16 = 1_000;
 /// The socket is bound, not listening, and allows its address to be reused, as servers do; whoever
 /// chooses a port does not, so gets another one.
 #[derive(Debug)]
-pub(super) struct Port {
-    pub(super) number: u16,
+pub(crate) struct Port {
+    pub(crate) number: u16,
     _kept: Option<TcpSocket>,
 }
 
 impl Port {
     /// A free port, which no other chooser on this machine gets meanwhile.
-    pub(super) fn choose() -> Result<Self, String> {
+    pub(crate) fn choose() -> Result<Self, String> {
         (0..ATTEMPTS)
             .find_map(|attempt| {
                 let random = RandomState::new().hash_one(attempt) % u64::from(COUNT);

@@ -1,0 +1,201 @@
+//! Collecting what is known after a run, from the broker, the database and the receivers.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use relay_broker::{DeadLetters, Session};
+use relay_event::EndpointId;
+use relay_store::{DeliveryFilter, EventFilter, LoggedDelivery, Store};
+use relay_testkit::wait_until_within;
+
+use crate::{
+    balance::{Evidence, Received, Stands},
+    cast::Actor,
+    crowd::{Crowd, DELAYS},
+    ledger::{Entry, Ledger},
+};
+
+/// Rows and messages read at once.
+const PAGE: u32 = 1_000;
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(60);
+
+/// Who looks into everything.
+pub(crate) struct Inspector {
+    pub(crate) broker_url: String,
+    pub(crate) namespace: String,
+    pub(crate) store: Store,
+}
+
+impl Inspector {
+    async fn session(&self) -> Session {
+        let config = relay_broker::Config {
+            url: self.broker_url.parse().unwrap(),
+            namespace: self.namespace.parse().unwrap(),
+            name: "inspector".to_owned(),
+        };
+        wait_until_within(CONNECT_LIMIT, "a session with the broker", || async {
+            Session::open(&config, None).await
+        })
+        .await
+    }
+
+    /// What still waits or is under way; nothing when all is done.
+    pub(crate) async fn waiting(&self, cast: &[std::sync::Arc<Actor>]) -> Vec<String> {
+        let mut waiting = self.queues().await;
+        let client = reqwest::Client::new();
+        for actor in cast {
+            if !actor.is_ready() {
+                waiting.push(format!("{} is not ready", actor.name()));
+            }
+            let Some(metrics) = actor.metrics() else { continue };
+            let text = match client.get(format!("http://{metrics}/metrics")).send().await {
+                Ok(answer) => answer.text().await.unwrap_or_default(),
+                Err(error) => error.to_string(),
+            };
+            let gauges = ["relay_attempts_in_flight", "relay_recorder_lag_seconds"];
+            let busy = |line: &&str| {
+                let mut words = line.split(' ');
+                words.next().is_some_and(|name| gauges.contains(&name)) && words.next() != Some("0")
+            };
+            waiting.extend(
+                text.lines()
+                    .filter(busy)
+                    .map(|line| format!("{}: {line}", actor.name())),
+            );
+        }
+        waiting
+    }
+
+    async fn queues(&self) -> Vec<String> {
+        let session = self.session().await;
+        let mut names = vec![session.topology().archive(), session.topology().attempts()];
+        names.extend(DELAYS.map(|delay| session.topology().retry(delay.parse().unwrap())));
+        match self.store.endpoints().await {
+            Ok(endpoints) => {
+                let ids = endpoints.iter().map(|stored| &stored.endpoint.id);
+                names.extend(ids.map(|id| session.topology().endpoint(id)));
+            }
+            Err(error) => return vec![format!("the endpoints cannot be read: {error}")],
+        }
+        let mut waiting = Vec::new();
+        for name in names {
+            match session.depth(&name).await {
+                Ok(Some(depth)) if depth.ready > 0 => {
+                    waiting.push(format!(
+                        "{name} holds {} ({} consumers)",
+                        depth.ready, depth.consumers
+                    ));
+                }
+                Ok(_) => {}
+                Err(error) => waiting.push(format!("{name} cannot be looked at: {error}")),
+            }
+        }
+        session.close().await;
+        waiting
+    }
+
+    /// Everything, as it is now.
+    pub(crate) async fn evidence(&self, ledger: &Ledger, crowd: &Crowd) -> Evidence {
+        let entries = ledger.entries();
+        let mut evidence = Evidence {
+            received: received(crowd, &entries),
+            subscribers: crowd.subscribers(),
+            letters: BTreeMap::new(),
+            logged: self.logged(&entries).await,
+            deliveries: self.deliveries().await,
+            odd: Vec::new(),
+            entries,
+        };
+        self.letters(&mut evidence).await;
+        evidence
+    }
+
+    /// Reads the dead letters; they stay in their queue.
+    async fn letters(&self, evidence: &mut Evidence) {
+        let session = self.session().await;
+        let mut letters = DeadLetters::open(&session).await.unwrap();
+        while let Some(message) = letters.next().await.unwrap() {
+            let letter = message.letter.clone();
+            match (&letter.event_id, &letter.endpoint) {
+                (Some(event), Some(endpoint)) => {
+                    let intact = |entry: &Entry| {
+                        message
+                            .event
+                            .as_ref()
+                            .is_ok_and(|event| entry.is_intact(event.body()))
+                    };
+                    if !evidence.entries.get(event).is_some_and(intact) {
+                        evidence.odd.push(format!("an altered dead letter: {letter:?}"));
+                    }
+                    let key = (event.clone(), endpoint.to_string());
+                    evidence.letters.entry(key).or_default().push(letter.reason);
+                }
+                _ => evidence
+                    .odd
+                    .push(format!("a dead letter without event or endpoint: {letter:?}")),
+            }
+            letters.keep(message).await.unwrap();
+        }
+        session.close().await;
+    }
+
+    async fn logged(&self, entries: &BTreeMap<String, Entry>) -> BTreeMap<String, bool> {
+        let (mut logged, mut before) = (BTreeMap::new(), None);
+        loop {
+            let page = self
+                .store
+                .logged_events(&EventFilter::default(), before, PAGE)
+                .await
+                .unwrap();
+            let Some(last) = page.last() else { return logged };
+            before = Some(last.sequence);
+            for event in page {
+                let body = self.store.event_body(event.sequence).await.unwrap();
+                let intact = |entry: &Entry| body.is_some_and(|body| entry.is_intact(&body));
+                let intact = entries.get(event.id.as_str()).is_some_and(intact);
+                logged.insert(event.id.to_string(), intact);
+            }
+        }
+    }
+
+    async fn deliveries(&self) -> BTreeMap<(String, String), Stands> {
+        let mut deliveries = BTreeMap::new();
+        let mut after: Option<(i64, EndpointId)> = None;
+        loop {
+            let from = after.as_ref().map(|(sequence, endpoint)| (*sequence, endpoint));
+            let page = self
+                .store
+                .logged_deliveries(&DeliveryFilter::default(), from, PAGE)
+                .await
+                .unwrap();
+            let Some(last) = page.last() else {
+                return deliveries;
+            };
+            after = Some((last.sequence, last.endpoint.clone()));
+            deliveries.extend(page.iter().map(stands));
+        }
+    }
+}
+
+fn stands(delivery: &LoggedDelivery) -> ((String, String), Stands) {
+    let key = (delivery.event_id.to_string(), delivery.endpoint.to_string());
+    let stands = Stands {
+        state: delivery.standing.state,
+        attempts: delivery.standing.attempts,
+    };
+    (key, stands)
+}
+
+fn received(crowd: &Crowd, entries: &BTreeMap<String, Entry>) -> BTreeMap<(String, String), Received> {
+    let mut all: BTreeMap<(String, String), Received> = BTreeMap::new();
+    for receipt in crowd.receipts() {
+        let intact = entries
+            .get(&receipt.event)
+            .is_some_and(|entry| entry.is_intact(&receipt.request.body));
+        let received = all.entry((receipt.event, receipt.token)).or_default();
+        received.requests += 1;
+        received.delivered += u32::from(receipt.delivered);
+        received.altered += u32::from(!intact);
+    }
+    all
+}
