@@ -1,5 +1,5 @@
 //! The floor: the barest loop on the same broker objects as the relay's. Published with confirms to an
-//! exchange with a queue for one endpoint and one for the archive; consumed, posted, acked; and the
+//! exchange with a queue for each endpoint and one for the archive; consumed, posted, acked; and the
 //! archive consumed and acked. No log, no signature, no retries, no records of attempts.
 
 use futures_util::StreamExt;
@@ -14,13 +14,18 @@ use lapin::{
 };
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::event::event_type;
+
 /// Posts under way at once, as of the relay's endpoint; and taken ahead of them.
 const POSTS: usize = 100;
 const PREFETCH: u16 = 200;
 
+/// Consumers on one channel.
+const PER_CHANNEL: usize = 100;
+
 /// The loop, running; it ends when dropped.
 pub(crate) struct Floor {
-    running: [AbortHandle; 2],
+    running: Vec<AbortHandle>,
     _connection: Connection,
 }
 
@@ -33,16 +38,31 @@ impl Drop for Floor {
 impl Floor {
     /// Declares the objects under this name, and starts the loop, which posts to the URL.
     pub(crate) async fn start(amqp_url: &str, namespace: &str, url: String) -> Self {
+        Self::start_many(amqp_url, namespace, &[url]).await
+    }
+
+    /// The same with a queue for each URL, for the events of its kind.
+    pub(crate) async fn start_many(amqp_url: &str, namespace: &str, urls: &[String]) -> Self {
         let connection = Connection::connect(amqp_url, ConnectionProperties::default());
         let connection = connection.await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
+        let mut channel = connection.create_channel().await.unwrap();
         let exchange = exchange(&channel, format!("{namespace}.events").into()).await;
-        let endpoint = queue(&channel, &exchange, &format!("{namespace}.endpoint")).await;
-        let archive = queue(&channel, &exchange, &format!("{namespace}.archive")).await;
-        let posting = tokio::spawn(post_all(consume(&connection, &endpoint).await, url));
-        let archiving = tokio::spawn(ack_all(consume(&connection, &archive).await));
+        let archive = queue(&channel, &exchange, &format!("{namespace}.archive"), "#").await;
+        let archive = consume(&connection.create_channel().await.unwrap(), &archive).await;
+        let mut running = vec![tokio::spawn(ack_all(archive)).abort_handle()];
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        for (kind, url) in urls.iter().enumerate() {
+            if kind % PER_CHANNEL == 0 {
+                channel = connection.create_channel().await.unwrap();
+            }
+            let name = format!("{namespace}.endpoint.{kind}");
+            let endpoint = queue(&channel, &exchange, &name, &event_type(kind)).await;
+            let consumer = consume(&channel, &endpoint).await;
+            let posting = tokio::spawn(post_all(client.clone(), consumer, url.clone()));
+            running.push(posting.abort_handle());
+        }
         Self {
-            running: [posting.abort_handle(), archiving.abort_handle()],
+            running,
             _connection: connection,
         }
     }
@@ -59,7 +79,7 @@ async fn exchange(channel: &Channel, name: ShortString) -> ShortString {
     name
 }
 
-async fn queue(channel: &Channel, exchange: &ShortString, name: &str) -> ShortString {
+async fn queue(channel: &Channel, exchange: &ShortString, name: &str, key: &str) -> ShortString {
     let mut quorum = FieldTable::default();
     quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     let durable = QueueDeclareOptions {
@@ -71,7 +91,7 @@ async fn queue(channel: &Channel, exchange: &ShortString, name: &str) -> ShortSt
         .queue_declare(name.clone(), durable, quorum)
         .await
         .unwrap();
-    let (key, bind) = (ShortString::from("#"), QueueBindOptions::default());
+    let (key, bind) = (ShortString::from(key), QueueBindOptions::default());
     channel
         .queue_bind(name.clone(), exchange.clone(), key, bind, FieldTable::default())
         .await
@@ -79,8 +99,7 @@ async fn queue(channel: &Channel, exchange: &ShortString, name: &str) -> ShortSt
     name
 }
 
-async fn consume(connection: &Connection, queue: &ShortString) -> lapin::Consumer {
-    let channel = connection.create_channel().await.unwrap();
+async fn consume(channel: &Channel, queue: &ShortString) -> lapin::Consumer {
     let qos = BasicQosOptions::default();
     channel.basic_qos(PREFETCH, qos).await.unwrap();
     let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
@@ -88,8 +107,7 @@ async fn consume(connection: &Connection, queue: &ShortString) -> lapin::Consume
     consumer.await.unwrap()
 }
 
-async fn post_all(mut consumer: lapin::Consumer, url: String) {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+async fn post_all(client: reqwest::Client, mut consumer: lapin::Consumer, url: String) {
     let mut posts = JoinSet::new();
     while let Some(delivery) = consumer.next().await {
         if posts.len() == POSTS {

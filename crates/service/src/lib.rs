@@ -13,11 +13,6 @@ mod server;
 mod signals;
 mod tls;
 
-/// The processes are small things made and dropped in great number, by many threads: the system's own
-/// allocator took a seventh of their time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 pub use config::ServiceArgs;
 pub use daemon::{Context, run, supervise};
 pub use files::raise_open_files;

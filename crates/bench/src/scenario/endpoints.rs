@@ -1,10 +1,15 @@
 //! Whether many endpoints are as fast as one.
 
-use relay_testkit::private_broker;
+use std::time::Instant;
+
+use relay_testkit::{namespace, private_broker};
 
 use super::Scale;
 use crate::{
     event::Events,
+    floor::Floor,
+    numbers,
+    publish::Producer,
     receiver::{Answers, Receiver},
     relay::{self, Door},
     report::Figure,
@@ -20,10 +25,17 @@ pub(super) async fn run(scale: Scale) -> Vec<Figure> {
     let mut one = to_one(scale).await;
     let many = to_many(scale).await;
     one.extend(to_one(scale).await);
+    let bare = bare(scale).await;
     let name = format!("to {} endpoints, each event to one", scale.endpoints(ENDPOINTS));
     vec![
         Figure::ratio(format!("{name}, against one endpoint"), &many, &one).at_least(0.85),
+        Figure::ratio(
+            format!("{name}, against the floor with as many queues"),
+            &many,
+            &bare,
+        ),
         Figure::new(name, "deliveries/s", &many),
+        Figure::new("the floor with as many queues", "deliveries/s", &bare),
         Figure::new("to one endpoint", "deliveries/s", &one),
     ]
 }
@@ -44,6 +56,27 @@ async fn to_many(scale: Scale) -> Vec<f64> {
     relay::consumed(&world, endpoints).await;
     let events = Events::new(scale.events(EVENTS)).of_kinds(0..endpoints);
     measure(scale, &world, &[receiver], events).await
+}
+
+/// What the broker allows with so many queues.
+async fn bare(scale: Scale) -> Vec<f64> {
+    let endpoints = scale.endpoints(ENDPOINTS);
+    let (broker, namespace) = (private_broker().await, namespace());
+    let receiver = Receiver::start(endpoints, Answers::AtOnce).await;
+    let urls: Vec<String> = (0..endpoints).map(|port| receiver.url(port)).collect();
+    let _floor = Floor::start_many(broker.amqp_url(), &namespace, &urls).await;
+    let producer = Producer::connect(broker.amqp_url(), &namespace).await;
+    let events = Events::new(scale.events(EVENTS)).of_kinds(0..endpoints);
+    let mut rates = Vec::new();
+    for round in 0..scale.rounds(ROUNDS) {
+        let events = events.of_round(round);
+        receiver.expect(&events);
+        let began = Instant::now();
+        producer.publish(&events).await;
+        let last = receiver.arrived(events.count()).await;
+        rates.push(numbers::rate(events.count(), last - began));
+    }
+    rates
 }
 
 async fn measure(
