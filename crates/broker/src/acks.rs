@@ -31,11 +31,25 @@ enum Answer {
 #[derive(Clone)]
 pub(crate) struct Acks(mpsc::UnboundedSender<Answer>);
 
+/// The same, without keeping the channel open.
+pub(crate) struct WeakAcks(mpsc::WeakUnboundedSender<Answer>);
+
+impl WeakAcks {
+    /// `None` once the channel is done with.
+    pub(crate) fn upgrade(&self) -> Option<Acks> {
+        self.0.upgrade().map(Acks)
+    }
+}
+
 impl Acks {
     pub(crate) fn start(channel: Channel) -> Self {
         let (answers, queue) = mpsc::unbounded_channel();
         tokio::spawn(send_all(channel, queue));
         Self(answers)
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakAcks {
+        WeakAcks(self.0.downgrade())
     }
 
     /// The message of this delivery tag is settled. Should its ack not arrive, it comes again.

@@ -3,11 +3,11 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, future::join_all};
 use lapin::{
     Channel, Connection, Consumer,
     message::Delivery,
@@ -16,7 +16,10 @@ use lapin::{
 };
 use tokio::{sync::Mutex, time::timeout};
 
-use crate::{acks::Acks, settle::Taken};
+use crate::{
+    acks::{Acks, WeakAcks},
+    settle::Taken,
+};
 
 /// How long the end of a consumer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,27 +36,18 @@ struct Lane {
     beginning: Mutex<()>,
 }
 
-impl Lane {
-    async fn open(connection: &Connection) -> lapin::Result<Arc<Self>> {
-        let channel = connection.create_channel().await?;
-        let acks = Acks::start(channel.clone());
-        Ok(Arc::new(Self {
-            channel,
-            acks,
-            beginning: Mutex::default(),
-        }))
-    }
-}
-
 /// The consuming channels of a session.
 #[derive(Default)]
 pub(crate) struct Channels {
-    consuming: Mutex<Vec<Arc<Lane>>>,
+    /// Those that are shared, each with the queue whose consumer began last on it.
+    shared: Mutex<Vec<(String, Arc<Lane>)>>,
     /// For messages taken one by one.
     single: Mutex<Option<Arc<Lane>>>,
     /// Queues whose consumers have begun and not come to be. A queue without its majority makes the broker
     /// stop a channel for minutes and then close it, so it must not do that to others' again and again.
-    troubled: std::sync::Mutex<HashSet<String>>,
+    troubled: StdMutex<HashSet<String>>,
+    /// Of every channel that may still be open.
+    acks: StdMutex<Vec<WeakAcks>>,
 }
 
 impl Channels {
@@ -64,42 +58,65 @@ impl Channels {
         queue: &str,
         prefetch: u16,
     ) -> lapin::Result<Subscription> {
-        let lane = if self.troubled().insert(queue.to_owned()) {
-            self.lane(connection).await?
+        let lane = if lock(&self.troubled).insert(queue.to_owned()) {
+            self.lane(connection, queue).await?
         } else {
-            Lane::open(connection).await?
+            self.open(connection).await?
         };
         let subscription = consume(lane, queue, prefetch).await?;
-        self.troubled().remove(queue);
+        lock(&self.troubled).remove(queue);
         Ok(subscription)
     }
 
-    /// The channel with the fewest consumers, and none that is just beginning if possible.
-    async fn lane(&self, connection: &Connection) -> lapin::Result<Arc<Lane>> {
-        let mut lanes = self.consuming.lock().await;
-        lanes.retain(|lane| lane.channel.status().connected());
-        let load = |lane: &&Arc<Lane>| (lane.beginning.try_lock().is_err(), Arc::strong_count(lane));
-        match lanes.iter().min_by_key(load) {
-            Some(lane) if Arc::strong_count(lane) == 1 || lanes.len() >= CHANNELS => Ok(Arc::clone(lane)),
-            _ => {
-                let lane = Lane::open(connection).await?;
-                lanes.push(Arc::clone(&lane));
-                Ok(lane)
-            }
-        }
+    /// The same on a channel of its own, which nobody else loses should the queue go away.
+    pub(crate) async fn subscribe_alone(
+        &self,
+        connection: &Connection,
+        queue: &str,
+        prefetch: u16,
+    ) -> lapin::Result<Subscription> {
+        consume(self.open(connection).await?, queue, prefetch).await
     }
 
-    fn troubled(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.troubled.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The channel that the queue is consumed by already; or the one with the fewest consumers, and none
+    /// that is just beginning if possible.
+    async fn lane(&self, connection: &Connection, queue: &str) -> lapin::Result<Arc<Lane>> {
+        let mut lanes = self.shared.lock().await;
+        lanes.retain(|(_, lane)| lane.channel.status().connected());
+        let load = |(name, lane): &&mut (String, Arc<Lane>)| {
+            let begins = lane.beginning.try_lock().is_err();
+            (begins, name != queue, Arc::strong_count(lane))
+        };
+        let full = lanes.len() >= CHANNELS;
+        let least = lanes.iter_mut().min_by_key(load);
+        let usable =
+            |(name, lane): &&mut (String, Arc<Lane>)| name == queue || Arc::strong_count(lane) == 1 || full;
+        if let Some((name, lane)) = least.filter(usable) {
+            queue.clone_into(name);
+            return Ok(Arc::clone(lane));
+        }
+        let lane = self.open(connection).await?;
+        lanes.push((queue.to_owned(), Arc::clone(&lane)));
+        Ok(lane)
+    }
+
+    async fn open(&self, connection: &Connection) -> lapin::Result<Arc<Lane>> {
+        let channel = connection.create_channel().await?;
+        let acks = Acks::start(channel.clone());
+        let mut all = lock(&self.acks);
+        all.retain(|acks| acks.upgrade().is_some());
+        all.push(acks.downgrade());
+        Ok(Arc::new(Lane {
+            channel,
+            acks,
+            beginning: Mutex::default(),
+        }))
     }
 
     /// Acks at once all that is settled.
     pub(crate) async fn flush(&self) {
-        let consuming = self.consuming.lock().await;
-        let single = self.single.lock().await;
-        for lane in consuming.iter().chain(single.as_ref()) {
-            lane.acks.flush().await;
-        }
+        let all: Vec<Acks> = lock(&self.acks).iter().filter_map(WeakAcks::upgrade).collect();
+        join_all(all.iter().map(Acks::flush)).await;
     }
 
     /// Takes the first message of `queue` and no other. To be awaited to its end: the broker may hand
@@ -110,30 +127,25 @@ impl Channels {
         queue: &str,
     ) -> lapin::Result<Option<Taken>> {
         let Ok(mut single) = self.single.try_lock() else {
-            let lane = Lane::open(connection).await?;
+            let lane = self.open(connection).await?;
             return get(&lane, queue).await;
         };
         let lane = match single.take().filter(|lane| lane.channel.status().connected()) {
             Some(lane) => lane,
-            None => Lane::open(connection).await?,
+            None => self.open(connection).await?,
         };
         get(single.insert(lane), queue).await
     }
+}
+
+fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn get(lane: &Lane, queue: &str) -> lapin::Result<Option<Taken>> {
     let options = BasicGetOptions::default();
     let taken = lane.channel.basic_get(queue.into(), options).await?;
     Ok(taken.map(|message| Taken::new(message.delivery, lane.acks.clone())))
-}
-
-/// The same on a channel of its own, which nobody else loses should the queue go away.
-pub(crate) async fn subscribe_alone(
-    connection: &Connection,
-    queue: &str,
-    prefetch: u16,
-) -> lapin::Result<Subscription> {
-    consume(Lane::open(connection).await?, queue, prefetch).await
 }
 
 async fn consume(lane: Arc<Lane>, queue: &str, prefetch: u16) -> lapin::Result<Subscription> {
@@ -184,14 +196,14 @@ impl Subscription {
         }
         let tag = self.consumer.tag();
         let cancelled = self.lane.channel.basic_cancel(tag, BasicCancelOptions::default());
-        self.cancelled = cancelled.await.is_ok();
+        // Of a connection that is cut in the middle of this, lapin may never say anything, and a channel
+        // that waits for another queue says nothing for minutes.
+        self.cancelled = matches!(timeout(PATIENCE, cancelled).await, Ok(Ok(())));
     }
 
     /// Takes no more, and gives back what was fetched and not handed out. What was handed out stays
     /// with its holder.
     pub async fn stop(self) {
-        // Of a connection that is cut in the middle of this, lapin may never say anything; then what
-        // was fetched is back in its queue.
         let _ = timeout(PATIENCE, self.give_back()).await;
     }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config, Metrics,
     attempts::AttemptLog,
-    channels::{self, Channels, Subscription},
+    channels::{Channels, Subscription},
     connection::{connect, open_channel, watch_connection},
     publisher::{Outgoing, PublishError, Publisher},
     reconnect::Delays,
@@ -214,7 +214,8 @@ impl Session {
     pub async fn subscribe_alone(&self, queue: &str, prefetch: u16) -> Result<Subscription, Error> {
         self.while_it_lasts(async {
             self.must_exist(queue).await?;
-            let subscribed = channels::subscribe_alone(&self.0.consuming, queue, prefetch).await;
+            let channels = &self.0.channels;
+            let subscribed = channels.subscribe_alone(&self.0.consuming, queue, prefetch).await;
             subscribed.map_err(Error::doing(format!("consume from {queue}")))
         })
         .await

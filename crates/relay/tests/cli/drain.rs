@@ -55,6 +55,28 @@ async fn only_those_that_fit_are_discarded_and_no_more_than_asked() {
     assert_eq!(left, ids("a", 5));
 }
 
+/// Those that stay are held by more than one consumer, and what is removed beside any of them is gone.
+#[tokio::test]
+async fn a_drain_among_thousands_that_stay_removes_what_it_says() {
+    let world = World::new().await;
+    for part in 0..3 {
+        let kept = ids(&format!("kept-{part}"), 600);
+        world
+            .kill(&format!("kept.{part}"), &kept, AttemptsExhausted)
+            .await;
+        let gone = ids(&format!("gone-{part}"), 300);
+        world.kill(&format!("gone.{part}"), &gone, EndpointGone).await;
+    }
+    world.wait_dead(2_700).await;
+    let done = world
+        .run(&["dlq", "drain", "--discard", "--reason", "endpoint_gone"])
+        .await
+        .ok();
+    assert!(done.starts_with("900 dead letters discarded"), "{done}");
+    world.wait_dead(1_800).await;
+    assert!(world.dead_ids().await.iter().all(|id| id.starts_with("kept-")));
+}
+
 #[tokio::test]
 async fn an_export_holds_the_events_as_they_were() {
     let world = World::new().await;

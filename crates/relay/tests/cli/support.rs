@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future::join_all, stream};
 use lapin::{BasicProperties, Connection, ConnectionProperties, options::BasicPublishOptions};
 use relay_broker::{Config, Session, Settlement};
 use relay_event::{DeadReason, EndpointId, Event, History, Timestamp};
@@ -113,15 +113,18 @@ impl World {
             last_status: Some(500),
             ..History::default()
         };
+        let mut settling = Vec::new();
         for _ in ids {
             let mut message = taken.next().await.unwrap();
-            let received = message.read(&self.session, 1 << 20);
-            let settlement = Settlement::Dead(reason);
-            message
-                .settle(&self.session, &endpoint, &received, &history, settlement, None)
-                .await
-                .unwrap();
+            let (session, endpoint, history) = (&self.session, &endpoint, &history);
+            settling.push(async move {
+                let received = message.read(session, 1 << 20);
+                let dead = Settlement::Dead(reason);
+                let settled = message.settle(session, endpoint, &received, history, dead, None);
+                settled.await.unwrap();
+            });
         }
+        join_all(settling).await;
         taken.stop().await;
         endpoint
     }
