@@ -92,7 +92,6 @@ mod tests {
         let slots = Slots::new(2_048);
         let _held = fill(&slots, 200, 32, true);
         assert!(one_more(&slots, true) >= 5);
-        assert!(slots.used.load(Ordering::Relaxed) <= 2_048);
     }
 
     #[test]
