@@ -45,6 +45,14 @@ pub(crate) struct Failing {
     pub(crate) seen: Option<Seen>,
 }
 
+impl Failing {
+    /// How long this process saw it fail.
+    pub(crate) fn witnessed(&self) -> Duration {
+        self.seen
+            .map_or(Duration::ZERO, |seen| seen.last.since(seen.first))
+    }
+}
+
 /// The first and the last failure that a process saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seen {

@@ -16,9 +16,9 @@ pub(crate) type Notes = HashMap<EndpointId, Timestamp>;
 /// A failure is noted when it has been seen for so long: the store is not told of every blip.
 const NOTED_AFTER: Duration = Duration::from_secs(10);
 
-/// And an endpoint is disabled only when this very process has seen it fail for so long: a relay that
-/// was off for a week does not know what happened meanwhile.
-const DISABLED_BY_WITNESS: Duration = Duration::from_secs(600);
+/// And an endpoint is disabled, or its events expire, only when this very process has seen it fail for so
+/// long: a relay that was off for a week does not know what happened meanwhile.
+pub(crate) const WITNESSED: Duration = Duration::from_secs(600);
 
 /// What is to be written down of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,14 +38,14 @@ pub(crate) fn due(
         return noted.map(|_| Due::Works);
     };
     let seen = failing.seen?;
-    let witnessed = seen.last.since(seen.first);
+    let witnessed = failing.witnessed();
     let least = |wanted: Duration| limit.map_or(wanted, |limit| wanted.min(limit));
     if noted.is_none() {
         return (witnessed >= least(NOTED_AFTER)).then_some(Due::Failing(failing.since));
     }
     // To the last failure and not to now: who was sent nothing since did not fail.
     let too_long = limit.is_some_and(|limit| seen.last.since(failing.since) >= limit);
-    let sure = witnessed >= least(DISABLED_BY_WITNESS);
+    let sure = witnessed >= least(WITNESSED);
     (too_long && sure).then(|| Due::Disable {
         reason: format!(
             "no attempt succeeded since {}; last: {}",

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use relay_broker::{Error, Received, Taken};
-use relay_event::{DeadReason, Timestamp, outlived};
+use relay_event::{DeadReason, Endpoint, History, Timestamp, outlived};
 use tokio::{
     sync::{Semaphore, oneshot},
     time::{Instant, sleep},
@@ -12,9 +12,10 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    breaker::pause,
+    breaker::{Failing, pause},
     consume::{BURIALS, Ended, Told, Turn},
     delivery::Line,
+    notes::WITNESSED,
     pace::Permit,
 };
 
@@ -120,8 +121,13 @@ fn not_owed(line: &Line, received: &Received, clearing: Instant) -> Option<DeadR
         return None;
     }
     let failing = line.pace.failing()?;
-    outlived(&line.endpoint, &received.history, failing.since, Timestamp::now())
-        .then_some(DeadReason::Expired)
+    is_expired(&line.endpoint, &received.history, &failing, Timestamp::now()).then_some(DeadReason::Expired)
+}
+
+/// For time in which nobody tried, nothing expires: how the endpoint fared then is not known.
+fn is_expired(endpoint: &Endpoint, history: &History, failing: &Failing, now: Timestamp) -> bool {
+    failing.witnessed() >= endpoint.lifetime().min(WITNESSED)
+        && outlived(endpoint, history, failing.since, now)
 }
 
 fn begin(
@@ -139,4 +145,54 @@ fn begin(
         }
         drop(done);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use relay_event::{ErrorClass, Outcome, Secret};
+
+    use super::*;
+    use crate::breaker::Seen;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::default() + Duration::from_secs(seconds)
+    }
+
+    /// That of an endpoint that has always failed, as far as anybody knows, and was seen to from then to then.
+    fn failing(first: u64, last: u64) -> Failing {
+        let outcome = Outcome::Failed {
+            error: ErrorClass::Connect,
+            status: None,
+        };
+        let (first, last) = (at(first), at(last));
+        Failing {
+            since: at(0),
+            seen: Some(Seen { first, last, outcome }),
+        }
+    }
+
+    #[test]
+    fn nothing_expires_for_time_in_which_nobody_tried() {
+        let (url, types) = ("http://a/".parse().unwrap(), vec!["#".parse().unwrap()]);
+        let mut endpoint = Endpoint::new(url, types, Secret::generate(), at(0));
+        let history = History {
+            published_at: Some(at(0)),
+            ..History::default()
+        };
+        let now = 20 * 24 * 3600;
+        let seen = |endpoint: &Endpoint, seconds| {
+            is_expired(endpoint, &history, &failing(now - seconds, now), at(now))
+        };
+        endpoint.retry = "1d".parse().unwrap();
+        assert!(!seen(&endpoint, 599));
+        assert!(seen(&endpoint, 600));
+        (endpoint.retry, endpoint.timeout_ms) = ("1s".parse().unwrap(), 1_000); // 13 s in all
+        assert!(!seen(&endpoint, 12));
+        assert!(seen(&endpoint, 13));
+        let unseen = Failing {
+            since: at(0),
+            seen: None,
+        };
+        assert!(!is_expired(&endpoint, &history, &unseen, at(now)));
+    }
 }
