@@ -153,7 +153,7 @@ pub(crate) struct SystemResolver;
 
 /// A host's name that leads nowhere.
 #[derive(Debug, thiserror::Error)]
-#[error("{host} does not resolve: {source}")]
+#[error("{host} does not resolve")]
 pub(crate) struct Unresolved {
     host: String,
     source: io::Error,

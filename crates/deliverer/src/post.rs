@@ -228,9 +228,13 @@ fn is_no_http(cause: &(dyn Error + 'static)) -> bool {
     })
 }
 
-/// The last cause says most.
+/// The last cause says most; of a name that does not resolve it does not say which.
 fn innermost(error: &Broken) -> String {
-    causes(error).last().map(ToString::to_string).unwrap_or_default()
+    let last = causes(error).last().map(ToString::to_string).unwrap_or_default();
+    match causes(error).find(|cause| cause.is::<Unresolved>()) {
+        Some(unresolved) => format!("{unresolved}: {last}"),
+        None => last,
+    }
 }
 
 #[cfg(test)]
