@@ -32,6 +32,10 @@ use tower_service::Service;
 /// just then fails, and costs an attempt.
 const IDLE: Duration = Duration::from_secs(4);
 
+/// How long a connection may be silent before the system asks whether the other side is still there. One
+/// that vanished without a word would else hold its socket as long as the endpoint's timeout allows.
+const ALIVE: Duration = Duration::from_secs(15);
+
 /// The longest head of an answer, and the most of its body that waits to be read, in bytes.
 const BUFFER: usize = 64 * 1024;
 
@@ -52,6 +56,11 @@ pub(crate) fn client() -> Result<Client, rustls::Error> {
     let mut http = HttpConnector::new_with_resolver(SystemResolver);
     http.enforce_http(false);
     http.set_nodelay(true);
+    http.set_keepalive(Some(ALIVE));
+    http.set_keepalive_interval(Some(ALIVE));
+    http.set_keepalive_retries(Some(3));
+    #[cfg(target_os = "linux")]
+    http.set_tcp_user_timeout(Some(ALIVE * 2));
     let connector = HttpsConnectorBuilder::new()
         .with_tls_config(tls)
         .https_or_http()
