@@ -55,7 +55,9 @@ pub fn init(args: &LogArgs) -> anyhow::Result<()> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(stderr_shows_colour);
+        .with_ansi(stderr_shows_colour)
+        // It would report a line that nobody reads by `eprintln!`, whose panic ends the task that logged.
+        .log_internal_errors(false);
     match args.log_format {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines

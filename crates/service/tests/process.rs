@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use std::{
-    io::{BufRead, BufReader, Lines, Read, Write},
+    io::{self, BufRead, BufReader, Lines, Read, Write},
     net::{SocketAddr, TcpStream},
-    process::{Child, ChildStderr, Command, ExitCode, Stdio},
+    process::{Child, Command, ExitCode, Stdio},
 };
 
 use clap::Parser;
@@ -27,6 +27,8 @@ fn child() {
     let Ok(program) = std::env::var(PROGRAM) else {
         return;
     };
+    // A task that panics would leave the process waiting for it, and the test too.
+    std::panic::set_hook(Box::new(|_| std::process::abort()));
     let args = Args::parse_from(["test-daemon"]);
     let ended = relay_service::run("test-daemon", &args.service, async |context: Context| {
         let broker = context.health.component("broker");
@@ -46,7 +48,7 @@ fn child() {
 
 struct Daemon {
     child: Child,
-    log: Lines<BufReader<ChildStderr>>,
+    log: Lines<BufReader<Box<dyn Read>>>,
 }
 
 impl Daemon {
@@ -65,8 +67,13 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = lines(child.stderr.take().unwrap());
         Self { child, log }
+    }
+
+    /// Closes the log's pipe.
+    fn stop_reading(&mut self) {
+        self.log = lines(io::empty());
     }
 
     /// The next log line that says this.
@@ -101,6 +108,11 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn lines(log: impl Read + 'static) -> Lines<BufReader<Box<dyn Read>>> {
+    let log: Box<dyn Read> = Box::new(log);
+    BufReader::new(log).lines()
 }
 
 fn get(address: SocketAddr, path: &str) -> String {
@@ -141,6 +153,16 @@ fn while_it_drains_it_lives_and_is_not_ready_and_a_second_signal_ends_it() {
     }
     daemon.signal("INT");
     assert_eq!(daemon.exit_code(), Some(130));
+}
+
+/// As under `2>&1 | head`: what it says then has nowhere to go, and must not stand in its way.
+#[test]
+fn a_signal_drains_it_when_nobody_reads_its_log_any_more() {
+    let mut daemon = Daemon::start("drains");
+    daemon.says("test-daemon starts");
+    daemon.stop_reading();
+    daemon.signal("TERM");
+    assert_eq!(daemon.exit_code(), Some(0));
 }
 
 #[test]
