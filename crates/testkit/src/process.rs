@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::future::{Future, ready};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -16,14 +17,18 @@ use crate::wait::wait_until;
 const LAST_WORDS: Duration = Duration::from_secs(2);
 const LISTENING: Duration = Duration::from_millis(5);
 
-/// A running child process; killed when dropped, and its output shown when the test is failing.
+/// Kills the process as soon as nobody holds the other end of this one's input.
+const GUARD: &str = r#"read -r _; kill -s KILL "$1""#;
+
+/// A running child process; killed when dropped, or when its owner's process dies in any way. Its output
+/// is shown when the test is failing.
 ///
 /// It needs no tokio runtime to live or to die, so it may be dropped after one.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     pid: u32,
-    child: Mutex<Child>,
+    child: Mutex<Guarded>,
     lines: Arc<Mutex<Vec<String>>>,
     readers: Vec<JoinHandle<()>>,
 }
@@ -55,7 +60,7 @@ impl Process {
         Self {
             name,
             pid: child.id(),
-            child: Mutex::new(child),
+            child: Mutex::new(Guarded::new(child)),
             lines,
             readers,
         }
@@ -113,7 +118,7 @@ impl Process {
 
     /// How it ended, if it has.
     pub fn exit_status(&self) -> Option<ExitStatus> {
-        lock(&self.child).try_wait().unwrap()
+        lock(&self.child).try_wait()
     }
 
     /// Waits until it has ended and its last output is here.
@@ -137,9 +142,7 @@ impl Process {
 
     /// Kills it at once (SIGKILL), and returns when it is gone.
     pub fn kill_9(&self) {
-        let mut child = lock(&self.child);
-        let _ = child.kill();
-        child.wait().unwrap();
+        lock(&self.child).kill();
     }
 
     /// Asks it to end (SIGTERM); nothing happens if it already has.
@@ -150,7 +153,7 @@ impl Process {
     /// Sends a signal by name, such as `STOP` and `CONT`; nothing happens if it has ended.
     pub fn signal(&self, signal: &str) {
         let mut child = lock(&self.child); // held, so that the pid stays ours
-        if child.try_wait().unwrap().is_none() {
+        if child.try_wait().is_none() {
             let sent = Command::new("kill")
                 .args([format!("-{signal}"), self.pid.to_string()])
                 .status()
@@ -178,6 +181,48 @@ impl Drop for Process {
             eprintln!("---- {} (pid {}, {end}) ----", self.name, self.pid);
             eprintln!("{}\n----", self.output());
         }
+    }
+}
+
+/// A child, and the guard that kills it if this process dies without doing so.
+#[derive(Debug)]
+struct Guarded {
+    child: Child,
+    guard: Child,
+}
+
+impl Guarded {
+    fn new(child: Child) -> Self {
+        let guard = Command::new("sh")
+            .args(["-c", GUARD, "guard", &child.id().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0) // Ctrl-C is for the test alone
+            .spawn()
+            .unwrap();
+        Self { child, guard }
+    }
+
+    fn try_wait(&mut self) -> Option<ExitStatus> {
+        let ended = self.child.try_wait().unwrap();
+        if ended.is_some() {
+            self.dismiss();
+        }
+        ended
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+        self.dismiss();
+    }
+
+    /// The child's number may become another's. The guard must not see the end of its input, which
+    /// `wait` would close, before it is killed.
+    fn dismiss(&mut self) {
+        let _ = self.guard.kill();
+        let _ = self.guard.wait();
     }
 }
 

@@ -70,6 +70,29 @@ fn dropping_kills_without_any_runtime() {
     assert!(!alive.exists());
 }
 
+#[tokio::test]
+async fn a_killed_owner_takes_its_processes_along() {
+    if std::env::var_os("RELAY_TESTKIT_OWNS").is_some() {
+        let process = sh("exec sleep 600");
+        println!("owns {}", process.pid());
+        std::future::pending::<()>().await;
+    }
+    let this = std::env::current_exe().unwrap();
+    let name = "process::tests::a_killed_owner_takes_its_processes_along";
+    let args = ["--exact", name, "--nocapture"];
+    let owner = Process::spawn_path(&this, &[("RELAY_TESTKIT_OWNS", "1")], &args);
+    let said = owner.wait_for_output("owns ").await;
+    let stat = format!("/proc/{}/stat", said.rsplit(' ').next().unwrap());
+    assert!(lives(&stat));
+    owner.kill_9();
+    wait_until("the end of what it owned", || async { !lives(&stat) }).await;
+}
+
+/// Some containers bury no orphans, so a dead process may stay.
+fn lives(stat: &str) -> bool {
+    std::fs::read_to_string(stat).is_ok_and(|stat| !stat.contains(") Z"))
+}
+
 #[test]
 fn relay_variables_of_the_outside_are_removed() {
     let outside = ["RELAY_OLD", "PATH", "RELAY_X"].map(OsString::from);
