@@ -219,7 +219,8 @@ impl Account<'_> {
                 self.problems
                     .push(odd(event, "is a dead letter, and nobody published it", reasons));
             }
-            let expected = [DeadReason::AttemptsExhausted, DeadReason::EndpointRemoved];
+            use DeadReason::{AttemptsExhausted, EndpointRemoved, Expired};
+            let expected = [AttemptsExhausted, EndpointRemoved, Expired];
             if reasons.iter().any(|reason| !expected.contains(reason)) {
                 self.problems
                     .push(odd(event, "was given up for an odd reason", &(endpoint, reasons)));
