@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use relay_testkit::{Process, Receiver, binary, private_postgres, shared_broker, wait_until};
+use relay_testkit::{Answer, Process, Proxy, Receiver, binary, private_postgres, shared_broker, wait_until};
 use relay_tests::{Environment, World, metrics_address};
 use reqwest::Method;
 use serde_json::json;
@@ -134,4 +134,27 @@ async fn wait_until_recorded(world: &World, total: usize) {
             .ok_or_else(|| format!("{recorded} of {total}"))
     })
     .await;
+}
+
+/// Since when endpoints fail is to be written down then, and cannot be.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_postgres_does_not_keep_a_deliverer_from_a_new_connection_to_the_broker() {
+    let mut postgres = private_postgres().await;
+    let mut world = World::with_store(postgres.url()).await;
+    let proxy = Proxy::start(shared_broker().await).await;
+    world.amqp_url = proxy.url();
+    world.add_deliverer_with(&[("RELAY_DISABLE_AFTER", "1s")]).await;
+    let (healthy, failing) = (Receiver::start().await, Receiver::start().await);
+    failing.respond_with(Answer::status(500));
+    world.api.add(&healthy, &["#"], json!({})).await;
+    for _ in 0..30 {
+        let settings = json!({"retry": vec!["1s"; 20]});
+        world.api.add(&failing, &["#"], settings).await;
+    }
+    postgres.kill().await;
+    publish_and_receive(&world, &healthy, 1).await;
+    failing.wait_for(30 * 5).await;
+
+    proxy.cut();
+    publish_and_receive(&world, &healthy, 20).await;
 }

@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::FutureExt;
 use relay_broker::{Broker, Error, Session};
-use relay_event::{Endpoint, EndpointId, EndpointState};
+use relay_event::{Endpoint, EndpointId, EndpointState, Timestamp};
 use relay_service::Component;
 use relay_store::Store;
 use tokio::{
@@ -25,7 +25,7 @@ use crate::{
     Config, DisableAfter,
     consume::{Ended, Told, consume, is_consumed},
     delivery::{Line, Workshop},
-    notes::{self, Notes},
+    notes::{self, Due, Notes, ToNote},
     pace::Pace,
 };
 
@@ -52,6 +52,11 @@ pub(crate) struct Fleet {
     troubled: HashSet<EndpointId>,
     ended: JoinSet<(Arc<Endpoint>, Result<Ended, Error>)>,
     deliveries: TaskTracker,
+    /// Endpoints that said they are gone, which the store does not know yet.
+    gone: Vec<Arc<Endpoint>>,
+    /// What is being written down, by one task at most: with the store away that takes long, and neither
+    /// consumers nor a new session wait for it.
+    writing: JoinSet<Vec<(EndpointId, Option<Timestamp>)>>,
 }
 
 /// A consumer as it was started; a changed endpoint gets another one.
@@ -83,6 +88,8 @@ impl Fleet {
             troubled: HashSet::new(),
             ended: JoinSet::new(),
             deliveries: TaskTracker::new(),
+            gone: Vec::new(),
+            writing: JoinSet::new(),
         }
     }
 
@@ -118,26 +125,37 @@ impl Fleet {
                 () = shutdown.cancelled() => return,
                 () = session.lost() => return,
                 Some(Ok((endpoint, ended))) = self.ended.join_next() => {
-                    if matches!(ended, Ok(Ended::Lost) | Err(_)) {
-                        look.reset_after(CONSUME_AGAIN);
+                    match ended {
+                        Ok(Ended::Lost) | Err(_) => look.reset_after(CONSUME_AGAIN),
+                        Ok(Ended::Gone) => review.reset_immediately(),
+                        Ok(_) => {}
                     }
-                    self.note(session, &endpoint, ended).await;
+                    self.note(session, &endpoint, ended);
+                    continue;
+                }
+                Some(Ok(written)) = self.writing.join_next() => {
+                    self.written(written);
                     continue;
                 }
                 () = changes.next() => {}
                 _ = look.tick() => {}
                 _ = review.tick() => {
-                    self.review(session, config.disable_after).await;
+                    self.review(session, config.disable_after);
                     continue;
                 }
             }
-            self.look(session).await;
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = session.lost() => return,
+                () = self.look() => {}
+            }
             self.align(session);
         }
     }
 
     /// Reads the endpoints anew.
-    async fn look(&mut self, session: &Session) {
+    async fn look(&mut self) {
         match self.store.endpoints().await {
             Ok(stored) => {
                 self.know(stored.into_iter().map(|stored| stored.endpoint));
@@ -149,15 +167,6 @@ impl Fleet {
                 if self.store_health.not_ready(error.to_string()) {
                     tracing::warn!(%error, "the endpoints cannot be read; going on with those known");
                 }
-            }
-        }
-        for consumer in self
-            .consumers
-            .values()
-            .filter(|consumer| consumer.state == Running::Gone)
-        {
-            if self.known.contains(&consumer.endpoint) {
-                notes::disable(&self.store, session, &consumer.endpoint, GONE).await;
             }
         }
     }
@@ -176,28 +185,54 @@ impl Fleet {
             pace.learn(self.notes.get(id).copied(), notes.get(id).copied());
         }
         self.notes = notes;
+        let known = &self.known;
+        self.gone.retain(|gone| {
+            known
+                .iter()
+                .any(|known| known.id == gone.id && known.updated_at == gone.updated_at)
+        });
     }
 
-    /// Writes down what was learnt of endpoints that fail, or no longer do.
-    async fn review(&mut self, session: &Session, disable_after: DisableAfter) {
-        for endpoint in &self.known {
-            let Some(pace) = self
-                .paces
-                .get(&endpoint.id)
-                .filter(|_| endpoint.state == EndpointState::Active)
-            else {
-                continue;
-            };
+    /// Has written down what was learnt of endpoints that are gone, that fail, or no longer do.
+    fn review(&mut self, session: &Session, disable_after: DisableAfter) {
+        self.count();
+        if !self.writing.is_empty() {
+            return;
+        }
+        let gone = self.gone.iter().map(|endpoint| ToNote {
+            endpoint: Arc::clone(endpoint),
+            noted: self.notes.get(&endpoint.id).copied(),
+            due: Due::Disable {
+                reason: GONE.to_owned(),
+            },
+        });
+        let active = self
+            .known
+            .iter()
+            .filter(|endpoint| endpoint.state == EndpointState::Active);
+        let learnt = active.filter_map(|endpoint| {
             let noted = self.notes.get(&endpoint.id).copied();
-            let Some(due) = notes::due(pace.failing().as_ref(), noted, disable_after) else {
-                continue;
-            };
-            match notes::write(&self.store, session, endpoint, noted, &due).await {
-                Some(since) => self.notes.insert(endpoint.id.clone(), since),
-                None => self.notes.remove(&endpoint.id),
+            let failing = self.paces.get(&endpoint.id)?.failing();
+            let due = notes::due(failing.as_ref(), noted, disable_after)?;
+            let endpoint = Arc::clone(endpoint);
+            Some(ToNote { endpoint, noted, due })
+        });
+        let all: Vec<ToNote> = gone.chain(learnt).collect();
+        if !all.is_empty() {
+            let writing = notes::write_all(self.store.clone(), session.clone(), all);
+            self.writing.spawn(writing);
+        }
+    }
+
+    /// Takes note of what the store knows now.
+    fn written(&mut self, written: Vec<(EndpointId, Option<Timestamp>)>) {
+        for (id, noted) in written {
+            self.gone.retain(|gone| gone.id != id);
+            match noted {
+                Some(since) => self.notes.insert(id, since),
+                None => self.notes.remove(&id),
             };
         }
-        self.count();
     }
 
     /// Starts, replaces and stops consumers so that they are those of the known endpoints.
@@ -260,14 +295,14 @@ impl Fleet {
     }
 
     /// Takes note of a consumer that ended.
-    async fn note(&mut self, session: &Session, endpoint: &Arc<Endpoint>, ended: Result<Ended, Error>) {
+    fn note(&mut self, session: &Session, endpoint: &Arc<Endpoint>, ended: Result<Ended, Error>) {
         let Some(consumer) = self.consumers.get_mut(&endpoint.id) else {
             return;
         };
         if !Arc::ptr_eq(&consumer.endpoint, endpoint) {
             // Replaced meanwhile; if its owner did not change it, what it answered still holds.
             if matches!(ended, Ok(Ended::Gone)) {
-                notes::disable(&self.store, session, endpoint, GONE).await;
+                self.gone.push(Arc::clone(endpoint));
             }
             return;
         }
@@ -281,7 +316,7 @@ impl Fleet {
             }
             Ok(Ended::Gone) => {
                 consumer.state = Running::Gone;
-                notes::disable(&self.store, session, endpoint, GONE).await;
+                self.gone.push(Arc::clone(endpoint));
             }
             _ => drop(self.troubled.remove(&endpoint.id)),
         }

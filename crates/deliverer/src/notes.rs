@@ -2,11 +2,12 @@
 //! that it has been failing for a while, that it works again, and that it failed for too long. So that
 //! its owner can see why nothing arrives, and so that it outlives every deliverer.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use relay_broker::Session;
 use relay_event::{Endpoint, EndpointId, EndpointState, Outcome, Timestamp};
 use relay_store::{Error, Store};
+use tokio::time::timeout;
 
 use crate::{DisableAfter, breaker::Failing};
 
@@ -19,6 +20,9 @@ const NOTED_AFTER: Duration = Duration::from_secs(10);
 /// And an endpoint is disabled, or its events expire, only when this very process has seen it fail for so
 /// long: a relay that was off for a week does not know what happened meanwhile.
 pub(crate) const WITNESSED: Duration = Duration::from_secs(600);
+
+/// How long an announcement may take.
+const ANNOUNCED: Duration = Duration::from_secs(2);
 
 /// What is to be written down of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,29 +67,47 @@ fn said(outcome: &Outcome) -> String {
     }
 }
 
-/// Writes it down, and returns what is noted then. Without the store everything stays as it is, and the
-/// next time comes soon.
-pub(crate) async fn write(
+/// What is to be written down, and of whom.
+pub(crate) struct ToNote {
+    pub(crate) endpoint: Arc<Endpoint>,
+    /// Since when it fails, as the store has it.
+    pub(crate) noted: Option<Timestamp>,
+    pub(crate) due: Due,
+}
+
+/// Writes it all down, and returns what is noted then of those that were written. When the store is away
+/// it ends: the next of them would wait as long, and be as vain. What is missing is due again soon.
+pub(crate) async fn write_all(
+    store: Store,
+    session: Session,
+    all: Vec<ToNote>,
+) -> Vec<(EndpointId, Option<Timestamp>)> {
+    let mut written = Vec::new();
+    for ToNote { endpoint, noted, due } in all {
+        match write(&store, &session, &endpoint, noted, &due).await {
+            Ok(noted) => written.push((endpoint.id.clone(), noted)),
+            Err(error) => {
+                tracing::debug!(endpoint = %endpoint.id, %error, ?due, "what was learnt of it cannot be written down yet");
+                if error.is_unavailable() {
+                    break;
+                }
+            }
+        }
+    }
+    written
+}
+
+async fn write(
     store: &Store,
     session: &Session,
     endpoint: &Endpoint,
     noted: Option<Timestamp>,
     due: &Due,
-) -> Option<Timestamp> {
-    let written = match due {
-        Due::Disable { reason } => {
-            disable(store, session, endpoint, reason).await;
-            return noted;
-        }
+) -> Result<Option<Timestamp>, Error> {
+    match due {
+        Due::Disable { reason } => disable(store, session, endpoint, reason).await.map(|()| noted),
         Due::Failing(since) => note(store, endpoint, noted, Some(*since)).await,
         Due::Works => note(store, endpoint, noted, None).await,
-    };
-    match written {
-        Ok(now_noted) => now_noted,
-        Err(error) => {
-            tracing::debug!(endpoint = %endpoint.id, %error, "since when it fails cannot be written down yet");
-            noted
-        }
     }
 }
 
@@ -106,9 +128,9 @@ async fn note(
 }
 
 /// Writes down that an endpoint is no longer sent to, unless it was changed since `seen`.
-pub(crate) async fn disable(store: &Store, session: &Session, seen: &Endpoint, reason: &str) {
+async fn disable(store: &Store, session: &Session, seen: &Endpoint, reason: &str) -> Result<(), Error> {
     let now = Timestamp::now();
-    let changed = store.update(&seen.id, |endpoint| {
+    let changing = store.update(&seen.id, |endpoint| {
         let as_it_was = endpoint.updated_at == seen.updated_at;
         if as_it_was {
             let reason = reason.to_owned();
@@ -117,17 +139,15 @@ pub(crate) async fn disable(store: &Store, session: &Session, seen: &Endpoint, r
         }
         Ok(as_it_was)
     });
-    match changed.await {
-        Ok(Some((_, true))) => {
-            tracing::warn!(endpoint = %seen.id, reason, "disabled; what is waiting for it stays until it is resumed or removed");
-            // The others find it by looking, should this not arrive.
-            let _ = session.announce_change(&seen.id).await;
-        }
-        Ok(_) => {}
-        Err(error) => {
-            tracing::warn!(endpoint = %seen.id, reason, %error, "it is to be disabled, and that cannot be written down yet");
-        }
+    let changed = changing.await.inspect_err(|error| {
+        tracing::warn!(endpoint = %seen.id, reason, %error, "it is to be disabled, and that cannot be written down yet");
+    })?;
+    if matches!(changed, Some((_, true))) {
+        tracing::warn!(endpoint = %seen.id, reason, "disabled; what is waiting for it stays until it is resumed or removed");
+        // The others find it by looking, should this not arrive, as when the broker takes nothing.
+        let _ = timeout(ANNOUNCED, session.announce_change(&seen.id)).await;
     }
+    Ok(())
 }
 
 #[cfg(test)]
