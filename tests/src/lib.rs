@@ -186,6 +186,7 @@ impl World {
             url: self.amqp_url.parse().unwrap(),
             namespace: self.namespace.parse().unwrap(),
             name: "journey".to_owned(),
+            new_queue_wait: std::time::Duration::ZERO,
         };
         Session::open(&config, None).await.unwrap()
     }
@@ -269,7 +270,7 @@ impl World {
 }
 
 /// Settings by their names.
-pub type Environment = [(&'static str, String); 7];
+pub type Environment = [(&'static str, String); 8];
 
 fn environment(amqp_url: &str, namespace: &str, store_url: &str, looks: Looks) -> Environment {
     let [recheck, backlog] = looks.map(|(name, value)| (name, value.to_owned()));
@@ -279,6 +280,8 @@ fn environment(amqp_url: &str, namespace: &str, store_url: &str, looks: Looks) -
         ("RELAY_STORE_URL", store_url.to_owned()),
         ("RELAY_METRICS_LISTEN", "127.0.0.1:0".to_owned()),
         ("RELAY_LOG_FORMAT", "json".to_owned()),
+        // Every world begins with new queues, and those that kill the broker do so later.
+        ("RELAY_NEW_QUEUE_WAIT", "0s".to_owned()),
         recheck,
         backlog,
     ]

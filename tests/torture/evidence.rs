@@ -32,6 +32,7 @@ impl Inspector {
             url: self.broker_url.parse().unwrap(),
             namespace: self.namespace.parse().unwrap(),
             name: "inspector".to_owned(),
+            new_queue_wait: std::time::Duration::ZERO,
         };
         wait_until_within(CONNECT_LIMIT, "a session with the broker", || async {
             Session::open(&config, None).await

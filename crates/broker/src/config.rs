@@ -1,4 +1,4 @@
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use lapin::uri::AMQPUri;
 use relay_event::Invalid;
@@ -12,7 +12,14 @@ pub struct Config {
     pub namespace: Namespace,
     /// What the connections are called in the broker's own tools, such as `relay-deliverer`.
     pub name: String,
+    /// How long a queue that was just declared is left alone. RabbitMQ keeps a new quorum queue's
+    /// registration in memory for up to a second, whatever it confirms meanwhile; after a crash in that
+    /// second the queue is empty and answers nobody.
+    pub new_queue_wait: Duration,
 }
+
+/// Twice the second that a new queue is at risk. See [`Config::new_queue_wait`].
+pub const NEW_QUEUE_WAIT: Duration = Duration::from_secs(2);
 
 /// An `amqp://` or `amqps://` URL. Its password prints only where it is asked for.
 #[derive(Clone)]

@@ -6,21 +6,23 @@ use relay_event::{Delay, EndpointId, TypePattern};
 use crate::session::{Error, Session};
 
 impl Session {
-    /// Declares an endpoint's queue and the delays of its schedule. Patterns are bound apart.
+    /// Declares an endpoint's queue and the delays of its schedule, and waits until they may be used (see
+    /// [`Config::new_queue_wait`](crate::Config::new_queue_wait)). Patterns are bound apart.
     ///
     /// # Errors
     /// The broker refuses, or went away.
     pub async fn declare_endpoint(&self, id: &EndpointId, delays: &[Delay]) -> Result<(), Error> {
         let doing = || Error::doing(format!("declare the queue of {id}"));
+        let mut usable = self.usable(&self.topology().endpoint(id)).await?;
         let channel = self.throwaway().await?;
         self.topology()
             .declare_endpoint(&channel, id)
             .await
             .map_err(doing())?;
         for delay in delays {
-            self.ensure_delay(*delay).await?;
+            usable = usable.max(self.declare_delay(*delay).await?);
         }
-        Ok(())
+        self.wait_until(usable).await
     }
 
     /// Binds an endpoint's patterns, then takes away those it no longer has, so that no event it

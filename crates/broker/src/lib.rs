@@ -23,7 +23,7 @@ mod wire;
 pub use attempts::ATTEMPTS_CONTENT_TYPE;
 pub use broker::{Broker, Status};
 pub use channels::Subscription;
-pub use config::{BrokerUrl, Config, Namespace};
+pub use config::{BrokerUrl, Config, NEW_QUEUE_WAIT, Namespace};
 pub use control::Changes;
 pub use dead_letters::{DeadLetters, DeadMessage};
 pub use log::Records;

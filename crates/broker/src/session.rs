@@ -1,4 +1,4 @@
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use lapin::{
     Channel, Connection,
@@ -8,7 +8,7 @@ use lapin::{
 use relay_event::{Attempt, Delay, EndpointId, Event, Timestamp};
 use tokio::{
     sync::{Mutex, watch},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -93,7 +93,9 @@ struct Inner {
     attempts: AttemptLog,
     channels: Channels,
     inspector: Mutex<Option<Channel>>,
-    delays: Mutex<HashSet<Delay>>,
+    /// Those that are declared, and from when on each may be used.
+    delays: Mutex<HashMap<Delay, Instant>>,
+    new_queue_wait: Duration,
     blocked: watch::Receiver<bool>,
     lost: CancellationToken,
 }
@@ -133,6 +135,7 @@ impl Session {
             channels: Channels::default(),
             inspector: Mutex::new(Some(channel)),
             delays: Mutex::default(),
+            new_queue_wait: config.new_queue_wait,
             blocked,
             lost,
         })))
@@ -310,14 +313,41 @@ impl Session {
 
     /// Declares where messages wait for `delay`, once in a session.
     pub(crate) async fn ensure_delay(&self, delay: Delay) -> Result<(), Error> {
+        let usable = self.declare_delay(delay).await?;
+        self.wait_until(usable).await
+    }
+
+    /// From when on it may be used.
+    pub(crate) async fn declare_delay(&self, delay: Delay) -> Result<Instant, Error> {
         let mut known = self.0.delays.lock().await;
-        if !known.contains(&delay) {
-            let channel = self.throwaway().await?;
-            let declared = self.topology().declare_delay(&channel, delay).await;
-            declared.map_err(Error::doing(format!("declare the delay {delay}")))?;
-            known.insert(delay);
+        if let Some(usable) = known.get(&delay) {
+            return Ok(*usable);
         }
-        Ok(())
+        let usable = self.usable(&self.topology().retry(delay)).await?;
+        let channel = self.throwaway().await?;
+        let declared = self.topology().declare_delay(&channel, delay).await;
+        declared.map_err(Error::doing(format!("declare the delay {delay}")))?;
+        known.insert(delay, usable);
+        Ok(usable)
+    }
+
+    /// From when on a queue that is about to be declared may be used: at once, if it is there already.
+    pub(crate) async fn usable(&self, queue: &str) -> Result<Instant, Error> {
+        let wait = match self.depth(queue).await? {
+            Some(_) => Duration::ZERO,
+            None => self.0.new_queue_wait,
+        };
+        Ok(Instant::now() + wait)
+    }
+
+    /// Fails if the session ended meanwhile, for that may have been a crash of the broker.
+    pub(crate) async fn wait_until(&self, usable: Instant) -> Result<(), Error> {
+        let waiting = async {
+            sleep_until(usable).await;
+            Ok(())
+        };
+        self.while_it_lasts(waiting).await?;
+        if self.is_lost() { Err(Error::Lost) } else { Ok(()) }
     }
 
     /// Declares where messages wait for `delay`. That it cannot be is no outcome: it is tried until

@@ -3,7 +3,7 @@ use std::{num::NonZeroU32, str::FromStr, time::Duration};
 use clap::Args;
 use relay_broker::{BrokerUrl, Namespace};
 use relay_event::{DELIVERER_CAP, Invalid};
-use relay_service::args::{Unshown, time};
+use relay_service::args::{Unshown, time, time_or_none};
 use relay_store::StoreUrl;
 
 /// The settings of a deliverer.
@@ -23,6 +23,11 @@ pub struct Config {
     /// The first word of the names of all exchanges and queues of this relay
     #[arg(long, env = "RELAY_NAMESPACE", value_name = "WORD", default_value = "relay")]
     pub namespace: Namespace,
+
+    /// How long a queue that was just declared is left alone: RabbitMQ may lose a younger one in a crash,
+    /// with all that it confirmed
+    #[arg(long, env = "RELAY_NEW_QUEUE_WAIT", value_name = "TIME", default_value = "2s", value_parser = time_or_none)]
+    pub new_queue_wait: Duration,
 
     /// Where the endpoints are kept
     #[arg(
@@ -86,6 +91,7 @@ impl Config {
             url: self.amqp_url.clone(),
             namespace: self.namespace.clone(),
             name: name.to_owned(),
+            new_queue_wait: self.new_queue_wait,
         }
     }
 

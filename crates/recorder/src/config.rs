@@ -73,6 +73,7 @@ impl Config {
             url: self.amqp_url.clone(),
             namespace: self.namespace.clone(),
             name: name.to_owned(),
+            new_queue_wait: relay_broker::NEW_QUEUE_WAIT,
         }
     }
 }

@@ -116,6 +116,7 @@ fn find_broker(folder: &DataFolder, outside: Lookup<'_>, name: &str) -> anyhow::
         url: url.parse::<BrokerUrl>().context("RELAY_AMQP_URL")?,
         namespace: namespace.context("RELAY_NAMESPACE")?,
         name: name.to_owned(),
+        new_queue_wait: relay_broker::NEW_QUEUE_WAIT,
     }))
 }
 

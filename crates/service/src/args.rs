@@ -36,6 +36,14 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Unshown<T> {
     }
 }
 
+/// Parses a time, which may be zero.
+///
+/// # Errors
+/// It is no time such as `0s`, `500ms` or `10s`.
+pub fn time_or_none(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "must be a time such as 0s, 500ms or 10s".to_owned())
+}
+
 /// Parses a time that is not zero.
 ///
 /// # Errors

@@ -69,6 +69,7 @@ pub(crate) fn config(amqp_url: &str, folder: &TempDir) -> Config {
         confirm_timeout: Duration::from_secs(10),
         body_timeout: Duration::from_secs(30),
         recheck: Duration::from_millis(300),
+        new_queue_wait: Duration::ZERO,
     }
 }
 

@@ -1,11 +1,16 @@
-use std::{fmt::Write as _, path::Path};
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    path::Path,
+};
 
-use crate::{data::Running, output};
+use crate::data::Running;
 
 /// Says where everything is and what to try next. The owner of the data folder reads it, so the
 /// token and the broker's password are shown.
 pub(super) fn print(folder: &Path, running: &Running, token: &str) {
-    output::say(&text(folder, running, token, &command()));
+    // The relay runs on where nobody reads this.
+    let _ = writeln!(io::stdout(), "{}", text(folder, running, token, &command()));
 }
 
 fn text(folder: &Path, running: &Running, token: &str, command: &str) -> String {

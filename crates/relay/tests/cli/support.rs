@@ -216,6 +216,7 @@ async fn open(amqp_url: &str, namespace: &str) -> Session {
         url: amqp_url.parse().unwrap(),
         namespace: namespace.parse().unwrap(),
         name: "relay tests".to_owned(),
+        new_queue_wait: std::time::Duration::ZERO,
     };
     Session::open(&config, None).await.unwrap()
 }
