@@ -113,18 +113,20 @@ impl World {
             last_status: Some(500),
             ..History::default()
         };
-        let mut settling = Vec::new();
-        for _ in ids {
-            let mut message = taken.next().await.unwrap();
-            let (session, endpoint, history) = (&self.session, &endpoint, &history);
-            settling.push(async move {
-                let received = message.read(session, 1 << 20);
-                let dead = Settlement::Dead(reason);
-                let settled = message.settle(session, endpoint, &received, history, dead, None);
-                settled.await.unwrap();
-            });
+        for some in ids.chunks(500) {
+            let mut settling = Vec::new();
+            for _ in some {
+                let mut message = taken.next().await.unwrap();
+                let (session, endpoint, history) = (&self.session, &endpoint, &history);
+                settling.push(async move {
+                    let received = message.read(session, 1 << 20);
+                    let dead = Settlement::Dead(reason);
+                    let settled = message.settle(session, endpoint, &received, history, dead, None);
+                    settled.await.unwrap();
+                });
+            }
+            join_all(settling).await;
         }
-        join_all(settling).await;
         taken.stop().await;
         endpoint
     }
