@@ -75,9 +75,22 @@ impl Writer<'_> {
             }
         };
         if ended == Ended::Stopped {
+            self.write_rest(items).await;
             self.asides.finish().await;
         }
         ended
+    }
+
+    /// Writes what was taken already.
+    async fn write_rest(&mut self, items: &mut Receiver<Item>) {
+        while !items.is_empty() {
+            let Some(batch) = Batch::collect(items, self.limits).await else {
+                return;
+            };
+            if self.write(batch).await.is_err() {
+                return;
+            }
+        }
     }
 
     async fn step(&mut self, items: &mut Receiver<Item>, ticks: &mut Interval) -> Result<(), Ended> {
