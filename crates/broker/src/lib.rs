@@ -13,6 +13,7 @@ mod dead_letters;
 mod endpoints;
 mod log;
 mod metrics;
+mod new_queues;
 mod publisher;
 mod reconnect;
 mod session;
