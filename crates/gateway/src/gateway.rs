@@ -44,7 +44,7 @@ impl Gateway {
     pub(crate) fn new(config: Config, broker: Broker, store: Store, notes: Notes, metrics: Metrics) -> Self {
         Self(Arc::new(Inner {
             gate: Gate::new(config.token.as_ref()),
-            bindings: Bindings::new(store.clone(), config.confirm_timeout),
+            bindings: Bindings::new(store.clone(), config.confirm_timeout + config.new_queue_wait),
             schedules: Schedules::new(store.clone()),
             idempotency: Idempotency::new(store.clone(), notes),
             under_way: TaskTracker::new(),
