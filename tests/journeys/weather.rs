@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use relay_testkit::{Answer, Process, Receiver, private_broker_with, wait_until};
-use relay_tests::{Database, World, metrics_address};
+use relay_testkit::{Answer, Receiver, private_broker_with, wait_until};
+use relay_tests::{Database, World, limit, metrics_address};
 use reqwest::Method;
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::{Value, json};
 use sqlx::Connection;
 
@@ -202,16 +201,6 @@ async fn an_alarm_of_the_broker_is_told_to_producers() {
     assert_eq!(world.waiting("archive").await, accepted);
 }
 
-/// Sets how many files a process may open, and answers with how many that were.
-fn limit_files(process: &Process, current: Option<u64>) -> Option<u64> {
-    let pid = Pid::from_raw(process.pid().cast_signed());
-    let limit = Rlimit {
-        current,
-        ..getrlimit(Resource::Nofile) // which the process began with too
-    };
-    prlimit(pid, Resource::Nofile, limit).unwrap().current
-}
-
 /// What the machine lacks is no failure of an endpoint: it costs no attempt, and closes nothing off.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deliverer_that_may_open_no_more_files_waits_until_it_may() {
@@ -225,7 +214,7 @@ async fn a_deliverer_that_may_open_no_more_files_waits_until_it_may() {
         .wait_for_metric(&metrics, "relay_endpoints_consumed 1")
         .await;
 
-    let before = limit_files(deliverer, Some(3));
+    limit(deliverer, "--nofile=3:");
     let mut events = Vec::new();
     for n in 0..20 {
         events.push(world.api.publish("a.b", json!(n)).await);
@@ -233,7 +222,7 @@ async fn a_deliverer_that_may_open_no_more_files_waits_until_it_may() {
     deliverer
         .wait_for_output("no file or memory for more connections")
         .await;
-    limit_files(deliverer, before);
+    limit(deliverer, "--nofile=1024:");
     for event in &events {
         let path = format!("/v1/events/{event}/attempts");
         let attempts = wait_until("an attempt", || async {
