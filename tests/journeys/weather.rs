@@ -243,3 +243,32 @@ async fn a_deliverer_that_may_open_no_more_files_waits_until_it_may() {
     }
     assert_eq!(receiver.count(), 2 * events.len());
 }
+
+/// The broker says nothing for longer than the end of a consumer is waited for, and is the same as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_paused_endpoint_had_fetched_returns_however_slow_the_broker_is() {
+    let (mut world, proxy) = World::behind_a_proxy().await;
+    drop(world.deliverers.pop());
+    world.add_deliverer_with(&[("RELAY_LOG", "debug")]).await;
+    let receiver = Receiver::start().await;
+    receiver.respond_with(Answer::Hold);
+    let endpoint = world
+        .api
+        .add(&receiver, &["#"], json!({"max_in_flight": 1}))
+        .await;
+    for n in 0..5 {
+        world.api.publish("a.b", json!(n)).await;
+    }
+    receiver.wait_for(1).await;
+    let queue = format!("endpoint.{}", endpoint.id);
+    wait_until("all to be fetched", || async { world.waiting(&queue).await == 0 }).await;
+
+    proxy.freeze(true);
+    world.api.change(&endpoint.id, json!({"paused": true})).await;
+    world.deliverers[0]
+        .wait_for_output("the end of a consumer takes long")
+        .await;
+    proxy.freeze(false);
+    wait_until("four to be back", || async { world.waiting(&queue).await == 4 }).await;
+    receiver.release();
+}
