@@ -165,6 +165,16 @@ impl Relay {
         }
     }
 
+    /// Waits until so many rows of `table` are counted, which happens a moment after they can be seen.
+    pub(crate) async fn counted(&self, table: &str, rows: f64) {
+        let series = format!("relay_recorder_rows_total{{table=\"{table}\"}}");
+        wait_until(format!("{rows} rows of {table} to be counted"), || async {
+            let counted = self.metric(&series);
+            if counted == rows { Ok(()) } else { Err(counted) }
+        })
+        .await;
+    }
+
     /// The value of a metric, by its name and labels as they are written.
     pub(crate) fn metric(&self, series: &str) -> f64 {
         let text = prometheus::TextEncoder::new()
