@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use axum::{Router, serve::Listener};
+use hyper::server::conn::http1::Builder;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
 use tokio::net::{TcpListener, TcpStream};
@@ -24,9 +25,8 @@ const BUFFER: usize = 64 << 10;
 
 /// Takes connections until `shutdown`, and then has each end after the answer it is in.
 pub(crate) async fn serve(mut listener: TcpListener, routes: Router, shutdown: &CancellationToken) {
-    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+    let mut builder = Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(BUFFER);
@@ -38,12 +38,11 @@ pub(crate) async fn serve(mut listener: TcpListener, routes: Router, shutdown: &
             () = shutdown.cancelled() => break,
             taken = Listener::accept(&mut listener) => taken,
         };
-        let connection =
-            builder.serve_connection_with_upgrades(TokioIo::new(limited(stream)), service.clone());
-        let connection = open.watch(connection.into_owned());
+        let connection = builder.serve_connection(TokioIo::new(limited(stream)), service.clone());
+        let connection = open.watch(connection.with_upgrades());
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(error = &*error, "a client's connection broke");
+                tracing::debug!(%error, "a client's connection broke");
             }
         });
     }
