@@ -7,7 +7,7 @@ mod patience;
 mod query;
 
 pub(crate) use error::ApiError;
-pub(crate) use follow::{Follow, Item, Next, Place};
+pub(crate) use follow::{Follow, Item, Next, Page, Place};
 pub(crate) use pages::Pages;
 pub(crate) use patience::{Patience, long_after};
 pub(crate) use query::Query;

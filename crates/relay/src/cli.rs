@@ -1,6 +1,6 @@
 use clap::{ColorChoice, Parser, Subcommand};
 
-use crate::{deliveries, dlq, endpoint, events, listen, publish, receive, up};
+use crate::{deliveries, dlq, endpoint, events, listen, publish, receive, reconcile, up};
 
 const ENVIRONMENT: &str = "\
 Environment, each instead of what the data folder says:
@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Receive(receive::ReceiveArgs),
     /// Post events to a URL of this machine as they come, without an endpoint
     Listen(listen::ListenArgs),
+    /// Find the events that a receiver missed, and deliver them to it
+    Reconcile(reconcile::ReconcileArgs),
 }
 
 impl Command {
@@ -55,6 +57,7 @@ impl Command {
             Self::Dlq(command) => dlq::run(command).await,
             Self::Receive(args) => receive::run(args).await,
             Self::Listen(args) => listen::run(args).await,
+            Self::Reconcile(args) => reconcile::run(args).await,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! `relay`, the person's tool of the event relay: runs everything in one process, publishes events,
-//! looks into their log and follows it, manages endpoints, works through
+//! looks into their log and follows it, finds what a receiver missed, manages endpoints, works through
 //! dead letters, and receives webhooks to try things out.
 
 mod api;
@@ -19,6 +19,7 @@ mod output;
 mod progress;
 mod publish;
 mod receive;
+mod reconcile;
 mod up;
 mod usage;
 mod words;

@@ -16,6 +16,7 @@ mod publish_http;
 mod publish_wait;
 mod receive;
 mod receive_relay;
+mod reconcile;
 mod recover;
 mod stats;
 mod support;
