@@ -11,6 +11,7 @@ mod connection;
 mod control;
 mod dead_letters;
 mod endpoints;
+mod inspector;
 mod log;
 mod metrics;
 mod publisher;

@@ -1,10 +1,6 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use lapin::{
-    Channel, Connection,
-    options::{ConfirmSelectOptions, QueueDeclareOptions},
-    types::FieldTable,
-};
+use lapin::{Channel, Connection, options::ConfirmSelectOptions};
 use relay_event::{Attempt, Delay, EndpointId, Event, Timestamp};
 use tokio::{
     sync::{Mutex, watch},
@@ -17,6 +13,7 @@ use crate::{
     attempts::AttemptLog,
     channels::{Channels, Subscription},
     connection::{connect, open_channel, watch_connection},
+    inspector::Inspector,
     publisher::{Outgoing, PublishError, Publisher},
     reconnect::Delays,
     settle::Taken,
@@ -92,7 +89,7 @@ struct Inner {
     publisher: Publisher,
     attempts: AttemptLog,
     channels: Channels,
-    inspector: Mutex<Option<Channel>>,
+    inspector: Inspector,
     /// Those that are declared, and from when on each may be used.
     delays: Mutex<HashMap<Delay, Instant>>,
     new_queue_wait: Duration,
@@ -120,7 +117,7 @@ impl Session {
 
         // Of a connection that is cut in the middle of this, lapin may never say anything.
         let prepared = timeout(CONNECT_TIMEOUT, prepare(&topology, &consuming, &publishing));
-        let (channel, publishing_channel) = prepared.await.unwrap_or_else(|_| {
+        let publishing_channel = prepared.await.unwrap_or_else(|_| {
             let to = config.url.to_string();
             Err(Error::Timeout { to })
         })?;
@@ -133,7 +130,7 @@ impl Session {
             publisher,
             attempts,
             channels: Channels::default(),
-            inspector: Mutex::new(Some(channel)),
+            inspector: Inspector::new(config.clone()),
             delays: Mutex::default(),
             new_queue_wait: config.new_queue_wait,
             blocked,
@@ -264,35 +261,7 @@ impl Session {
     /// # Errors
     /// The broker went away.
     pub async fn depth(&self, queue: &str) -> Result<Option<QueueDepth>, Error> {
-        self.while_it_lasts(self.look_at(queue)).await
-    }
-
-    async fn look_at(&self, queue: &str) -> Result<Option<QueueDepth>, Error> {
-        const NOT_FOUND: u16 = 404;
-        let mut inspector = self.0.inspector.lock().await;
-        let channel = match inspector.take().filter(|channel| channel.status().connected()) {
-            Some(channel) => channel,
-            None => self.throwaway().await?,
-        };
-        let passive = QueueDeclareOptions {
-            passive: true,
-            ..Default::default()
-        };
-        match channel
-            .queue_declare(queue.into(), passive, FieldTable::default())
-            .await
-        {
-            Ok(found) => {
-                *inspector = Some(channel);
-                Ok(Some(QueueDepth {
-                    ready: found.message_count(),
-                    consumers: found.consumer_count(),
-                }))
-            }
-            // The broker closes the channel with it; the next look opens another.
-            Err(error) if reply_code(&error) == Some(NOT_FOUND) => Ok(None),
-            Err(error) => Err(Error::doing(format!("look at {queue}"))(error)),
-        }
+        self.while_it_lasts(self.0.inspector.look_at(queue)).await
     }
 
     pub(crate) fn consuming(&self) -> &Connection {
@@ -380,7 +349,7 @@ async fn prepare(
     topology: &Topology,
     consuming: &Connection,
     publishing: &Connection,
-) -> Result<(Channel, Channel), Error> {
+) -> Result<Channel, Error> {
     let channel = open_channel(consuming).await?;
     topology
         .declare(&channel)
@@ -391,7 +360,7 @@ async fn prepare(
         .confirm_select(ConfirmSelectOptions::default())
         .await
         .map_err(Error::doing("turn on publisher confirms"))?;
-    Ok((channel, publishing_channel))
+    Ok(publishing_channel)
 }
 
 /// Publishes until the broker confirms. A refusal (a full disk, a queue without its majority) is
@@ -406,12 +375,5 @@ pub(crate) async fn publish_safely(
             Err(PublishError::Refused) => delays.wait().await,
             result => return result,
         }
-    }
-}
-
-fn reply_code(error: &lapin::Error) -> Option<u16> {
-    match error.kind() {
-        lapin::ErrorKind::ProtocolError(error) => Some(error.get_id()),
-        _ => None,
     }
 }

@@ -264,3 +264,19 @@ async fn settle(session: &relay_broker::Session, id: &str, mut taken: relay_brok
     let settled = taken.settle(session, &id, &message, &history, Settlement::Delivered, None);
     settled.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_that_are_missing_use_up_no_channels() {
+    let folder = tempfile::tempdir().unwrap();
+    let relay = Relay::start(&folder).await;
+    let session = relay.broker.session().await;
+    // A connection has 2,047.
+    for number in 0..2_100 {
+        let looked = session.depth(&format!("missing.{number}")).await;
+        assert!(matches!(looked, Ok(None)), "look {number}: {looked:?}");
+    }
+    session
+        .declare_endpoint(&EndpointId::generate(), &[])
+        .await
+        .unwrap();
+}
