@@ -3,12 +3,12 @@
 //! on the wire.
 
 mod acks;
+mod announce;
 mod attempts;
 mod broker;
 mod channels;
 mod config;
 mod connection;
-mod control;
 mod dead_letters;
 mod endpoints;
 mod inspector;
@@ -21,11 +21,11 @@ mod settle;
 mod topology;
 mod wire;
 
+pub use announce::{Changes, Recordings};
 pub use attempts::ATTEMPTS_CONTENT_TYPE;
 pub use broker::{Broker, Status};
 pub use channels::Subscription;
 pub use config::{BrokerUrl, Config, NEW_QUEUE_WAIT, Namespace};
-pub use control::Changes;
 pub use dead_letters::{DeadLetters, DeadMessage};
 pub use log::Records;
 pub use metrics::Metrics;

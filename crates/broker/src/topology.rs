@@ -76,6 +76,11 @@ impl Topology {
         self.name("control")
     }
 
+    /// The fanout exchange that tells every process that something was recorded.
+    pub fn recorded(&self) -> String {
+        self.name("recorded")
+    }
+
     fn name(&self, object: &str) -> String {
         format!("{}.{object}", self.namespace)
     }
@@ -87,6 +92,7 @@ impl Topology {
         exchange(channel, &self.dead(), Fanout, []).await?;
         exchange(channel, &self.attempts(), Fanout, []).await?;
         exchange(channel, &self.control(), Fanout, []).await?;
+        exchange(channel, &self.recorded(), Fanout, []).await?;
         // A retry whose endpoint is gone would otherwise hold one of the few places of its delay
         // queue's dead-letter worker for ever, and 32 of them stop that delay for everybody.
         let alternate = [("alternate-exchange", text(self.dead()))];

@@ -23,12 +23,20 @@ pub(crate) enum Cursor {
         until: Timestamp,
         after: i64,
     },
+    /// The feed of a log, after this place.
+    Feed { log: String, after: i64 },
 }
 
 /// What to say of a cursor that is none, or of another list.
 const UNKNOWN: &str = "must be the `next` of an answer to the same request";
 
 impl Cursor {
+    /// Where the feed of this log goes on after a place.
+    pub(crate) fn feed(log: &str, after: i64) -> Self {
+        let log = log.to_owned();
+        Self::Feed { log, after }
+    }
+
     /// Refuses a cursor of another list.
     pub(crate) fn refused() -> Invalid {
         Invalid::new("cursor", UNKNOWN)
@@ -49,6 +57,7 @@ impl Cursor {
                 let (since, until) = (since.as_millis(), until.as_millis());
                 format!("recovery {endpoint} {since} {until} {after}")
             }
+            Self::Feed { log, after } => format!("feed {log} {after}"),
         }
     }
 
@@ -72,6 +81,10 @@ impl Cursor {
                 since: time(since)?,
                 until: time(until)?,
                 after: after.parse().ok()?,
+            }),
+            ["feed", log, after] => Some(Self::Feed {
+                log: log.to_owned(),
+                after: after.parse().ok().filter(|after| *after >= 0)?,
             }),
             _ => None,
         }
@@ -110,6 +123,7 @@ mod tests {
         let now = Timestamp::now();
         for cursor in [
             Cursor::Events { before: 17 },
+            Cursor::feed("0123456789abcdef", 17),
             Cursor::Attempts {
                 event: 17,
                 after: AttemptId::generate(),
@@ -144,6 +158,8 @@ mod tests {
             written("events 17 18"),
             written("deliveries 17 ep_1"),
             written("letters 17"),
+            written("feed 17"),
+            written("feed 0123456789abcdef -1"),
             format!("{}=", written("events 17")),
         ] {
             assert!(Cursor::try_from(text.clone()).is_err(), "{text}");

@@ -1,16 +1,20 @@
 use std::{ops::Deref, sync::Arc};
 
-use relay_broker::{Broker, Session};
+use relay_broker::{Broker, PublishError, Session};
 use relay_event::EndpointId;
 use relay_store::Store;
 use tokio::time::timeout;
-use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 use crate::{
     Config,
     auth::Gate,
     bindings::Bindings,
     events::{Idempotency, Notes},
+    feed::Tail,
     metrics::Metrics,
     problem::Problem,
     schedules::Schedules,
@@ -28,7 +32,10 @@ pub(crate) struct Inner {
     pub(crate) bindings: Bindings,
     pub(crate) schedules: Schedules,
     pub(crate) idempotency: Idempotency,
+    pub(crate) tail: Tail,
     pub(crate) metrics: Metrics,
+    /// Cancelled when those who wait are to be answered.
+    pub(crate) shutdown: CancellationToken,
     under_way: TaskTracker,
 }
 
@@ -41,17 +48,26 @@ impl Deref for Gateway {
 }
 
 impl Gateway {
-    pub(crate) fn new(config: Config, broker: Broker, store: Store, notes: Notes, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        broker: Broker,
+        store: Store,
+        notes: Notes,
+        metrics: Metrics,
+        shutdown: CancellationToken,
+    ) -> Self {
         Self(Arc::new(Inner {
             gate: Gate::new(config.token.as_ref()),
             bindings: Bindings::new(store.clone(), config.confirm_timeout),
             schedules: Schedules::new(store.clone()),
             idempotency: Idempotency::new(store.clone(), notes),
+            tail: Tail::new(store.clone()),
             under_way: TaskTracker::new(),
             config,
             broker,
             store,
             metrics,
+            shutdown,
         }))
     }
 
@@ -81,13 +97,25 @@ impl Gateway {
 
     /// Tells every process of a changed endpoint, as well as it can: all look for themselves anyway.
     pub(crate) fn announce(&self, id: &EndpointId) {
-        let (id, broker, patience) = (id.clone(), self.broker.clone(), self.config.confirm_timeout);
+        let id = id.clone();
+        self.tell(|session| async move { session.announce_change(&id).await });
+    }
+
+    /// Tells every process that deliveries of these events stand otherwise now, in the same way.
+    pub(crate) fn announce_recorded(&self, places: Vec<i64>) {
+        self.tell(|session| async move { session.announce_recorded(&places).await });
+    }
+
+    fn tell<F>(&self, tell: impl FnOnce(Session) -> F + Send + 'static)
+    where
+        F: Future<Output = Result<(), PublishError>> + Send,
+    {
+        let (broker, patience) = (self.broker.clone(), self.config.confirm_timeout);
         self.under_way.spawn(async move {
-            let Some(session) = broker.current() else {
-                return;
-            };
-            if !matches!(timeout(patience, session.announce_change(&id)).await, Ok(Ok(()))) {
-                tracing::debug!(endpoint = %id, "the change was not announced");
+            if let Some(session) = broker.current()
+                && !matches!(timeout(patience, tell(session)).await, Ok(Ok(())))
+            {
+                tracing::debug!("a change was not announced");
             }
         });
     }

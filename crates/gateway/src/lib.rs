@@ -1,14 +1,17 @@
 //! HTTP in: events are taken and published, endpoints are managed, and what the broker binds is kept
-//! in step with them. The log is read, and what is in it is sent again.
+//! in step with them. The log is read, followed, and what is in it is sent again.
 
 mod auth;
 mod bindings;
 mod body;
 mod changes;
 mod config;
+mod connections;
 mod cursor;
 mod endpoints;
+mod etag;
 mod events;
+mod feed;
 mod fields;
 mod gateway;
 mod health;
@@ -42,7 +45,7 @@ use crate::{gateway::Gateway, look_over::LookOver, metrics::Metrics};
 ///
 /// # Errors
 /// It cannot start: it would listen beyond this machine without a token, or its metrics are
-/// registered twice. Or the listener failed.
+/// registered twice.
 pub async fn run(
     config: &Config,
     context: &Context,
@@ -54,12 +57,21 @@ pub async fn run(
     config.guard(address)?;
     let metrics = Metrics::register(&context.registry)?;
     let (notes, mut noter) = events::notes(store.clone(), metrics.unnoted.clone());
-    let gateway = Gateway::new(config.clone(), broker.clone(), store.clone(), notes, metrics);
+    let gateway = Gateway::new(
+        config.clone(),
+        broker.clone(),
+        store.clone(),
+        notes,
+        metrics,
+        context.shutdown.clone(),
+    );
     tracing::info!(%address, token = config.token.is_some(), "taking requests");
     tokio::select! {
-        served = server::serve(listener, &gateway, &context.shutdown) => served?,
+        () = server::serve(listener, &gateway, &context.shutdown) => {}
         () = LookOver::new(&gateway).run() => {}
         () = noter.run() => {}
+        () = gateway.tail.run(broker) => {}
+        () = feed::consumers::tell_lags(&gateway) => {}
         () = context.health.component("broker").follow(broker.status(), Status::trouble) => {}
         () = health::tell_store(store, context.health.component("store")) => {}
     }

@@ -3,6 +3,7 @@
 pub(crate) mod attempts;
 pub(crate) mod deliveries;
 pub(crate) mod events;
+pub(crate) mod status;
 mod view;
 
 use axum::{
@@ -54,7 +55,7 @@ pub(crate) async fn find(
 /// How many of a list are answered with at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-struct Limit(u32);
+pub(crate) struct Limit(u32);
 
 impl Default for Limit {
     fn default() -> Self {
@@ -72,6 +73,10 @@ impl TryFrom<String> for Limit {
 }
 
 impl Limit {
+    pub(crate) fn get(self) -> u32 {
+        self.0
+    }
+
     /// How many to fetch: one more, to know whether there is another page.
     fn fetched(self) -> u32 {
         self.0 + 1

@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 use relay_event::EndpointState;
 use relay_store::StoredEndpoint;
 
@@ -33,6 +35,36 @@ impl Refusal {
     }
 }
 
+/// How somebody follows the feed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum How {
+    Poll,
+    Stream,
+    Socket,
+}
+
+impl How {
+    const ALL: [Self; 3] = [Self::Poll, Self::Stream, Self::Socket];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Poll => "poll",
+            Self::Stream => "stream",
+            Self::Socket => "socket",
+        }
+    }
+}
+
+/// Counts as a follower until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Follower(IntGauge);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// What a gateway tells Prometheus.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -42,6 +74,8 @@ pub(crate) struct Metrics {
     refused: IntCounterVec,
     durations: HistogramVec,
     endpoints: IntGaugeVec,
+    consumers: IntGaugeVec,
+    followers: IntGaugeVec,
 }
 
 impl Metrics {
@@ -61,6 +95,14 @@ impl Metrics {
             "relay_gateway_endpoints",
             "Endpoints in the store, by state: active, paused, disabled, removed (still being emptied).",
         );
+        let consumers = Opts::new(
+            "relay_feed_consumer_lag_events",
+            "Events of the log that a named consumer of the feed has not committed, whether it wants them or not.",
+        );
+        let followers = Opts::new(
+            "relay_feed_followers",
+            "Clients that wait for events of the feed, by how: poll, stream, socket.",
+        );
         let metrics = Self {
             published: IntCounter::new(
                 "relay_gateway_events_published_total",
@@ -77,6 +119,8 @@ impl Metrics {
             refused: IntCounterVec::new(refused, &["reason"])?,
             durations: HistogramVec::new(durations, &["route", "method", "status"])?,
             endpoints: IntGaugeVec::new(endpoints, &["state"])?,
+            consumers: IntGaugeVec::new(consumers, &["consumer"])?,
+            followers: IntGaugeVec::new(followers, &["how"])?,
         };
         metrics.start_at_zero();
         registry.register(Box::new(metrics.published.clone()))?;
@@ -85,6 +129,8 @@ impl Metrics {
         registry.register(Box::new(metrics.refused.clone()))?;
         registry.register(Box::new(metrics.durations.clone()))?;
         registry.register(Box::new(metrics.endpoints.clone()))?;
+        registry.register(Box::new(metrics.consumers.clone()))?;
+        registry.register(Box::new(metrics.followers.clone()))?;
         Ok(metrics)
     }
 
@@ -96,6 +142,24 @@ impl Metrics {
         for state in STATES {
             self.endpoints.with_label_values(&[state]);
         }
+        for how in How::ALL {
+            self.followers.with_label_values(&[how.as_str()]);
+        }
+    }
+
+    /// How far each named consumer is behind.
+    pub(crate) fn lags(&self, lags: impl Iterator<Item = (String, i64)>) {
+        self.consumers.reset();
+        for (consumer, lag) in lags {
+            self.consumers.with_label_values(&[consumer]).set(lag);
+        }
+    }
+
+    /// Somebody waits for events, as long as this is held.
+    pub(crate) fn follower(&self, how: How) -> Follower {
+        let followers = self.followers.with_label_values(&[how.as_str()]);
+        followers.inc();
+        Follower(followers)
     }
 
     /// That there is such an answer, even before the first.

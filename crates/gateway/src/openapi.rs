@@ -29,6 +29,7 @@ const TOKEN: &str = "token";
     ),
     tags(
         (name = "events", description = "Publish events, read them in the log, and send them again."),
+        (name = "feed", description = "The log forwards, for consumers that fetch their events: in pages, as a stream, over a WebSocket."),
         (name = "deliveries", description = "What became of an event on its way to an endpoint."),
         (name = "endpoints", description = "Who gets which events, and where."),
         (name = "description", description = "This document."),

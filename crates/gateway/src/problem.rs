@@ -11,7 +11,7 @@ use relay_event::{EventId, Invalid};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{bindings, openapi::types};
+use crate::{bindings, cursor::Cursor, openapi::types};
 
 /// What went wrong, in the ways a client's program may want to tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,9 @@ pub(crate) enum Kind {
     UnreadableJson,
     Unauthorized,
     NotFound,
+    NoSuchEvent,
     MethodNotAllowed,
+    CursorExpired,
     BodyTimeout,
     TooLarge,
     UnsupportedMediaType,
@@ -38,7 +40,9 @@ impl Kind {
             Self::UnreadableJson => ("unreadable-json", S::BAD_REQUEST, "Unreadable JSON"),
             Self::Unauthorized => ("unauthorized", S::UNAUTHORIZED, "No valid token"),
             Self::NotFound => ("not-found", S::NOT_FOUND, "Not found"),
+            Self::NoSuchEvent => ("not-found", S::NOT_FOUND, "Not found"),
             Self::MethodNotAllowed => ("method-not-allowed", S::METHOD_NOT_ALLOWED, "Method not allowed"),
+            Self::CursorExpired => ("cursor-expired", S::GONE, "The cursor is too old"),
             Self::BodyTimeout => ("body-timeout", S::REQUEST_TIMEOUT, "The body took too long"),
             Self::TooLarge => ("too-large", S::PAYLOAD_TOO_LARGE, "Too large"),
             Self::UnsupportedMediaType => (
@@ -77,6 +81,7 @@ pub(crate) struct Problem {
     pub(crate) field: Option<String>,
     id: Option<EventId>,
     ids: Vec<EventId>,
+    oldest: Option<Box<Cursor>>,
 }
 
 /// What went wrong, as RFC 9457 has it.
@@ -107,6 +112,10 @@ pub(crate) struct Document<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     #[schema(value_type = Vec<types::EventId>, required = false)]
     ids: &'a [EventId],
+    /// Where the feed goes on with the oldest event that is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    oldest: Option<&'a Cursor>,
 }
 
 impl Problem {
@@ -117,6 +126,7 @@ impl Problem {
             field: None,
             id: None,
             ids: Vec::new(),
+            oldest: None,
         }
     }
 
@@ -139,7 +149,7 @@ impl Problem {
 
     pub(crate) fn no_such_event() -> Self {
         let detail = "there is no such event in the log; one that was just published is there in a moment";
-        Self::new(Kind::NotFound, detail)
+        Self::new(Kind::NoSuchEvent, detail)
     }
 
     pub(crate) fn broker_unavailable() -> Self {
@@ -172,6 +182,15 @@ impl Problem {
         Self {
             ids,
             ..Self::new(Kind::Unconfirmed, detail)
+        }
+    }
+
+    /// What comes after a cursor is no longer there.
+    pub(crate) fn cursor_expired(oldest: Cursor) -> Self {
+        let detail = "events after this cursor were forgotten, as they are after a time, so some may be missing: go on with `oldest`, the cursor before the oldest event that is kept";
+        Self {
+            oldest: Some(Box::new(oldest)),
+            ..Self::new(Kind::CursorExpired, detail)
         }
     }
 
@@ -233,6 +252,7 @@ impl IntoResponse for Problem {
             field: self.field.as_deref(),
             id: self.id.as_ref(),
             ids: &self.ids,
+            oldest: self.oldest.as_deref(),
         };
         let mut response = (status, Json(document)).into_response();
         let headers = response.headers_mut();
@@ -240,7 +260,7 @@ impl IntoResponse for Problem {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if status == StatusCode::SERVICE_UNAVAILABLE || self.kind == Kind::NoSuchEvent {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

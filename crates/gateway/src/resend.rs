@@ -54,7 +54,10 @@ async fn note(gateway: &Gateway, deliveries: &[(i64, EndpointId)], run: Timestam
     if deliveries.is_empty() {
         return;
     }
-    if let Err(error) = gateway.store.begin_run(deliveries, run).await {
+    let places: Vec<i64> = deliveries.iter().map(|(place, _)| *place).collect();
+    let begun = gateway.store.begin_run(deliveries, run).await;
+    gateway.announce_recorded(places);
+    if let Err(error) = begun {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
             deliveries = deliveries.len(),

@@ -1,7 +1,4 @@
-use std::{
-    io,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use axum::{
     Extension, Router,
@@ -12,12 +9,14 @@ use axum::{
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tower_http::compression::CompressionLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::authorize,
-    endpoints, events,
+    connections, endpoints, events,
+    feed::{consumers, poll, socket, stream},
     gateway::Gateway,
     log, openapi,
     problem::{Kind, Problem},
@@ -28,20 +27,15 @@ use crate::{
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Takes requests until `shutdown`, and then finishes those under way; each has its own limits.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    gateway: &Gateway,
-    shutdown: &CancellationToken,
-) -> io::Result<()> {
-    let routes = routes(gateway.clone());
-    let serving = axum::serve(listener, routes).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+pub(crate) async fn serve(listener: TcpListener, gateway: &Gateway, shutdown: &CancellationToken) {
+    let serving = connections::serve(listener, routes(gateway.clone()), shutdown);
     tokio::select! {
-        served = serving.into_future() => served,
+        () = serving => {}
         () = async {
             shutdown.cancelled().await;
             gateway.finish().await;
             tokio::time::sleep(LAST_ANSWERS).await;
-        } => Ok(()),
+        } => {}
     }
 }
 
@@ -53,6 +47,7 @@ fn routes(gateway: Gateway) -> Router {
     let closed = closed
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        .layer(CompressionLayer::new())
         .layer(from_fn_with_state(gateway.clone(), authorize));
     open.method_not_allowed_fallback(no_such_method)
         .layer(Extension(openapi::Document::of(&api)))
@@ -83,7 +78,8 @@ impl Described {
 fn closed() -> OpenApiRouter<Gateway> {
     OpenApiRouter::default()
         .routes(routes!(events::publish, log::events::list))
-        .routes(routes!(log::events::show))
+        .routes(routes!(log::status::show))
+        .routes(routes!(log::status::follow))
         .routes(routes!(log::attempts::list))
         .routes(routes!(replay::replay))
         .routes(routes!(log::deliveries::list))
@@ -93,6 +89,12 @@ fn closed() -> OpenApiRouter<Gateway> {
         .routes(routes!(secrets::list))
         .routes(routes!(stats::show))
         .routes(routes!(recover::recover))
+        .routes(routes!(poll::poll))
+        .routes(routes!(stream::stream))
+        .routes(routes!(socket::open))
+        .routes(routes!(consumers::list))
+        .routes(routes!(consumers::read, consumers::remove))
+        .routes(routes!(consumers::commit))
 }
 
 async fn no_such_path() -> Problem {

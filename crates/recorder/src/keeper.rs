@@ -7,7 +7,7 @@ use relay_service::Component;
 use relay_store::{Error, Record, Store};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, news::News};
 
 /// How often the store is asked whether it is there, while there is nothing to write.
 const ASK: Duration = Duration::from_secs(5);
@@ -24,6 +24,7 @@ pub(crate) struct Keeper {
     store: Store,
     health: Component,
     metrics: Metrics,
+    news: News,
     /// Said to be unusable.
     away: bool,
 }
@@ -34,8 +35,14 @@ impl Keeper {
             store,
             health,
             metrics,
+            news: News::default(),
             away: false,
         }
+    }
+
+    /// What it has written, for others to be told.
+    pub(crate) fn news(&self) -> News {
+        self.news.clone()
     }
 
     /// Writes all records, or none.
@@ -46,7 +53,8 @@ impl Keeper {
         let started = Instant::now();
         match self.store.record(records, Timestamp::now()).await {
             Ok(written) => {
-                self.metrics.recorded(records.len(), written, started.elapsed());
+                self.metrics.recorded(records.len(), &written, started.elapsed());
+                self.news.recorded(&written);
                 self.there();
                 Ok(())
             }

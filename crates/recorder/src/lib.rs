@@ -8,6 +8,7 @@ mod forget;
 mod keeper;
 mod lag;
 mod metrics;
+mod news;
 mod parts;
 mod record;
 mod routes;

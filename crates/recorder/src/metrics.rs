@@ -104,7 +104,7 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn recorded(&self, records: usize, written: Written, took: Duration) {
+    pub(crate) fn recorded(&self, records: usize, written: &Written, took: Duration) {
         self.batch.observe(records as f64);
         self.commit.observe(took.as_secs_f64());
         self.rows.with_label_values(&[EVENTS]).inc_by(written.events);

@@ -111,6 +111,7 @@ impl Recorder {
         let (items, mut waiting) = mpsc::channel(WAITING);
         let takers = self.take(session, items, &stop).await?;
         self.lag.taking_again();
+        let news = self.keeper.news();
         let writer = Writer {
             session,
             keeper: &mut self.keeper,
@@ -128,6 +129,7 @@ impl Recorder {
         let ended = tokio::select! {
             ended = writer.run(&mut waiting) => ended,
             () = self.routes.follow(changes, self.config.recheck) => Ended::Stopped,
+            never = news.tell(session) => never,
         };
         stop.cancel();
         give_back(waiting, takers).await;

@@ -14,8 +14,8 @@ mod url;
 pub use endpoints::StoredEndpoint;
 pub use error::Error;
 pub use log::{
-    AttemptStats, DeliveryFilter, EventFilter, Forgotten, LoggedDelivery, LoggedEvent, NewEvent, Record,
-    Retention, Undelivered, UnderWay, Written,
+    AttemptStats, Consumer, DeliveryFilter, EventFilter, Extent, FeedPage, Forgotten, LoggedDelivery,
+    LoggedEvent, NewEvent, Record, Retention, Undelivered, UnderWay, WholeEvent, Written,
 };
 pub use url::StoreUrl;
 

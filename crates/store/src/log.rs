@@ -8,9 +8,11 @@ mod attempts;
 mod batch;
 mod codes;
 mod confirmed;
+mod consumers;
 mod deliveries;
 mod early;
 mod events;
+mod feed;
 mod forget;
 mod insert;
 mod place;
@@ -18,6 +20,7 @@ mod record;
 mod types;
 mod undelivered;
 
+use bytes::Bytes;
 use relay_event::{
     Attempt, Death, DeliveryState, EndpointId, Event, EventId, EventType, Standing, Timestamp, TypePattern,
 };
@@ -44,13 +47,57 @@ pub enum Record {
     Death(Death),
 }
 
-/// Rows that a write added; what was there already does not count.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What a write added; what was there already does not count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Written {
     /// Events.
     pub events: u64,
     /// Attempts.
     pub attempts: u64,
+    /// The places of events of which a delivery may stand otherwise now, in order.
+    pub stand_anew: Vec<i64>,
+}
+
+/// How far the log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extent {
+    /// Which log it is: 16 lower-case hexadecimal digits, made up with its tables.
+    pub log: String,
+    /// The place of the newest event; 0 before the first.
+    pub last: i64,
+    /// The last place that was forgotten: all after it is kept.
+    pub forgotten: i64,
+}
+
+/// An event of the log, with its data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WholeEvent {
+    /// What is known of it.
+    pub event: LoggedEvent,
+    /// Its bytes in structured mode.
+    pub body: Bytes,
+}
+
+/// Events of the log in its order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedPage {
+    /// The events.
+    pub events: Vec<WholeEvent>,
+    /// The place to read on after: whatever was looked for up to here is in `events`.
+    pub through: i64,
+    /// How far the log went then.
+    pub extent: Extent,
+}
+
+/// A consumer whose place in the log is kept for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consumer {
+    /// Its name.
+    pub name: String,
+    /// It is done with everything up to this place.
+    pub place: i64,
+    /// Since when.
+    pub committed_at: Timestamp,
 }
 
 /// An event of the log, without its data.

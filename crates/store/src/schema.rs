@@ -23,6 +23,11 @@ macro_rules! steps {
                 "confirmed",
                 include_str!(concat!("../migrations/", $folder, "/0003_confirmed.sql")),
             ),
+            (
+                4,
+                "feed",
+                include_str!(concat!("../migrations/", $folder, "/0004_feed.sql")),
+            ),
         ]
     };
 }

@@ -6,13 +6,9 @@ use axum::{
 use relay_event::{Timestamp, TypePattern};
 use relay_store::EventFilter;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{
-    Id, Limit, Which, find,
-    view::{DeliveryOfEvent, EventView},
-};
+use super::{Limit, view::EventView};
 use crate::{
     cursor::Cursor,
     gateway::Gateway,
@@ -76,19 +72,6 @@ struct Page<'a> {
     next: Option<Cursor>,
 }
 
-/// An event, how its deliveries stand, and the event itself.
-#[derive(Serialize, ToSchema)]
-#[schema(as = EventInFull)]
-struct Whole<'a> {
-    #[serde(flatten)]
-    view: EventView<'a>,
-    /// How its deliveries stand, in the order of the endpoints' ids.
-    deliveries: Vec<DeliveryOfEvent<'a>>,
-    /// The event, byte for byte as it is delivered.
-    #[schema(value_type = types::CloudEvent)]
-    event: &'a RawValue,
-}
-
 /// List events.
 ///
 /// Newest first, without their data.
@@ -117,36 +100,4 @@ pub(crate) async fn list(
     });
     let events = events.iter().map(EventView::of).collect();
     Ok(Json(Page { events, next }).into_response())
-}
-
-/// Show an event.
-///
-/// With its data, and how its deliveries stand.
-#[utoipa::path(
-    get, path = "/v1/events/{id}", operation_id = "show_event", tag = "events",
-    params(("id" = types::EventId, Path, description = "The event's id, percent-encoded."), Which),
-    responses(
-        (status = 200, body = Whole, description = "The event."),
-        problems::Refused,
-        problems::NoSuchEvent,
-    ),
-)]
-pub(crate) async fn show(
-    State(gateway): State<Gateway>,
-    Id(id): Id,
-    Query(which): Query<Which>,
-) -> Result<Response, Problem> {
-    let event = find(&gateway, &id, which.source.as_deref()).await?;
-    let deliveries = gateway.store.deliveries_of(event.sequence).await?;
-    let body = gateway.store.event_body(event.sequence).await?;
-    let body = body.ok_or_else(Problem::no_such_event)?;
-    let whole = Whole {
-        view: EventView::of(&event),
-        deliveries: deliveries.iter().map(DeliveryOfEvent::of).collect(),
-        event: serde_json::from_slice(&body).map_err(|error| {
-            tracing::error!(event = %id, %error, "the log holds an event that is no JSON");
-            Problem::internal()
-        })?,
-    };
-    Ok(Json(whole).into_response())
 }

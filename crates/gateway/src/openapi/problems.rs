@@ -42,6 +42,16 @@ problems! {
         415: "The body's media type is none of these.",
     }
 
+    /// Of a cursor of the feed.
+    CursorExpired {
+        410: "Events after the cursor are forgotten; `oldest` is the cursor to go on with.",
+    }
+
+    /// Of a named consumer.
+    NoSuchConsumer {
+        404: "There is no such consumer.",
+    }
+
     /// Of an event's id.
     NoSuchEvent {
         404: "There is no such event in the log; one that was just published is there in a moment.",

@@ -12,7 +12,7 @@ use crate::{
     pool::{Transaction, on},
 };
 
-/// Branches in a statement: each finds the newest events of one type.
+/// Branches in a statement: each finds the first events of one type.
 const BRANCHES: usize = 50;
 
 /// What is read of an event. SQLite and PostgreSQL know how long a body is without reading it.
@@ -37,8 +37,9 @@ impl Store {
             let Some(part) = Part::recorded(&mut tx, filter.since, filter.until).await? else {
                 return Ok(Vec::new());
             };
-            let sequences = newest(&mut tx, filter, part.before(before), limit).await?;
-            rows(&mut tx, &sequences).await
+            let order = Order::NewestFirst;
+            let sequences = places(&mut tx, filter, part.before(before), order, limit).await?;
+            rows(&mut tx, &sequences, order).await
         };
         self.within("read events from the log", work).await
     }
@@ -97,16 +98,51 @@ impl Store {
     }
 }
 
-/// The places of the newest events. An index has them in this order for each type, each type of each
-/// source, and each subject; so the newest of each are found at once wherever they are, and only then
+/// From which end of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    NewestFirst,
+    OldestFirst,
+}
+
+impl Order {
+    fn sql(self) -> &'static str {
+        match self {
+            Self::NewestFirst => "DESC",
+            Self::OldestFirst => "ASC",
+        }
+    }
+
+    fn sort(self, places: &mut [i64]) {
+        places.sort_unstable();
+        if self == Self::NewestFirst {
+            places.reverse();
+        }
+    }
+
+    /// Of this part, what comes before a place in this order.
+    fn up_to(self, part: Part, place: i64) -> Part {
+        match self {
+            Self::NewestFirst => Part {
+                from: place + 1,
+                ..part
+            },
+            Self::OldestFirst => part.before(Some(place)),
+        }
+    }
+}
+
+/// The places of the first events. An index has them in order for each type, each type of each
+/// source, and each subject; so the first of each are found at once wherever they are, and only then
 /// are the events read.
-async fn newest(
+pub(super) async fn places(
     tx: &mut Transaction,
     filter: &EventFilter,
     mut part: Part,
+    order: Order,
     limit: u32,
 ) -> Result<Vec<i64>, sqlx::Error> {
-    let mut search = Search::of(filter);
+    let mut search = Search::of(filter, order);
     let types = match types::matching(tx, &filter.types).await? {
         Wanted::These(types) if types.is_empty() => return Ok(Vec::new()),
         Wanted::These(types) => types,
@@ -118,21 +154,22 @@ async fn newest(
         return search.page(tx, part, limit).await;
     }
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
-    let mut newest = Vec::new();
+    let mut first = Vec::new();
     for chunk in types.chunks(BRANCHES) {
         search.types = Types::Each(chunk.to_vec());
-        newest.extend(search.page(tx, part, limit).await?);
-        newest.sort_unstable_by_key(|sequence| std::cmp::Reverse(*sequence));
-        newest.truncate(most);
-        if let Some(last) = newest.last().filter(|_| newest.len() == most) {
-            part.from = last + 1;
+        first.extend(search.page(tx, part, limit).await?);
+        order.sort(&mut first);
+        first.truncate(most);
+        if let Some(last) = first.last().filter(|_| first.len() == most) {
+            part = order.up_to(part, *last);
         }
     }
-    Ok(newest)
+    Ok(first)
 }
 
 /// What is looked for in one statement.
 struct Search {
+    order: Order,
     types: Types,
     source: Option<String>,
     subject: Option<String>,
@@ -147,9 +184,10 @@ enum Types {
 }
 
 impl Search {
-    fn of(filter: &EventFilter) -> Self {
+    fn of(filter: &EventFilter, order: Order) -> Self {
         let text = |text: &String| codes::text(text).into_owned();
         Self {
+            order,
             types: Types::All,
             source: filter.source.as_ref().map(text),
             subject: filter.subject.as_ref().map(text),
@@ -171,15 +209,16 @@ impl Search {
             }
             Types::All | Types::In(_) => &one,
         };
+        let order = self.order.sql();
         on!(tx, tx => {
             let mut query = QueryBuilder::new("SELECT sequence FROM (");
             for (number, event_type) in branches.iter().enumerate() {
                 query.push(if number == 0 { "" } else { " UNION ALL " });
                 query.push("SELECT sequence FROM (SELECT sequence FROM events WHERE ");
                 self.push(&mut query, *event_type, part);
-                query.push(format_args!(" ORDER BY sequence DESC LIMIT {limit}) AS branch"));
+                query.push(format_args!(" ORDER BY sequence {order} LIMIT {limit}) AS branch"));
             }
-            query.push(format_args!(") AS found ORDER BY sequence DESC LIMIT {limit}"));
+            query.push(format_args!(") AS found ORDER BY sequence {order} LIMIT {limit}"));
             query.build_query_scalar().persistent(false).fetch_all(&mut **tx).await
         })
     }
@@ -214,7 +253,11 @@ impl Search {
     }
 }
 
-async fn rows(tx: &mut Transaction, sequences: &[i64]) -> Result<Vec<LoggedEvent>, sqlx::Error> {
+pub(super) async fn rows(
+    tx: &mut Transaction,
+    sequences: &[i64],
+    order: Order,
+) -> Result<Vec<LoggedEvent>, sqlx::Error> {
     if sequences.is_empty() {
         return Ok(Vec::new());
     }
@@ -222,7 +265,7 @@ async fn rows(tx: &mut Transaction, sequences: &[i64]) -> Result<Vec<LoggedEvent
         let mut query = QueryBuilder::new(COLUMNS);
         query.push("WHERE e.sequence IN (");
         types::push_list(&mut query, sequences);
-        query.push(") ORDER BY e.sequence DESC");
+        query.push(format_args!(") ORDER BY e.sequence {}", order.sql()));
         query.build_query_as().persistent(false).fetch_all(&mut **tx).await?
     });
     rows.into_iter().map(event).collect()

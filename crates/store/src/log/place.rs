@@ -35,6 +35,11 @@ impl Part {
 
     pub(super) const NOTHING: Self = Self { from: 0, before: 0 };
 
+    pub(super) const ALL: Self = Self {
+        from: 0,
+        before: i64::MAX,
+    };
+
     /// Of this part, what is after a place.
     pub(super) fn after(self, place: i64) -> Self {
         Self {

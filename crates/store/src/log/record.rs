@@ -79,7 +79,13 @@ async fn write(tx: &mut Transaction, records: &[Record], now: Timestamp) -> Resu
         insert::end(tx, last.sequence).await?;
     }
     let events = u64::try_from(new.len()).unwrap_or(u64::MAX);
-    Ok(Written { events, attempts })
+    let mut stand_anew: Vec<i64> = rows.deliveries.keys().map(|(event, _)| *event).collect();
+    stand_anew.dedup();
+    Ok(Written {
+        events,
+        attempts,
+        stand_anew,
+    })
 }
 
 async fn begin(

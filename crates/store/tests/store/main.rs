@@ -6,7 +6,9 @@ mod make;
 mod place;
 
 mod confirmed;
+mod consumers;
 mod endpoints;
+mod feed;
 mod files;
 mod order;
 mod pages;

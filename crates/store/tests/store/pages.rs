@@ -1,7 +1,9 @@
 //! Every filter, page by page, against a plain search through everything.
 
 use relay_event::{DeliveryState, EndpointId, Timestamp, TypePattern};
-use relay_store::{DeliveryFilter, EventFilter, LoggedDelivery, LoggedEvent, Record, Store, Undelivered};
+use relay_store::{
+    DeliveryFilter, EventFilter, LoggedDelivery, LoggedEvent, Record, Store, Undelivered, WholeEvent,
+};
 use serde_json::json;
 
 use crate::{
@@ -11,6 +13,7 @@ use crate::{
 
 on_both!(
     events_by_any_filter,
+    the_feed_by_any_filter,
     events_of_more_types_than_one_statement_asks_for,
     deliveries_by_any_filter,
     what_was_not_delivered,
@@ -106,6 +109,23 @@ async fn all_pages(store: &Store, filter: &EventFilter, limit: u32) -> Vec<Logge
     }
 }
 
+/// Forwards, from the beginning.
+async fn whole_feed(store: &Store, filter: &EventFilter, limit: u32, bytes: u64) -> Vec<WholeEvent> {
+    let (mut all, mut after) = (Vec::new(), 0);
+    loop {
+        let page = store.feed(filter, after, limit, bytes).await.unwrap();
+        let size: usize = page.events.iter().map(|whole| whole.body.len()).sum();
+        assert!(page.events.len() <= limit as usize);
+        assert!(page.events.len() == 1 || size as u64 <= bytes, "{size} bytes");
+        all.extend(page.events);
+        assert!(page.through >= after && page.through <= page.extent.last);
+        after = page.through;
+        if after == page.extent.last {
+            return all;
+        }
+    }
+}
+
 fn is_wanted(event: &LoggedEvent, filter: &EventFilter) -> bool {
     let of = |wanted: &Option<String>, have: Option<&str>| {
         wanted.as_deref().is_none_or(|wanted| have == Some(wanted))
@@ -148,6 +168,44 @@ async fn events_by_any_filter(place: Place) {
     }
 }
 
+async fn the_feed_by_any_filter(place: Place) {
+    let store = place.open().await;
+    let mut dice = Dice::new(3);
+    fill(&store, &mut dice).await;
+    let all = everything(&store).await;
+    for _ in 0..100 {
+        let filter = EventFilter {
+            types: patterns(dice.pick(&PATTERNS)),
+            source: dice
+                .pick(&[None, None, Some("/s"), Some("/none")])
+                .map(str::to_owned),
+            subject: dice
+                .pick(&[None, None, Some("x"), Some("none")])
+                .map(str::to_owned),
+            ..EventFilter::default()
+        };
+        let expected: Vec<_> = all
+            .iter()
+            .rev()
+            .filter(|event| is_wanted(event, &filter))
+            .collect();
+        assert!(expected.iter().all(|event| filter.matches(event)));
+        assert_eq!(
+            all.iter().filter(|event| filter.matches(event)).count(),
+            expected.len()
+        );
+        let (limit, bytes) = (dice.pick(&[1, 7, 50]), dice.pick(&[1, 300, 1_000_000]));
+        let feed = whole_feed(&store, &filter, limit, bytes).await;
+        let events: Vec<_> = feed.iter().map(|whole| &whole.event).collect();
+        assert_eq!(events, expected, "{filter:?}");
+        for whole in feed {
+            let body: serde_json::Value = serde_json::from_slice(&whole.body).unwrap();
+            assert_eq!(body["id"], whole.event.id.as_str());
+            assert_eq!(whole.body.len() as u64, whole.event.size);
+        }
+    }
+}
+
 async fn events_of_more_types_than_one_statement_asks_for(place: Place) {
     let store = place.open().await;
     let mut dice = Dice::new(2);
@@ -173,6 +231,10 @@ async fn events_of_more_types_than_one_statement_asks_for(place: Place) {
                 .collect();
             assert!(expected.len() > 200);
             assert_eq!(all_pages(&store, &filter, 37).await, expected, "{filter:?}");
+            let feed = whole_feed(&store, &filter, 37, u64::MAX).await;
+            let mut events: Vec<_> = feed.into_iter().map(|whole| whole.event).collect();
+            events.reverse();
+            assert_eq!(events, expected, "{filter:?}");
         }
     }
 }

@@ -109,7 +109,11 @@ async fn what_was_refused_and_recorded_is_sent_again() {
     let batch = || json!([event("1")]);
     let refused = post(&relay, WHOLE, event("1")).await;
     refused.problem(503, "unconfirmed");
-    assert_eq!(relay.waiting(&endpoint).await, Some(1));
+    wait_until("the event in the other queue", || async {
+        let waiting = relay.waiting(&endpoint).await;
+        (waiting == Some(1)).then_some(()).ok_or(waiting)
+    })
+    .await;
     record(&relay.store, "1").await;
     post(&relay, BATCH, batch()).await.problem(503, "unconfirmed");
     full.empty().await;

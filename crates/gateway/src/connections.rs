@@ -1,0 +1,60 @@
+//! Connections of clients, each of which may cost little: so long for a head, so many bytes that wait to be
+//! written, and so long until some are read.
+
+use std::time::Duration;
+
+use axum::{Router, serve::Listener};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_io_timeout::TimeoutStream;
+use tokio_util::sync::CancellationToken;
+
+/// How long the head of a request may take, and a kept connection be idle.
+const HEAD: Duration = Duration::from_secs(120);
+
+/// How long a client may read nothing of what waits for it.
+const STUCK: Duration = Duration::from_secs(30);
+
+/// The bytes that wait for one client, and the longest head.
+const BUFFER: usize = 64 << 10;
+
+/// Takes connections until `shutdown`, and then has each end after the answer it is in.
+pub(crate) async fn serve(mut listener: TcpListener, routes: Router, shutdown: &CancellationToken) {
+    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(BUFFER);
+    let service = TowerToHyperService::new(routes);
+    let open = GracefulShutdown::new();
+    loop {
+        let (stream, _) = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            taken = Listener::accept(&mut listener) => taken,
+        };
+        let connection =
+            builder.serve_connection_with_upgrades(TokioIo::new(limited(stream)), service.clone());
+        let connection = open.watch(connection.into_owned());
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error = &*error, "a client's connection broke");
+            }
+        });
+    }
+    drop(listener);
+    open.shutdown().await;
+}
+
+fn limited(stream: TcpStream) -> std::pin::Pin<Box<TimeoutStream<TcpStream>>> {
+    // Not to be delayed is all that it asks for; if that cannot be, it is slower.
+    let _ = stream.set_nodelay(true);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(STUCK));
+    Box::pin(stream)
+}

@@ -1,0 +1,44 @@
+//! The log forwards, for consumers that cannot be pushed to: in pages that wait, and in streams. One tail
+//! of the log serves all that wait; the store is asked only for what is older.
+
+pub(crate) mod consumers;
+mod follow;
+mod place;
+pub(crate) mod poll;
+mod read;
+pub(crate) mod socket;
+pub(crate) mod stream;
+mod tail;
+
+pub(crate) use self::{
+    follow::BEAT,
+    poll::Wait,
+    stream::{LAST_EVENT_ID, sse},
+    tail::{Tail, Watch},
+};
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::{cursor::Cursor, openapi::types, problem::Problem};
+
+/// An event, and the place to go on after it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FeedItem)]
+struct Item<'a> {
+    /// Where the feed goes on after this event.
+    #[schema(value_type = String)]
+    cursor: Cursor,
+    /// The event, as it was published.
+    #[schema(value_type = types::CloudEvent)]
+    event: &'a RawValue,
+}
+
+/// What the log holds is JSON.
+fn json(body: &[u8]) -> Result<&RawValue, Problem> {
+    serde_json::from_slice(body).map_err(|error| {
+        tracing::error!(%error, "the log holds an event that is no JSON");
+        Problem::internal()
+    })
+}

@@ -1,0 +1,252 @@
+//! The feed in pages. A page that has nothing yet can be waited for.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use relay_event::{Invalid, TypePattern};
+use relay_store::EventFilter;
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    Item, json,
+    place::After,
+    read::{Page, Size},
+};
+use crate::{
+    cursor::Cursor,
+    etag,
+    gateway::Gateway,
+    log::Limit,
+    metrics::How,
+    moment::Moment,
+    openapi::{problems, types},
+    problem::Problem,
+    query::Query,
+};
+
+/// The bytes of events in one answer.
+const BYTES: u64 = 4 << 20;
+
+/// The longest that a client is asked to leave between two polls, in seconds.
+const LONGEST_PAUSE: u64 = 60;
+
+/// How long a request may wait for something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Wait(pub(crate) Duration);
+
+impl TryFrom<String> for Wait {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let wait = humantime::parse_duration(&text).ok();
+        wait.filter(|wait| *wait <= Duration::from_secs(60))
+            .map(Self)
+            .ok_or("must be a time of at most 60s, such as 30s")
+    }
+}
+
+/// Which part of the feed.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Asked {
+    /// Of a type that one of these patterns matches, separated by commas.
+    #[param(
+        value_type = Option<Vec<types::TypePattern>>, style = Form, explode = false,
+        example = json!(["order.*", "invoice.sent"])
+    )]
+    types: Vec<TypePattern>,
+    /// Of this source.
+    #[param(example = "/orders")]
+    source: Option<String>,
+    /// About this.
+    #[param(example = "import-42")]
+    subject: Option<String>,
+    /// After which event: `start` (the oldest that is kept comes first), `now`, or the `next` of an answer.
+    #[param(value_type = Option<String>, example = "start")]
+    after: Option<After>,
+    /// Recorded at this time or later; not beside `after`.
+    #[param(value_type = Option<types::Moment>)]
+    since: Option<Moment>,
+    /// At most so many.
+    #[param(value_type = u32, minimum = 1, maximum = 1000, default = 100)]
+    limit: Limit,
+    /// How long to wait for an event, if there is none yet; at most 60s.
+    #[param(value_type = Option<String>, example = "30s")]
+    wait: Wait,
+}
+
+impl Asked {
+    /// What is asked for, from this place on.
+    pub(super) fn question(self, after: i64) -> Question {
+        Question {
+            filter: EventFilter {
+                types: self.types,
+                source: self.source,
+                subject: self.subject,
+                ..EventFilter::default()
+            },
+            after,
+            limit: self.limit.get(),
+            wait: self.wait.0,
+        }
+    }
+
+    /// The place it begins after.
+    pub(super) async fn begin(&self, gateway: &Gateway) -> Result<i64, Problem> {
+        if self.after.is_some() && self.since.is_some() {
+            return Err(Invalid::new("since", "cannot stand beside `after`").into());
+        }
+        let after = self.after.clone().unwrap_or(After::Start);
+        gateway.first_place(after, self.since).await
+    }
+}
+
+/// A page of the feed that is asked for.
+pub(super) struct Question {
+    filter: EventFilter,
+    after: i64,
+    limit: u32,
+    wait: Duration,
+}
+
+/// Events in the order of the log.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Feed)]
+pub(super) struct Feed<'a> {
+    /// The events, oldest first.
+    events: Vec<Item<'a>>,
+    /// What to ask for next, as `after`: it never skips an event, and never repeats one.
+    #[schema(value_type = String)]
+    next: Cursor,
+    /// Whether there is more at once.
+    more: bool,
+}
+
+/// Read the feed.
+///
+/// The log forwards: begin anywhere, and go on with `next`. An answer without events is `304` to a client
+/// that has it already. `Retry-After` says in how many seconds to ask again: 0 while there is more, and up
+/// to 60 the longer there was nothing new.
+#[utoipa::path(
+    get, path = "/v1/feed", operation_id = "read_feed", tag = "feed",
+    params(Asked, ("If-None-Match" = Option<String>, Header, description = "The `ETag` of an answer to the same request.")),
+    responses(
+        (status = 200, body = Feed<'_>, description = "A page of the feed."),
+        (status = 304, description = "As the client has it."),
+        problems::Refused,
+        problems::CursorExpired,
+    ),
+)]
+pub(crate) async fn poll(
+    State(gateway): State<Gateway>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let after = asked.begin(&gateway).await?;
+    answer(&gateway, &asked.question(after), &headers).await
+}
+
+/// Answers with a page, once it has something or the wait is over.
+pub(super) async fn answer(
+    gateway: &Gateway,
+    question: &Question,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let page = question.page(gateway).await?;
+    let tag = question.tag(&page);
+    let mut response = match etag::is_known(headers, &tag) {
+        true => StatusCode::NOT_MODIFIED.into_response(),
+        false => Json(view(&page)?).into_response(),
+    };
+    let headers = response.headers_mut();
+    let pause = HeaderValue::from(pause(gateway, &page));
+    headers.insert(header::RETRY_AFTER, pause);
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("private, no-cache"),
+    );
+    headers.insert(header::ETAG, tag);
+    Ok(response)
+}
+
+fn view(page: &Page) -> Result<Feed<'_>, Problem> {
+    let cursor = |place| Cursor::feed(&page.extent.log, place);
+    let items = page.events.iter().map(|whole| {
+        Ok(Item {
+            cursor: cursor(whole.event.sequence),
+            event: json(&whole.body)?,
+        })
+    });
+    Ok(Feed {
+        events: items.collect::<Result<_, Problem>>()?,
+        next: cursor(page.through),
+        more: page.more(),
+    })
+}
+
+/// The longer there was nothing new, the longer until there is.
+fn pause(gateway: &Gateway, page: &Page) -> u64 {
+    if page.more() {
+        return 0;
+    }
+    let idle = gateway.tail.head().map(|head| head.grown_at.elapsed());
+    (idle.unwrap_or_default().as_secs() / 10).clamp(1, LONGEST_PAUSE)
+}
+
+impl Question {
+    async fn page(&self, gateway: &Gateway) -> Result<Page, Problem> {
+        let size = Size {
+            events: self.limit,
+            bytes: BYTES,
+        };
+        let mut page = gateway.read(&self.filter, self.after, size).await?;
+        if !page.events.is_empty() || self.wait.is_zero() {
+            return Ok(page);
+        }
+        let _following = gateway.tail.follow(gateway.metrics.follower(How::Poll));
+        let something = async {
+            while page.events.is_empty() {
+                gateway.tail.beyond(page.through).await;
+                page = gateway.read(&self.filter, page.through, size).await?;
+            }
+            Ok::<(), Problem>(())
+        };
+        tokio::select! {
+            () = gateway.shutdown.cancelled() => {}
+            came = timeout(self.wait, something) => came.unwrap_or(Ok(()))?,
+        }
+        Ok(page)
+    }
+
+    fn tag(&self, page: &Page) -> HeaderValue {
+        let (log, through) = (&page.extent.log, page.through);
+        etag::of(&format!(
+            "{log} {} {through} {} {:?}",
+            self.after, self.limit, self.filter
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_has_a_limit() {
+        let wait = |text: &str| Wait::try_from(text.to_owned());
+        assert_eq!(wait("30s"), Ok(Wait(Duration::from_secs(30))));
+        assert_eq!(wait("0s"), Ok(Wait::default()));
+        for text in ["", "30", "61s", "-1s", "soon"] {
+            assert!(wait(text).is_err(), "{text}");
+        }
+    }
+}

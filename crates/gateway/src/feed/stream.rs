@@ -1,0 +1,150 @@
+//! The feed as Server-Sent Events (HTML, section 9.2).
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderName, HeaderValue},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, Sse},
+    },
+};
+use futures_util::{StreamExt, stream};
+use relay_event::{Invalid, TypePattern};
+use relay_store::EventFilter;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{
+    follow::{Follower, Told},
+    place::After,
+};
+use crate::{
+    cursor::Cursor,
+    gateway::Gateway,
+    metrics::How,
+    moment::Moment,
+    openapi::{problems, types},
+    problem::Problem,
+    query::Query,
+};
+
+/// How long a client is to wait before it comes back, when it was cut off.
+const RETRY: Duration = Duration::from_secs(2);
+
+pub(crate) const LAST_EVENT_ID: &str = "last-event-id";
+
+/// Which part of the feed, from where on.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Followed {
+    /// Of a type that one of these patterns matches, separated by commas.
+    #[param(
+        value_type = Option<Vec<types::TypePattern>>, style = Form, explode = false,
+        example = json!(["order.*", "invoice.sent"])
+    )]
+    types: Vec<TypePattern>,
+    /// Of this source.
+    #[param(example = "/orders")]
+    source: Option<String>,
+    /// About this.
+    #[param(example = "import-42")]
+    subject: Option<String>,
+    /// After which event: `start` (the oldest that is kept comes first), `now`, or a cursor.
+    #[param(value_type = Option<String>, example = "now")]
+    after: Option<After>,
+    /// Recorded at this time or later; not beside `after`.
+    #[param(value_type = Option<types::Moment>)]
+    since: Option<Moment>,
+}
+
+impl Followed {
+    /// A follower of it. What a client heard last counts more than where it once began.
+    pub(super) async fn begin(
+        self,
+        gateway: &Gateway,
+        how: How,
+        headers: &HeaderMap,
+    ) -> Result<Follower, Problem> {
+        let after = match headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) {
+            Some(id) => gateway.place_of(&last_event_id(id)?, LAST_EVENT_ID).await?,
+            None if self.after.is_some() && self.since.is_some() => {
+                return Err(Invalid::new("since", "cannot stand beside `after`").into());
+            }
+            None => {
+                let after = self.after.unwrap_or(After::Now);
+                gateway.first_place(after, self.since).await?
+            }
+        };
+        let filter = EventFilter {
+            types: self.types,
+            source: self.source,
+            subject: self.subject,
+            ..EventFilter::default()
+        };
+        Follower::begin(gateway, how, filter, after).await
+    }
+}
+
+fn last_event_id(id: &HeaderValue) -> Result<Cursor, Invalid> {
+    let cursor = id
+        .to_str()
+        .ok()
+        .and_then(|id| Cursor::try_from(id.to_owned()).ok());
+    cursor.ok_or_else(|| Invalid::new(LAST_EVENT_ID, "must be the id of an event of this stream"))
+}
+
+/// Stream the feed.
+///
+/// Server-Sent Events, as a browser's `EventSource` or `curl -N` reads them: `id` is the cursor, `event` the
+/// type, `data` the event. A client that was cut off goes on after its `Last-Event-ID`. One that gets
+/// nothing for 15 seconds is sent an `id` alone, so that this stays young.
+#[utoipa::path(
+    get, path = "/v1/stream", operation_id = "stream_feed", tag = "feed",
+    params(Followed, ("Last-Event-ID" = Option<String>, Header, description = "The last `id` that came; it counts more than `after` and `since`.")),
+    responses(
+        (status = 200, body = String, content_type = "text/event-stream", description = "The events, as they come."),
+        problems::Refused,
+        problems::CursorExpired,
+    ),
+)]
+pub(crate) async fn stream(
+    State(gateway): State<Gateway>,
+    Query(followed): Query<Followed>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let follower = followed.begin(&gateway, How::Stream, &headers).await?;
+    let begun = Event::default().retry(RETRY).id(follower.place().to_string());
+    let events = stream::unfold(follower, async |mut follower| {
+        let event = event(follower.next().await?);
+        Some((event, follower))
+    });
+    let begun = stream::once(async { begun });
+    Ok(sse(begun.chain(events)))
+}
+
+/// A stream that proxies are not to hold back.
+pub(crate) fn sse(events: impl stream::Stream<Item = Event> + Send + 'static) -> Response {
+    const UNBUFFERED: (HeaderName, HeaderValue) = (
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    );
+    ([UNBUFFERED], Sse::new(events.map(Ok::<_, Infallible>))).into_response()
+}
+
+fn event(told: Told) -> Event {
+    match told {
+        Told::Event(cursor, whole) => Event::default()
+            .id(cursor.to_string())
+            .event(whole.event.event_type.as_str())
+            .data(one_text(&whole.body)),
+        Told::Beat(cursor) => Event::default().comment("").id(cursor.to_string()),
+    }
+}
+
+/// In JSON a bare carriage return is a space; in a stream it would end a line.
+fn one_text(body: &[u8]) -> String {
+    String::from_utf8_lossy(body).replace('\r', " ")
+}
