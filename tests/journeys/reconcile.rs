@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, fs};
 
 use relay_testkit::{Answer, Process, Receiver};
 use relay_tests::{Database, World};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 /// A relay whose one endpoint took every third order only; the others are dead.
@@ -48,9 +49,13 @@ impl Desk {
     }
 
     async fn until_recorded(&self, events: usize) {
-        relay_testkit::wait_until("every event in the log", || async {
-            let listed = self.world.cli(&["events", "list", "--all", "--json"]).await;
-            let found = listed.lines().iter().filter(|line| line.starts_with('{')).count();
+        relay_testkit::wait_until("every event in the feed", || async {
+            let page = self
+                .world
+                .api
+                .json(Method::GET, "/v1/feed?limit=1000", None)
+                .await;
+            let found = page["events"].as_array().unwrap().len();
             (found == events).then_some(()).ok_or(found)
         })
         .await;

@@ -127,7 +127,7 @@ impl Api {
         Ok(headers.contains_key("idempotent-replayed"))
     }
 
-    /// Asks for something that the relay may hold back for so long, which it knows as `wait`.
+    /// Asks for something that the relay may hold back for so many whole seconds, which it knows as `wait`.
     pub(crate) async fn held(&self, path: &[&str], query: &Query, wait: Duration) -> Result<Held, ApiError> {
         let wait_param = Some(format!("{}s", wait.as_secs()));
         let url = query.clone().with("wait", wait_param).on(self.at(path));

@@ -81,8 +81,10 @@ async fn each(
         };
         let page = match next {
             Next::Page(page) => page,
-            Next::Missed { oldest, problem } => {
-                output::note(&format!("{problem}; going on with the oldest event there is"));
+            Next::Missed { oldest } => {
+                output::note(
+                    "some of what came then is no longer in the log, and is missing; going on with the oldest event there is",
+                );
                 follow.passed(&oldest);
                 continue;
             }

@@ -175,7 +175,7 @@ impl Work {
             };
             let page = match next {
                 Next::Page(page) => page,
-                Next::Missed { oldest, .. } => {
+                Next::Missed { oldest } => {
                     self.tally.unknown = true;
                     output::note(&gap(api, self.state.until(), &oldest).await?);
                     follow.passed(&oldest);

@@ -44,8 +44,8 @@ pub(crate) struct Follow<'a> {
 pub(crate) enum Next {
     /// Events, or none if there are none.
     Page(Page),
-    /// Something between the place and `oldest` is no longer kept: a `problem` in words.
-    Missed { oldest: String, problem: String },
+    /// Some of what came after the place may no longer be kept: the log goes on after this cursor.
+    Missed { oldest: String },
 }
 
 /// Some events in a row.
@@ -94,10 +94,8 @@ impl<'a> Follow<'a> {
         let page = match asking.await {
             Ok(held) => Page::read(&held.body)?,
             Err(ApiError::Refused {
-                oldest: Some(oldest),
-                problem,
-                ..
-            }) => return Ok(Next::Missed { oldest, problem }),
+                oldest: Some(oldest), ..
+            }) => return Ok(Next::Missed { oldest }),
             Err(error) => return Err(error.into()),
         };
         if wait > TOO_SOON && page.events.is_empty() && !page.more && asked.elapsed() < TOO_SOON {

@@ -6,7 +6,7 @@ use relay_broker::Delays;
 use relay_event::{DeliveryState, Event, Timestamp};
 use reqwest::StatusCode;
 use serde::Deserialize;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
     api::{Api, ApiError, Held, Query, understand},
@@ -17,6 +17,9 @@ use crate::{
 
 /// How long the relay may hold back an answer while the event is not settled.
 const HELD: Duration = Duration::from_secs(30);
+
+/// How long an answer may take that is not held back.
+const GRACE: Duration = Duration::from_secs(2);
 
 const DEAD: u8 = 3;
 const TIME_OVER: u8 = 4;
@@ -33,7 +36,8 @@ pub(super) async fn wait(api: &Api, event: &Event, limit: Duration) -> anyhow::R
     let deadline = Instant::now() + limit;
     let (mut delays, mut known, mut said) = (Delays::new(), None, false);
     loop {
-        let Ok(asked) = timeout_at(deadline, ask(api, event, deadline)).await else {
+        let wait = deadline.saturating_duration_since(Instant::now()).min(HELD);
+        let Ok(asked) = timeout_at(deadline + GRACE, ask(api, event, wait)).await else {
             break;
         };
         let pause = match asked {
@@ -56,21 +60,20 @@ pub(super) async fn wait(api: &Api, event: &Event, limit: Duration) -> anyhow::R
             }
             Err(error) => return Err(error.into()),
         };
-        let pause = async { tokio::join!(delays.wait(), sleep(pause.unwrap_or_default())) };
-        tokio::select! {
-            _ = pause => {}
-            () = sleep_until(deadline) => break,
+        if Instant::now() >= deadline {
+            break;
         }
+        let pause = async { tokio::join!(delays.wait(), sleep(pause.unwrap_or_default())) };
+        // However that ends it is asked once more: who waits hears how it stands in the end.
+        let _ = timeout_at(deadline, pause).await;
     }
     Err(not_settled(known.as_ref(), limit).into())
 }
 
-async fn ask(api: &Api, event: &Event, deadline: Instant) -> Result<Held, ApiError> {
+async fn ask(api: &Api, event: &Event, wait: Duration) -> Result<Held, ApiError> {
     let path = ["v1", "events", event.id().as_str()];
     let query = Query::default().with("source", Some(event.source()));
-    // In whole seconds, and the last of them not shorter than what is left.
-    let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_secs(1);
-    api.held(&path, &query, left.min(HELD)).await
+    api.held(&path, &query, wait).await
 }
 
 fn settled(status: &Status) -> anyhow::Result<()> {

@@ -106,7 +106,7 @@ async fn json_is_the_feed_s_item_and_what_is_no_longer_kept_is_said() {
     for line in [item("c6", "a"), item("c7", "b")] {
         assert!(output.lines().any(|said| said == line), "{output}");
     }
-    assert!(output.contains("no longer kept"), "{output}");
+    assert!(output.contains("no longer in the log"), "{output}");
     assert_eq!(
         places(&gateway),
         ["after=c1&wait=30s", "after=c5&wait=30s", "after=c7&wait=30s"]
