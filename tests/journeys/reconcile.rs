@@ -1,8 +1,10 @@
 //! A receiver finds out what it missed, and has it delivered after all.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, time::Duration};
 
-use relay_testkit::{Answer, Process, Receiver};
+use relay_event::Timestamp;
+use relay_store::Retention;
+use relay_testkit::{Answer, Process, Receiver, wait_until};
 use relay_tests::{Database, World};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -49,13 +51,11 @@ impl Desk {
     }
 
     async fn until_recorded(&self, events: usize) {
-        relay_testkit::wait_until("every event in the feed", || async {
-            let page = self
-                .world
-                .api
-                .json(Method::GET, "/v1/feed?limit=1000", None)
-                .await;
-            let found = page["events"].as_array().unwrap().len();
+        wait_until("every event in the feed", || async {
+            let path = "/v1/feed?limit=1000";
+            let answer = self.world.api.call(Method::GET, path, None).await;
+            let page: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+            let found = page["events"].as_array().map_or(0, Vec::len);
             (found == events).then_some(()).ok_or(found)
         })
         .await;
@@ -172,6 +172,52 @@ async fn what_was_missed_is_delivered_however_often_it_is_killed() {
     assert_eq!(first.unwrap().body, requests[0].body);
     let nothing = desk.run(0, &deliver).await;
     assert!(nothing.output().contains("0 missed"), "{}", nothing.output());
+}
+
+/// Nobody can say what was missed of what is forgotten, but from when to when that was, they can.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_too_late_hears_what_is_no_longer_known() {
+    let desk = Desk::new(3).await;
+    let (seen, world) = (desk.path("seen"), &desk.world);
+    desk.run(3, &["--seen", &seen]).await;
+    let state: Value = serde_json::from_slice(&fs::read(desk.path("state")).unwrap()).unwrap();
+    let cursor = state["cursor"].as_str().unwrap();
+
+    world.api.publish("order.created", json!(0)).await;
+    desk.until_recorded(7).await;
+    let old = Retention {
+        events_before: Timestamp::now() + Duration::from_secs(3600),
+        attempts_before: Timestamp::default(),
+    };
+    let forgotten = world.store().await.forget(&old, 1_000).await.unwrap();
+    assert_eq!(forgotten.events, 7);
+    let path = format!("/v1/feed?after={cursor}");
+    wait_until("the cursor to expire", || async {
+        let answer = world.api.call(Method::GET, &path, None).await;
+        let status = answer.status().as_u16();
+        (status == 410).then_some(()).ok_or(status)
+    })
+    .await;
+    let kept = world.api.publish("order.created", json!(0)).await;
+    desk.until_recorded(1).await;
+
+    let late = desk.run(4, &["--seen", &seen, "--json"]).await;
+    let gap = format!("recorded from {} to ", state["until"].as_str().unwrap());
+    assert!(late.output().contains(&gap), "{}", late.output());
+    let listed = ids(&late.lines(), |line| line["event"]["id"].as_str());
+    assert_eq!(listed, [kept.as_str()]);
+    let nothing = desk.run(0, &["--seen", &seen]).await;
+    assert!(
+        nothing.output().contains("0 events looked at"),
+        "{}",
+        nothing.output()
+    );
+
+    let following = world.cli_started(&["events", "follow", "--cursor", cursor, "--json"]);
+    following.wait_for_output(&kept).await;
+    following.signal("INT");
+    assert!(following.wait_exit().await.success(), "{}", following.output());
+    assert!(following.output().contains("no longer in the log"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
