@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Channels that are opened before consumers share them. A channel error ends every consumer on it, and
 /// acks of one are gathered best where no other's messages are among them.
-const CHANNELS: usize = 64;
+const CHANNELS: usize = 512;
 
 /// A channel and its acks.
 struct Lane {

@@ -4,6 +4,7 @@
 mod bindings;
 mod endpoints;
 mod events;
+mod feed;
 mod log;
 mod outages;
 mod protocol;

@@ -2,7 +2,7 @@
 
 mod batch;
 mod binary;
-mod confirmed;
+pub(crate) mod confirmed;
 
 use std::time::Duration;
 

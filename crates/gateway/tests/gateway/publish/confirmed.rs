@@ -82,7 +82,7 @@ async fn database(relay: &Relay) -> SqliteConnection {
     SqliteConnection::connect(&url).await.unwrap()
 }
 
-async fn execute(relay: &Relay, sql: &'static str) {
+pub(crate) async fn execute(relay: &Relay, sql: &'static str) {
     let mut database = database(relay).await;
     sqlx::query(sql).execute(&mut database).await.unwrap();
 }
@@ -111,7 +111,7 @@ async fn what_was_refused_and_recorded_is_sent_again() {
     refused.problem(503, "unconfirmed");
     wait_until("the event in the other queue", || async {
         let waiting = relay.waiting(&endpoint).await;
-        (waiting == Some(1)).then_some(()).ok_or(waiting)
+        (waiting == Some(1)).then_some(()).ok_or(format!("{waiting:?}"))
     })
     .await;
     record(&relay.store, "1").await;

@@ -1,0 +1,435 @@
+//! The feed over HTTP. What is in the log was put there directly.
+
+use std::time::Duration;
+
+use relay_event::{Event, Timestamp};
+use relay_store::Retention;
+use relay_testkit::wait_until;
+use serde_json::{Value, json};
+
+use crate::{
+    log::{event, failed, record_attempt, record_event},
+    publish::confirmed::execute,
+    relay::{Answer, Relay, folder},
+};
+
+/// Records an event, and tells the gateway of it as a recorder does.
+async fn record(relay: &Relay, event: Event) {
+    record_event(relay, event, &[]).await;
+    relay.session().await.announce_recorded(&[]).await.unwrap();
+}
+
+async fn fill(relay: &Relay, count: usize) {
+    for number in 0..count {
+        let event_type = if number % 2 == 0 { "even" } else { "odd" };
+        record_event(relay, event(&number.to_string(), event_type), &[]).await;
+    }
+    until_seen(relay, count).await;
+}
+
+/// Waits until the gateway knows of so many events.
+async fn until_seen(relay: &Relay, count: usize) {
+    relay.session().await.announce_recorded(&[]).await.unwrap();
+    wait_until("the gateway to see the events", || async {
+        let now = cursor_of(&relay.get("/v1/feed?after=now").await);
+        let page = relay.get(&format!("/v1/feed?limit=1000&after={now}")).await;
+        let all = ids(&relay.get("/v1/feed?limit=1000").await).len();
+        (all == count && ids(&page).is_empty() && !more(&page))
+            .then_some(())
+            .ok_or(all)
+    })
+    .await;
+}
+
+fn ids(page: &Answer) -> Vec<String> {
+    let page = page.json();
+    let events = page["events"].as_array().unwrap_or_else(|| panic!("{page}"));
+    let id = |item: &Value| item["event"]["id"].as_str().unwrap().to_owned();
+    events.iter().map(id).collect()
+}
+
+fn more(page: &Answer) -> bool {
+    page.json()["more"].as_bool().unwrap()
+}
+
+fn cursor_of(page: &Answer) -> String {
+    page.json()["next"].as_str().unwrap().to_owned()
+}
+
+fn numbers(numbers: impl Iterator<Item = usize>) -> Vec<String> {
+    numbers.map(|number| number.to_string()).collect()
+}
+
+#[tokio::test]
+async fn pages_go_on_from_each_other() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    fill(&relay, 20).await;
+    for (query, limit, expected) in [
+        ("", 3, numbers(0..20)),
+        ("&types=odd", 4, numbers((1..20).step_by(2))),
+        ("&types=odd,even&source=/orders", 7, numbers(0..20)),
+        ("&source=/others", 7, vec![]),
+        ("&types=none.%23", 1, vec![]),
+        ("&subject=none", 1, vec![]),
+    ] {
+        let (mut met, mut after) = (Vec::new(), "start".to_owned());
+        loop {
+            let page = relay
+                .get(&format!("/v1/feed?after={after}&limit={limit}{query}"))
+                .await;
+            assert_eq!(page.status, 200, "{page:?}");
+            assert!(ids(&page).len() <= limit);
+            met.extend(ids(&page));
+            after = cursor_of(&page);
+            let pause = page.header("retry-after").unwrap();
+            assert_eq!(more(&page), pause == "0", "{pause}");
+            if !more(&page) {
+                break;
+            }
+        }
+        assert_eq!(met, expected, "{query}");
+    }
+    let page = relay.get("/v1/feed?limit=2").await.json();
+    let second = page["events"][1]["cursor"].as_str().unwrap();
+    assert_eq!(page["next"], second);
+    assert_eq!(page["events"][0]["event"]["source"], "/orders");
+}
+
+#[tokio::test]
+async fn a_feed_begins_at_a_time_or_now() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    fill(&relay, 3).await;
+    let moment = Timestamp::now() + Duration::from_millis(1);
+    wait_until("a later moment", || async {
+        (Timestamp::now() > moment).then_some(()).ok_or(moment)
+    })
+    .await;
+    record(&relay, event("later", "even")).await;
+    let since = relay.get(&format!("/v1/feed?since={moment}")).await;
+    assert_eq!(ids(&since), ["later"]);
+    assert_eq!(ids(&relay.get("/v1/feed?since=1h").await).len(), 4);
+    until_seen(&relay, 4).await;
+    assert!(ids(&relay.get("/v1/feed?after=now").await).is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_has_it_is_told_so_without_the_store() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    fill(&relay, 3).await;
+    let end = cursor_of(&relay.get("/v1/feed").await);
+    let path = format!("/v1/feed?after={end}");
+    let first = relay.get(&path).await;
+    let tag = first.header("etag").unwrap().to_owned();
+    assert_eq!(first.header("cache-control"), Some("private, no-cache"));
+    let ask = async |path: &str| {
+        let request = relay.request(reqwest::Method::GET, path);
+        relay.send(request.header("if-none-match", &tag)).await
+    };
+    execute(&relay, "ALTER TABLE log RENAME TO away").await;
+    let again = ask(&path).await;
+    assert_eq!((again.status, again.text.as_str()), (304, ""));
+    assert_eq!(again.header("etag"), Some(tag.as_str()));
+    assert!(again.header("retry-after").is_some());
+    assert_eq!(relay.get(&path).await.status, 200, "nor without a tag");
+    relay.get("/v1/feed").await.problem(503, "store-unavailable");
+    execute(&relay, "ALTER TABLE away RENAME TO log").await;
+
+    assert_eq!(
+        ask(&format!("{path}&limit=7")).await.status,
+        200,
+        "another question"
+    );
+    record(&relay, event("new", "even")).await;
+    until_seen(&relay, 4).await;
+    assert_eq!(ids(&ask(&path).await), ["new"]);
+}
+
+#[tokio::test]
+async fn a_page_is_waited_for() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    fill(&relay, 3).await;
+    let waiting = relay.get("/v1/feed?after=now&types=odd&wait=60s");
+    let publishing = async {
+        wait_until("somebody to wait", || async {
+            let polls = relay.metric("relay_feed_followers{how=\"poll\"}");
+            (polls == 1.0).then_some(()).ok_or(polls)
+        })
+        .await;
+        record(&relay, event("unwanted", "even")).await;
+        record(&relay, event("wanted", "odd")).await;
+    };
+    let (page, ()) = tokio::join!(waiting, publishing);
+    assert_eq!(ids(&page), ["wanted"]);
+    assert_eq!(relay.metric("relay_feed_followers{how=\"poll\"}"), 0.0);
+    let nothing = relay.get("/v1/feed?after=now&wait=1s").await;
+    assert_eq!((nothing.status, ids(&nothing).len()), (200, 0));
+}
+
+/// What a stream says, until it has said this.
+async fn told(stream: &mut reqwest::Response, until: &str) -> String {
+    let mut told = String::new();
+    while !told.contains(until) {
+        let chunk = stream.chunk().await.unwrap();
+        let chunk = chunk.unwrap_or_else(|| panic!("no {until} in {told}"));
+        told.push_str(std::str::from_utf8(&chunk).unwrap());
+    }
+    told
+}
+
+async fn stream(relay: &Relay, path: &str) -> reqwest::Response {
+    let request = relay.request(reqwest::Method::GET, path);
+    request.send().await.unwrap()
+}
+
+#[tokio::test]
+async fn those_who_wait_are_answered_at_the_end() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    fill(&relay, 1).await;
+    let mut stream = stream(&relay, "/v1/stream?after=start").await;
+    let begun = told(&mut stream, "\n\nid: ").await;
+    assert!(begun.starts_with("retry: 2000\n"), "{begun}");
+    let stopping = async {
+        wait_until("a poll to wait", || async {
+            let polls = relay.metric("relay_feed_followers{how=\"poll\"}");
+            (polls == 1.0).then_some(()).ok_or(polls)
+        })
+        .await;
+        relay.context.shutdown.cancel();
+    };
+    let (page, ()) = tokio::join!(relay.get("/v1/feed?after=now&wait=60s"), stopping);
+    assert_eq!((page.status, ids(&page).len()), (200, 0));
+    stream.text().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_asked_wrongly_is_refused_by_name() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    fill(&relay, 3).await;
+    let other = tempfile::tempdir().unwrap();
+    let others = Relay::start(&other).await;
+    let foreign = cursor_of(&others.get("/v1/feed").await);
+    let list = relay.get("/v1/events?limit=1").await.json()["next"].clone();
+    let list = list.as_str().unwrap();
+    for (query, field) in [
+        ("after=rubbish".to_owned(), "after"),
+        (format!("after={foreign}"), "after"),
+        (format!("after={list}"), "after"),
+        ("after=now&since=1h".to_owned(), "since"),
+        ("since=soon".to_owned(), "since"),
+        ("types=a..b".to_owned(), "types[0]"),
+        ("until=1h".to_owned(), "until"),
+    ] {
+        for path in ["/v1/feed", "/v1/stream"] {
+            let refused = relay
+                .get(&format!("{path}?{query}"))
+                .await
+                .problem(400, "invalid");
+            assert_eq!(refused["field"], field, "{path}?{query}");
+        }
+    }
+    for (query, field) in [("limit=0", "limit"), ("wait=1h", "wait")] {
+        let refused = relay
+            .get(&format!("/v1/feed?{query}"))
+            .await
+            .problem(400, "invalid");
+        assert_eq!(refused["field"], field);
+    }
+    for id in ["rubbish", foreign.as_str()] {
+        let request = relay.request(reqwest::Method::GET, "/v1/stream");
+        let refused = relay.send(request.header("last-event-id", id)).await;
+        assert_eq!(refused.problem(400, "invalid")["field"], "last-event-id");
+    }
+    relay.get("/v1/socket").await.problem(400, "invalid");
+}
+
+#[tokio::test]
+async fn who_missed_something_is_told() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let start = cursor_of(&relay.get("/v1/feed?after=now").await);
+    fill(&relay, 3).await;
+    let everything = Retention {
+        events_before: Timestamp::now() + Duration::from_secs(60),
+        attempts_before: Timestamp::default(),
+    };
+    relay.store.forget(&everything, 2).await.unwrap();
+    relay.session().await.announce_recorded(&[]).await.unwrap();
+    let path = format!("/v1/feed?after={start}");
+    let expired = wait_until("what was forgotten to be missed", || async {
+        let answer = relay.get(&path).await;
+        (answer.status == 410).then_some(answer)
+    })
+    .await;
+    let problem = expired.problem(410, "cursor-expired");
+    let oldest = problem["oldest"].as_str().unwrap();
+    assert_eq!(ids(&relay.get(&format!("/v1/feed?after={oldest}")).await), ["2"]);
+    let stream = relay.get(&format!("/v1/stream?after={start}")).await;
+    assert_eq!(stream.problem(410, "cursor-expired")["oldest"], oldest);
+    assert_eq!(ids(&relay.get("/v1/feed").await), ["2"]);
+}
+
+#[tokio::test]
+async fn a_pretty_event_streams_as_it_is() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let body = "{\"specversion\": \"1.0\",\r\n \"id\": \"1\",\n \"source\": \"/s\", \"type\": \"a\"}";
+    record_event(&relay, Event::parse(body.into()).unwrap(), &[]).await;
+    let mut stream = stream(&relay, "/v1/stream?since=1h").await;
+    assert_eq!(stream.headers()["content-type"], "text/event-stream");
+    assert!(!stream.headers().contains_key("content-encoding"));
+    let told = told(&mut stream, "}\n\n").await;
+    let lines = told.lines();
+    let data: Vec<_> = lines.filter_map(|line| line.strip_prefix("data: ")).collect();
+    let data: Value = serde_json::from_str(&data.join("\n")).unwrap();
+    assert_eq!(data["id"], "1");
+}
+
+#[tokio::test]
+async fn a_page_is_compressed_for_who_asks() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    fill(&relay, 20).await;
+    let request = relay.request(reqwest::Method::GET, "/v1/feed");
+    let response = request.header("accept-encoding", "gzip").send().await.unwrap();
+    assert_eq!(response.headers()["content-encoding"], "gzip");
+    let plain = relay.get("/v1/feed").await;
+    assert_eq!(
+        plain.header("etag"),
+        response.headers()["etag"].to_str().ok(),
+        "it says the same"
+    );
+    assert!(response.bytes().await.unwrap().len() < plain.text.len() / 3);
+}
+
+#[tokio::test]
+async fn a_consumer_goes_on_where_it_committed() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    fill(&relay, 5).await;
+    let path = "/v1/feed/billing?limit=2";
+    let first = relay.get(path).await;
+    assert_eq!(
+        (ids(&first), ids(&relay.get(path).await)),
+        (numbers(0..2), numbers(0..2))
+    );
+    assert_eq!(relay.get("/v1/consumers").await.json(), json!({"consumers": []}));
+    let commit = async |cursor: &str, back: bool| {
+        let body = json!({"cursor": cursor, "back": back});
+        relay
+            .call(reqwest::Method::POST, "/v1/feed/billing/commit", body)
+            .await
+    };
+    let committed = commit(&cursor_of(&first), false).await.json();
+    assert_eq!(
+        (&committed["name"], &committed["lag"]),
+        (&json!("billing"), &json!(3))
+    );
+    let second = relay.get(path).await;
+    assert_eq!(ids(&second), numbers(2..4));
+    commit(&cursor_of(&second), false).await;
+    let stayed = commit(&cursor_of(&first), false).await.json();
+    assert_eq!(stayed["cursor"], cursor_of(&second));
+    assert_eq!(commit(&cursor_of(&first), true).await.json()["lag"], 3);
+    wait_until("the lag to be told", || async {
+        let told = relay.context.registry.gather();
+        let text = prometheus::TextEncoder::new().encode_to_string(&told).unwrap();
+        let lag = "relay_feed_consumer_lag_events{consumer=\"billing\"} 3";
+        text.contains(lag).then_some(()).ok_or(text)
+    })
+    .await;
+    let listed = relay.get("/v1/consumers").await.json();
+    assert_eq!(listed["consumers"][0]["name"], "billing");
+    let remove = || relay.request(reqwest::Method::DELETE, "/v1/feed/billing");
+    assert_eq!(relay.send(remove()).await.status, 204);
+    relay.send(remove()).await.problem(404, "not-found");
+    assert_eq!(ids(&relay.get(path).await), numbers(0..2));
+}
+
+#[tokio::test]
+async fn a_commit_that_makes_no_sense_changes_nothing() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    fill(&relay, 2).await;
+    let here = cursor_of(&relay.get("/v1/feed").await);
+    let long = "a".repeat(65);
+    for (name, body, field) in [
+        ("a", json!({"cursor": "rubbish"}), "cursor"),
+        ("a", json!({}), "cursor"),
+        ("a", json!({"cursor": here, "back": "yes"}), "back"),
+        ("a", json!({"cursor": here, "more": 1}), "more"),
+        ("a%20b", json!({"cursor": here}), "consumer"),
+        (long.as_str(), json!({"cursor": here}), "consumer"),
+    ] {
+        let path = format!("/v1/feed/{name}/commit");
+        let refused = relay.call(reqwest::Method::POST, &path, body).await;
+        let refused = refused.problem(400, "invalid");
+        let named = refused["field"].as_str() == Some(field);
+        assert!(
+            named || refused["detail"].as_str().unwrap().contains(field),
+            "{refused}"
+        );
+    }
+    assert_eq!(relay.get("/v1/consumers").await.json(), json!({"consumers": []}));
+}
+
+#[tokio::test]
+async fn an_event_s_status_is_waited_for() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let missing = relay.get("/v1/events/1?wait=0s").await;
+    missing.problem(404, "not-found");
+    assert_eq!(missing.header("retry-after"), Some("1"));
+
+    let endpoint = relay.add(&["#"]).await;
+    let path = "/v1/events/1?wait=60s";
+    let settling = async {
+        record_event(&relay, event("1", "a"), &[&endpoint]).await;
+        let pending = relay.get("/v1/events/1").await;
+        assert_eq!(pending.json()["settled"], false);
+        assert_eq!(pending.header("retry-after"), Some("1"));
+        let tag = pending.header("etag").unwrap().to_owned();
+        let request = relay.request(reqwest::Method::GET, "/v1/events/1");
+        assert_eq!(relay.send(request.header("if-none-match", tag)).await.status, 304);
+        record_attempt(&relay, failed(&event("1", "a"), &endpoint)).await;
+        relay.session().await.announce_recorded(&[1]).await.unwrap();
+    };
+    let (settled, ()) = tokio::join!(relay.get(path), settling);
+    let status = settled.json();
+    assert_eq!(status["settled"], true, "{status}");
+    assert_eq!(status["deliveries"][0]["state"], "dead");
+    assert_eq!(status["event"]["id"], "1");
+    assert_eq!(settled.header("retry-after"), None);
+}
+
+#[tokio::test]
+async fn an_event_s_status_is_followed_until_it_is_settled() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let endpoint = relay.add(&["#"]).await;
+    record_event(&relay, event("1", "a"), &[&endpoint]).await;
+    let path = "/v1/events/1/stream";
+    let mut stream = stream(&relay, path).await;
+    let first = told(&mut stream, "\n\n").await;
+    assert!(
+        first.contains("event: status\n") && first.contains("\"pending\""),
+        "{first}"
+    );
+    record_attempt(&relay, failed(&event("1", "a"), &endpoint)).await;
+    relay.session().await.announce_recorded(&[1]).await.unwrap();
+    let rest = stream.text().await.unwrap();
+    assert!(
+        rest.contains("event: settled\n") && rest.contains("\"dead\""),
+        "{rest}"
+    );
+    let id = rest.lines().find_map(|line| line.strip_prefix("id: ")).unwrap();
+    let request = relay.request(reqwest::Method::GET, path);
+    let again = relay.send(request.header("last-event-id", id)).await;
+    assert_eq!(again.status, 204);
+    assert!(relay.get(path).await.text.contains("event: settled\n"));
+}
