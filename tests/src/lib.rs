@@ -6,7 +6,7 @@
 pub mod amqp;
 mod api;
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, path::PathBuf, process::Command};
 
 use relay_broker::{DeadLetters, Session};
 use relay_event::DeadLetter;
@@ -319,6 +319,13 @@ pub async fn metrics_address(process: &Process) -> String {
     let line = process.wait_for_line(|line| line.contains("\"metrics\"")).await;
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     field(&line, "metrics")
+}
+
+/// Changes a limit of a running process; `limit` is an option of `prlimit`, such as `--nofile=3:`.
+pub fn limit(process: &Process, limit: &str) {
+    let pid = process.pid().to_string();
+    let status = Command::new("prlimit").args(["--pid", &pid, limit]).status();
+    assert!(status.unwrap().success(), "{limit}");
 }
 
 fn field(line: &serde_json::Value, name: &str) -> String {

@@ -40,13 +40,16 @@ impl Courier {
     }
 
     /// Makes one attempt.
-    pub async fn post(&self, event: &Event) -> Posted {
+    ///
+    /// # Errors
+    /// This machine has no connection to spare, and nothing was sent.
+    pub async fn post(&self, event: &Event) -> anyhow::Result<Posted> {
         let began = Instant::now();
-        let exchanged = post(&self.client, &self.endpoint, event, Timestamp::now()).await;
-        Posted {
+        let exchanged = post(&self.client, &self.endpoint, event, Timestamp::now()).await?;
+        Ok(Posted {
             outcome: exchanged.outcome,
             detail: exchanged.detail,
             took: began.elapsed(),
-        }
+        })
     }
 }

@@ -36,10 +36,10 @@ impl Forward {
         Ok(Self { courier, json })
     }
 
-    /// Posts an event once and prints the answer; whether it was a success, else what it was.
-    pub(crate) async fn post(&self, item: &Item) -> Result<(), String> {
+    /// Posts an event once and prints the answer; the answer that was no success is returned.
+    pub(crate) async fn post(&self, item: &Item) -> anyhow::Result<Option<String>> {
         let began = Timestamp::now();
-        let posted = self.courier.post(&item.event).await;
+        let posted = self.courier.post(&item.event).await?;
         let said = if self.json {
             serde_json::to_string(&line(item, &posted, began)).unwrap_or_default()
         } else {
@@ -47,10 +47,8 @@ impl Forward {
         };
         // The deliveries matter also where nobody reads of them.
         let _ = output::try_say(&said);
-        match posted.outcome.sign() {
-            Sign::Healthy => Ok(()),
-            _ => Err(answer(&posted)),
-        }
+        let failed = posted.outcome.sign() != Sign::Healthy;
+        Ok(failed.then(|| answer(&posted)))
     }
 }
 

@@ -47,9 +47,8 @@ pub(crate) async fn run(args: ListenArgs) -> anyhow::Result<()> {
     let doing = format!("posting to {}", args.forward_to);
     let forward = Forward::new(args.forward_to, secret, args.json)?;
     let listening = args.feed.follow(&doing, async |item| {
-        // It was printed; the next one may go well.
-        let _ = forward.post(item).await;
-        Ok(())
+        // An answer that is no success was printed; the next one may go well.
+        forward.post(item).await.map(drop)
     });
     listening.await
 }

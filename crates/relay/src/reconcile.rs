@@ -218,10 +218,10 @@ impl Work {
                 bail!(STOPPED);
             }
             let posted = tokio::select! {
-                posted = forward.post(item) => posted,
+                posted = forward.post(item) => posted?,
                 () = long_after(stop) => bail!(STOPPED),
             };
-            if let Err(answer) = posted {
+            if let Some(answer) = posted {
                 bail!("the receiver's answer to {} was {answer}", item.event.id());
             }
             self.tally.delivered += 1;
