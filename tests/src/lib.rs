@@ -103,15 +103,8 @@ impl World {
     async fn with(amqp_url: &str, dir: TempDir, store_url: String, looks: Looks) -> Self {
         relay_service::install_crypto();
         let namespace = namespace();
-        let gateway = start(
-            "relay-gateway",
-            &environment(amqp_url, &namespace, &store_url, looks),
-            &[("RELAY_LISTEN", "127.0.0.1:0"), ("RELAY_TOKEN", api::TOKEN)],
-        );
-        let line = gateway
-            .wait_for_line(|line| line.contains("taking requests"))
-            .await;
-        let api = Api::new(&address_in(&line));
+        let gateway = start_gateway(&environment(amqp_url, &namespace, &store_url, looks));
+        let api = Api::new(&address(&gateway).await);
         api.wait_until_ready(&metrics_address(&gateway).await).await;
         let amqp_url = amqp_url.to_owned();
         Self {
@@ -135,6 +128,11 @@ impl World {
         world.amqp_url = proxy.url();
         world.add_deliverer().await;
         (world, proxy)
+    }
+
+    /// Starts another gateway, at an address of its own.
+    pub fn another_gateway(&self) -> Process {
+        start_gateway(&self.environment())
     }
 
     /// Starts another deliverer, and waits until it is ready.
@@ -257,6 +255,11 @@ impl World {
 
     /// Starts the person's tool against this relay.
     pub fn cli_started(&self, args: &[&str]) -> Process {
+        self.cli_with(&[], args)
+    }
+
+    /// The same with settings of its own.
+    pub fn cli_with(&self, more: &[(&str, &str)], args: &[&str]) -> Process {
         let data = self.dir.path().join("cli");
         let settings = [
             ("RELAY_URL", self.api.url()),
@@ -265,7 +268,7 @@ impl World {
             ("RELAY_NAMESPACE", &self.namespace),
             ("RELAY_DATA", data.to_str().unwrap()),
         ];
-        Process::spawn("relay", &settings, args)
+        Process::spawn("relay", &[&settings[..], more].concat(), args)
     }
 }
 
@@ -297,6 +300,20 @@ fn start(name: &str, environment: &[(&'static str, String)], settings: &[(&str, 
     Process::spawn(name, &all, &[])
 }
 
+fn start_gateway(environment: &Environment) -> Process {
+    let settings = [("RELAY_LISTEN", "127.0.0.1:0"), ("RELAY_TOKEN", api::TOKEN)];
+    start("relay-gateway", environment, &settings)
+}
+
+/// Where a gateway takes requests, once it does.
+pub async fn address(gateway: &Process) -> String {
+    let line = gateway
+        .wait_for_line(|line| line.contains("taking requests"))
+        .await;
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    field(&line, "address")
+}
+
 /// Where a daemon serves its metrics, by its first log line.
 pub async fn metrics_address(process: &Process) -> String {
     let line = process.wait_for_line(|line| line.contains("\"metrics\"")).await;
@@ -309,11 +326,6 @@ pub fn limit(process: &Process, limit: &str) {
     let pid = process.pid().to_string();
     let status = Command::new("prlimit").args(["--pid", &pid, limit]).status();
     assert!(status.unwrap().success(), "{limit}");
-}
-
-fn address_in(line: &str) -> String {
-    let line: serde_json::Value = serde_json::from_str(line).unwrap();
-    field(&line, "address")
 }
 
 fn field(line: &serde_json::Value, name: &str) -> String {

@@ -5,6 +5,7 @@ mod breaker;
 mod client;
 mod config;
 mod consume;
+mod courier;
 mod delivery;
 mod fetch;
 mod fleet;
@@ -26,6 +27,7 @@ use relay_service::Context;
 use relay_store::Store;
 
 pub use config::{Config, DisableAfter};
+pub use courier::{Courier, Posted};
 
 use crate::{delivery::Workshop, fleet::Fleet, metrics::Metrics, shortage::Shortages, slots::Slots};
 
