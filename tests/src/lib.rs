@@ -103,16 +103,8 @@ impl World {
     async fn with(amqp_url: &str, dir: TempDir, store_url: String, looks: Looks) -> Self {
         relay_service::install_crypto();
         let namespace = namespace();
-        let gateway = start(
-            "relay-gateway",
-            &environment(amqp_url, &namespace, &store_url, looks),
-            &[("RELAY_LISTEN", "127.0.0.1:0"), ("RELAY_TOKEN", api::TOKEN)],
-        );
-        let line = gateway
-            .wait_for_line(|line| line.contains("taking requests"))
-            .await;
-        let api = Api::new(&address_in(&line));
-        api.wait_until_ready(&metrics_address(&gateway).await).await;
+        let environment = environment(amqp_url, &namespace, &store_url, looks);
+        let (gateway, api) = start_gateway(&environment, &[]).await;
         let amqp_url = amqp_url.to_owned();
         Self {
             amqp_url,
@@ -135,6 +127,11 @@ impl World {
         world.amqp_url = proxy.url();
         world.add_deliverer().await;
         (world, proxy)
+    }
+
+    /// Starts a gateway beside the world's own, with settings of its own, and waits until it is ready.
+    pub async fn another_gateway(&self, settings: &[(&str, &str)]) -> (Process, Api) {
+        start_gateway(&self.environment(), settings).await
     }
 
     /// Starts another deliverer, and waits until it is ready.
@@ -289,6 +286,17 @@ fn environment(amqp_url: &str, namespace: &str, store_url: &str, looks: Looks) -
 
 fn sqlite(dir: &TempDir) -> String {
     format!("sqlite:{}", dir.path().join("relay.db").display())
+}
+
+async fn start_gateway(environment: &Environment, settings: &[(&str, &str)]) -> (Process, Api) {
+    let always = [("RELAY_LISTEN", "127.0.0.1:0"), ("RELAY_TOKEN", api::TOKEN)];
+    let gateway = start("relay-gateway", environment, &[&always[..], settings].concat());
+    let line = gateway
+        .wait_for_line(|line| line.contains("taking requests"))
+        .await;
+    let api = Api::new(&address_in(&line));
+    api.wait_until_ready(&metrics_address(&gateway).await).await;
+    (gateway, api)
 }
 
 fn start(name: &str, environment: &[(&'static str, String)], settings: &[(&str, &str)]) -> Process {

@@ -8,6 +8,7 @@ mod events;
 mod feed;
 mod log;
 mod outages;
+mod pages;
 mod protocol;
 mod publish;
 mod relay;
