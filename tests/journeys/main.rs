@@ -1,6 +1,7 @@
 //! Journeys through the real processes on a real broker, as users and their bad weather have them.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod browser;
 mod closed_off;
 mod dead_letters;
 mod delivery;

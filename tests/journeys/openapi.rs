@@ -237,17 +237,27 @@ async fn the_description_is_sound() {
             assert_eq!(judge.judge(schema, example), Ok(()), "{name}");
         }
     }
-    let (mut names, mut open) = (BTreeSet::new(), Vec::new());
+    let (mut names, mut open, mut readable) = (BTreeSet::new(), Vec::new(), Vec::new());
     for operation in document.operations() {
         is_sound(&document, &operation);
         let name = text(&operation.description["operationId"]);
         assert!(names.insert(name), "{operation}");
-        if operation.description["security"] != json!([{"token": []}]) {
+        let needs = &operation.description["security"];
+        if *needs == json!([{"token": []}, {"access_token": []}]) {
+            readable.push(operation.to_string());
+        } else if *needs != json!([{"token": []}]) {
             open.push(operation.to_string());
         }
     }
     assert_eq!(json["components"]["securitySchemes"]["token"]["scheme"], "bearer");
+    assert_eq!(
+        json["components"]["securitySchemes"]["access_token"]["in"],
+        "query"
+    );
     assert_eq!(open, ["GET /v1/openapi.json"]);
+    readable.sort();
+    let paths = ["events/{id}", "events/{id}/stream", "feed", "socket", "stream"];
+    assert_eq!(readable, paths.map(|path| format!("GET /v1/{path}")));
 }
 
 fn is_sound(document: &Document, operation: &Operation) {

@@ -8,6 +8,8 @@ use relay_service::args::{Unshown, time, time_or_none};
 use relay_store::StoreUrl;
 use tokio::net::TcpListener;
 
+use crate::Origin;
+
 /// The settings of a gateway.
 #[derive(Debug, Clone, Args)]
 pub struct Config {
@@ -30,6 +32,16 @@ pub struct Config {
         value_parser = Unshown::<Token>::new(unshown)
     )]
     pub token: Option<Token>,
+
+    /// Where pages come from that may read the feed, such as https://app.example.com; several by commas or by
+    /// giving it again; * for any [default: no page may]
+    #[arg(
+        long = "cors-origin",
+        env = "RELAY_CORS_ORIGINS",
+        value_name = "ORIGIN",
+        value_delimiter = ','
+    )]
+    pub cors_origins: Vec<Origin>,
 
     /// The broker
     #[arg(
@@ -223,6 +235,7 @@ mod tests {
             ["--confirm-timeout", "10"],
             ["--source", "a b"],
             ["--source", ""],
+            ["--cors-origin", "https://a.example,b.example"],
         ] {
             let refused = parse(&arguments).unwrap_err();
             assert!(refused.contains("must be"), "{refused}");

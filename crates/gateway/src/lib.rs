@@ -1,12 +1,14 @@
 //! HTTP in: events are taken and published, endpoints are managed, and what the broker binds is kept
 //! in step with them. The log is read, followed, and what is in it is sent again.
 
+mod access;
 mod auth;
 mod bindings;
 mod body;
 mod changes;
 mod config;
 mod connections;
+mod cors;
 mod cursor;
 mod endpoints;
 mod etag;
@@ -38,6 +40,7 @@ use relay_store::Store;
 use tokio::net::TcpListener;
 
 pub use config::{Config, Token};
+pub use cors::Origin;
 
 use crate::{gateway::Gateway, look_over::LookOver, metrics::Metrics};
 

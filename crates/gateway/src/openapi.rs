@@ -12,12 +12,13 @@ use utoipa::{
         OpenApi, RefOr, Schema, Type,
         path::{Operation, PathItem},
         schema::SchemaType,
-        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
 
-/// The name of the security scheme.
-const TOKEN: &str = "token";
+/// The names of the security schemes.
+pub(crate) const TOKEN: &str = "token";
+pub(crate) const ACCESS_TOKEN: &str = "access_token";
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -67,13 +68,24 @@ pub(crate) fn base() -> OpenApi {
     api.info.license = None;
     let components = api.components.get_or_insert_default();
     components.add_security_scheme(TOKEN, SecurityScheme::Http(scheme));
+    let in_query = ApiKeyValue::with_description(
+        "access_token",
+        "An access token (RFC 6750, section 2.3), for browsers: it reads the events that match its own \
+            filter, so `types`, `source` and `subject` may not stand beside it. It may be sent as \
+            `Authorization: Bearer` instead.",
+    );
+    let access_token = SecurityScheme::ApiKey(ApiKey::Query(in_query));
+    components.add_security_scheme(ACCESS_TOKEN, access_token);
     api
 }
 
-/// Notes that all of these operations need the token, and what any of them may end in.
-pub(crate) fn behind_the_token(api: &mut OpenApi) {
+/// Notes that all of these operations need one of these, and what any of them may end in.
+pub(crate) fn behind(api: &mut OpenApi, schemes: &[&str]) {
     for operation in api.paths.paths.values_mut().flat_map(operations_mut) {
-        operation.security = Some(vec![SecurityRequirement::new(TOKEN, [""; 0])]);
+        let either = schemes
+            .iter()
+            .map(|scheme| SecurityRequirement::new(*scheme, [""; 0]));
+        operation.security = Some(either.collect());
         let responses = &mut operation.responses.responses;
         responses.extend(problems::OfAll::responses());
         absent_is_not_null(operation);

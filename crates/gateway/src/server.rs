@@ -14,8 +14,9 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    auth::authorize,
-    connections, endpoints, events,
+    access,
+    auth::{by_access, by_token},
+    connections, cors, endpoints, events,
     feed::{consumers, poll, socket, stream},
     gateway::Gateway,
     log, openapi,
@@ -40,7 +41,12 @@ pub(crate) async fn serve(listener: TcpListener, gateway: &Gateway, shutdown: &C
 }
 
 fn routes(gateway: Gateway) -> Router {
-    let Described { open, closed, api } = Described::routes();
+    let Described {
+        open,
+        readable,
+        closed,
+        api,
+    } = Described::routes();
     for (route, method, status) in openapi::successes(&api) {
         gateway.metrics.expect(&route, method, &status);
     }
@@ -48,9 +54,19 @@ fn routes(gateway: Gateway) -> Router {
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(CompressionLayer::new())
-        .layer(from_fn_with_state(gateway.clone(), authorize));
+        .layer(from_fn_with_state(gateway.clone(), by_token));
+    let readable = readable
+        .method_not_allowed_fallback(no_such_method)
+        .layer(CompressionLayer::new())
+        .layer(from_fn_with_state(gateway.clone(), by_access));
+    // Around the rest, so that pages see refusals too.
+    let readable = match cors::layer(&gateway.config.cors_origins) {
+        Some(cors) => readable.layer(cors),
+        None => readable,
+    };
     open.method_not_allowed_fallback(no_such_method)
         .layer(Extension(openapi::Document::of(&api)))
+        .merge(readable)
         .merge(closed)
         .layer(from_fn_with_state(gateway.clone(), observe))
         .with_state(gateway)
@@ -59,6 +75,7 @@ fn routes(gateway: Gateway) -> Router {
 /// All routes, and what they are.
 struct Described {
     open: Router<Gateway>,
+    readable: Router<Gateway>,
     closed: Router<Gateway>,
     api: OpenApi,
 }
@@ -67,19 +84,36 @@ impl Described {
     fn routes() -> Self {
         let open = OpenApiRouter::with_openapi(openapi::base()).routes(routes!(openapi::show));
         let (open, mut api) = open.split_for_parts();
-        let (closed, mut behind_the_token) = closed().split_for_parts();
-        openapi::behind_the_token(&mut behind_the_token);
-        api.merge(behind_the_token);
-        Self { open, closed, api }
+        let (readable, mut by_access) = readable().split_for_parts();
+        let (closed, mut by_token) = closed().split_for_parts();
+        openapi::behind(&mut by_access, &[openapi::TOKEN, openapi::ACCESS_TOKEN]);
+        openapi::behind(&mut by_token, &[openapi::TOKEN]);
+        api.merge(by_access);
+        api.merge(by_token);
+        Self {
+            open,
+            readable,
+            closed,
+            api,
+        }
     }
+}
+
+/// What an access token may read, and pages of other origins.
+fn readable() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::default()
+        .routes(routes!(log::status::show))
+        .routes(routes!(log::status::follow))
+        .routes(routes!(poll::poll))
+        .routes(routes!(stream::stream))
+        .routes(routes!(socket::open))
 }
 
 /// What needs the token.
 fn closed() -> OpenApiRouter<Gateway> {
     OpenApiRouter::default()
+        .routes(routes!(access::create))
         .routes(routes!(events::publish, log::events::list))
-        .routes(routes!(log::status::show))
-        .routes(routes!(log::status::follow))
         .routes(routes!(log::attempts::list))
         .routes(routes!(replay::replay))
         .routes(routes!(log::deliveries::list))
@@ -89,9 +123,6 @@ fn closed() -> OpenApiRouter<Gateway> {
         .routes(routes!(secrets::list))
         .routes(routes!(stats::show))
         .routes(routes!(recover::recover))
-        .routes(routes!(poll::poll))
-        .routes(routes!(stream::stream))
-        .routes(routes!(socket::open))
         .routes(routes!(consumers::list))
         .routes(routes!(consumers::read, consumers::remove))
         .routes(routes!(consumers::commit))

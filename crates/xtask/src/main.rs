@@ -29,7 +29,7 @@ cargo xtask <task>
                    or only the named steps: fmt, clippy, doc, unit;
                    for unit, install RabbitMQ and PostgreSQL if they are missing
   test             everything in check, then the journeys through the real processes
-                   and two short runs of torture
+                   and two short runs of torture; installs a headless Chromium too
   torture [options]
                    publish while processes, servers and wires fail, and account for
                    every event: --seed S, --minutes M, --cluster; --help lists more
@@ -39,6 +39,7 @@ environment:
   RELAY_AMQP_URL          up: use this broker, so RabbitMQ need not be installed
   RELAY_RABBITMQ_SERVER   run this rabbitmq-server instead of the installed one
   RELAY_POSTGRES_BIN      check, test, torture, bench: use the PostgreSQL in this folder
+  RELAY_CHROMEDRIVER      test: use the Chromium of this chromedriver
   CARGO_TARGET_DIR        as cargo understands it";
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! Installing the servers that are run here where they are missing.
+//! Installing the servers that are run here, and a browser, where they are missing.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -47,6 +47,23 @@ pub(crate) const POSTGRESQL: Server = Server {
 then run this again; or name the folder of `postgres`, `initdb` and `psql` in RELAY_POSTGRES_BIN",
 };
 
+/// What the journeys open a page in. The driver brings the browser.
+pub(crate) const CHROMIUM: Server = Server {
+    package: "chromium-driver",
+    variable: "RELAY_CHROMEDRIVER",
+    installed: chromedriver,
+    by_hand: "\
+  Homebrew        brew install --cask google-chrome chromedriver
+  Fedora, RHEL    dnf install chromium chromedriver
+  Arch            pacman -S chromium
+  Alpine          apk add chromium chromium-chromedriver
+then run this again; or name a chromedriver in RELAY_CHROMEDRIVER, as on Ubuntu, which has no such package",
+};
+
+fn chromedriver() -> Option<PathBuf> {
+    on_path(Path::new("chromedriver")).next()
+}
+
 /// Sees to it that there is a server to run, from the system's packages.
 pub(crate) fn ensure(server: &Server) -> Result<(), Failure> {
     let Server { package, by_hand, .. } = server;
@@ -59,7 +76,10 @@ pub(crate) fn ensure(server: &Server) -> Result<(), Failure> {
              Install it with one of\n{by_hand}"
         )));
     }
-    step(&format!("install {package}"), &mut install(package)?)?;
+    step(&format!("install {package}"), &mut install(package)?).map_err(|failure| {
+        let reason = format!("{}. By hand, it is one of\n{by_hand}", failure.reason);
+        Failure { reason, ..failure }
+    })?;
     match (server.installed)() {
         Some(_) => Ok(()),
         None => Err(Failure::new(format!("installed {package}, but cannot find it"))),

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 
 use super::poll::{Asked, answer};
 use crate::{
+    access::Scope,
     body,
     cursor::Cursor,
     endpoints::read_json,
@@ -130,7 +131,7 @@ pub(crate) async fn read(
         }
         None => asked.begin(&gateway).await?,
     };
-    answer(&gateway, &asked.question(after), &headers).await
+    answer(&gateway, &asked.question(&Scope::default(), after)?, &headers).await
 }
 
 /// Commit what a consumer is done with.

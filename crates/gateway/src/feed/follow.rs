@@ -11,6 +11,7 @@ use super::{
     tail::Following,
 };
 use crate::{
+    access::Scope,
     cursor::Cursor,
     gateway::Gateway,
     metrics::How,
@@ -29,6 +30,7 @@ const SIZE: Size = Size {
 /// Follows the feed. Nothing is read that was not asked for: who is slow reads later, from the store.
 pub(super) struct Follower {
     gateway: Gateway,
+    scope: Scope,
     filter: EventFilter,
     log: String,
     after: i64,
@@ -50,6 +52,7 @@ impl Follower {
     pub(super) async fn begin(
         gateway: &Gateway,
         how: How,
+        scope: Scope,
         filter: EventFilter,
         after: i64,
     ) -> Result<Self, Problem> {
@@ -59,6 +62,7 @@ impl Follower {
             log: gateway.extent().await?.log,
             _following: gateway.tail.follow(gateway.metrics.follower(how)),
             gateway: gateway.clone(),
+            scope,
             filter,
             after,
             ready: VecDeque::new(),
@@ -66,7 +70,8 @@ impl Follower {
         })
     }
 
-    /// What comes next; `None` when this process ends, or what comes next is forgotten.
+    /// What comes next; `None` when this process or the client's access ends, or what comes next is
+    /// forgotten.
     pub(super) async fn next(&mut self) -> Option<Told> {
         loop {
             if let Some(whole) = self.ready.pop_front() {
@@ -75,6 +80,7 @@ impl Follower {
             tokio::select! {
                 biased;
                 () = self.gateway.shutdown.cancelled() => return None,
+                () = self.scope.ended() => return None,
                 page = read_on(&self.gateway, &self.filter, self.after) => {
                     let page = page?;
                     self.after = page.through;
@@ -86,6 +92,11 @@ impl Follower {
                 _ = self.beats.tick() => return Some(Told::Beat(self.place())),
             }
         }
+    }
+
+    /// Whether it ended because the client's access did.
+    pub(super) fn is_over(&self) -> bool {
+        self.scope.is_over()
     }
 
     /// Where it is.

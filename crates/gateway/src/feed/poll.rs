@@ -20,6 +20,7 @@ use super::{
     read::{Page, Size},
 };
 use crate::{
+    access::Scope,
     cursor::Cursor,
     etag,
     gateway::Gateway,
@@ -86,18 +87,19 @@ pub(crate) struct Asked {
 
 impl Asked {
     /// What is asked for, from this place on.
-    pub(super) fn question(self, after: i64) -> Question {
-        Question {
-            filter: EventFilter {
-                types: self.types,
-                source: self.source,
-                subject: self.subject,
-                ..EventFilter::default()
-            },
+    pub(super) fn question(self, scope: &Scope, after: i64) -> Result<Question, Problem> {
+        let asked = EventFilter {
+            types: self.types,
+            source: self.source,
+            subject: self.subject,
+            ..EventFilter::default()
+        };
+        Ok(Question {
+            filter: scope.impose(asked)?,
             after,
             limit: self.limit.get(),
-            wait: self.wait.0,
-        }
+            wait: scope.at_most(self.wait.0),
+        })
     }
 
     /// The place it begins after.
@@ -148,11 +150,12 @@ pub(super) struct Feed<'a> {
 )]
 pub(crate) async fn poll(
     State(gateway): State<Gateway>,
+    scope: Scope,
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let after = asked.begin(&gateway).await?;
-    answer(&gateway, &asked.question(after), &headers).await
+    answer(&gateway, &asked.question(&scope, after)?, &headers).await
 }
 
 /// Answers with a page, once it has something or the wait is over.

@@ -8,7 +8,7 @@ use axum::{
             rejection::WebSocketUpgradeRejection,
         },
     },
-    http::HeaderMap,
+    http::{HeaderMap, header},
     response::Response,
 };
 use serde::Serialize;
@@ -20,6 +20,8 @@ use super::{
     stream::Followed,
 };
 use crate::{
+    access::Scope,
+    cors,
     cursor::Cursor,
     gateway::Gateway,
     metrics::How,
@@ -54,17 +56,34 @@ struct Text<'a> {
 )]
 pub(crate) async fn open(
     State(gateway): State<Gateway>,
+    scope: Scope,
     Query(followed): Query<Followed>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
+    guard(&gateway, &scope, &headers)?;
     let upgrade = upgrade.map_err(|refused| {
         let detail = format!("this takes a WebSocket handshake (RFC 6455): {refused}");
         Problem::new(Kind::Invalid, detail)
     })?;
-    let follower = followed.begin(&gateway, How::Socket, &headers).await?;
+    let follower = followed.begin(&gateway, How::Socket, scope, &headers).await?;
     let upgrade = upgrade.max_message_size(HEARD).max_frame_size(HEARD);
     Ok(upgrade.on_upgrade(|socket| serve(socket, follower)))
+}
+
+/// Browsers let any page open a socket anywhere. Where no token is needed, nothing else would keep a page that
+/// somebody happens to visit from reading a relay on their machine.
+fn guard(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<(), Problem> {
+    let origins = &gateway.config.cors_origins;
+    match headers.get(header::ORIGIN) {
+        Some(origin)
+            if gateway.config.token.is_none() && !scope.is_granted() && !cors::allows(origins, origin) =>
+        {
+            let detail = "pages of this origin may not open it; name the origin by --cors-origin (RELAY_CORS_ORIGINS), or use an access token";
+            Err(Problem::new(Kind::Forbidden, detail))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Sends what comes, until either side ends.
@@ -87,11 +106,14 @@ async fn serve(mut socket: WebSocket, mut follower: Follower) {
             return;
         }
     }
-    let come_back = CloseFrame {
-        code: close_code::RESTART,
-        reason: "come back after the last cursor".into(),
+    let (code, reason) = match follower.is_over() {
+        true => (close_code::POLICY, "the access token has expired"),
+        false => (close_code::RESTART, "come back after the last cursor"),
     };
-    let _ = socket.send(Message::Close(Some(come_back))).await;
+    let reason = reason.into();
+    let _ = socket
+        .send(Message::Close(Some(CloseFrame { code, reason })))
+        .await;
 }
 
 fn text(told: &Told) -> Result<Utf8Bytes, Problem> {

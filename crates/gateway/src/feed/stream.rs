@@ -21,6 +21,7 @@ use super::{
     place::After,
 };
 use crate::{
+    access::Scope,
     cursor::Cursor,
     gateway::Gateway,
     metrics::How,
@@ -66,8 +67,16 @@ impl Followed {
         self,
         gateway: &Gateway,
         how: How,
+        scope: Scope,
         headers: &HeaderMap,
     ) -> Result<Follower, Problem> {
+        let asked = EventFilter {
+            types: self.types,
+            source: self.source,
+            subject: self.subject,
+            ..EventFilter::default()
+        };
+        let filter = scope.impose(asked)?;
         let after = match headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) {
             Some(id) => gateway.place_of(&last_event_id(id)?, LAST_EVENT_ID).await?,
             None if self.after.is_some() && self.since.is_some() => {
@@ -78,13 +87,7 @@ impl Followed {
                 gateway.first_place(after, self.since).await?
             }
         };
-        let filter = EventFilter {
-            types: self.types,
-            source: self.source,
-            subject: self.subject,
-            ..EventFilter::default()
-        };
-        Follower::begin(gateway, how, filter, after).await
+        Follower::begin(gateway, how, scope, filter, after).await
     }
 }
 
@@ -112,10 +115,11 @@ fn last_event_id(id: &HeaderValue) -> Result<Cursor, Invalid> {
 )]
 pub(crate) async fn stream(
     State(gateway): State<Gateway>,
+    scope: Scope,
     Query(followed): Query<Followed>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let follower = followed.begin(&gateway, How::Stream, &headers).await?;
+    let follower = followed.begin(&gateway, How::Stream, scope, &headers).await?;
     let begun = Event::default().retry(RETRY).id(follower.place().to_string());
     let events = stream::unfold(follower, async |mut follower| {
         let event = event(follower.next().await?);

@@ -11,7 +11,7 @@ use axum::{
 use futures_util::stream;
 use relay_broker::Delays;
 use relay_event::{DeliveryState, EventId, Timestamp};
-use relay_store::{LoggedDelivery, LoggedEvent};
+use relay_store::{EventFilter, LoggedDelivery, LoggedEvent};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -22,6 +22,7 @@ use super::{
     view::{DeliveryOfEvent, EventView},
 };
 use crate::{
+    access::Scope,
     etag,
     feed::{LAST_EVENT_ID, Wait, Watch, sse},
     gateway::Gateway,
@@ -140,12 +141,14 @@ fn is_ended(delivery: &LoggedDelivery) -> bool {
 )]
 pub(crate) async fn show(
     State(gateway): State<Gateway>,
+    scope: Scope,
     Id(id): Id,
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let until = Instant::now() + asked.wait.0;
-    let event = recorded(&gateway, &id, asked.source.as_deref(), until).await?;
+    let wanted = scope.impose(of_source(asked.source))?;
+    let until = Instant::now() + scope.at_most(asked.wait.0);
+    let event = recorded(&gateway, &id, &wanted, until).await?;
     let status = settled(&gateway, event, until).await?;
     let tag = status.tag();
     let mut response = match etag::is_known(&headers, &tag) {
@@ -175,16 +178,28 @@ async fn whole(gateway: &Gateway, status: &Status) -> Result<Response, Problem> 
     Ok(Json(whole).into_response())
 }
 
-/// The event, once it is in the log.
+fn of_source(source: Option<String>) -> EventFilter {
+    EventFilter {
+        source,
+        ..EventFilter::default()
+    }
+}
+
+/// The event, once it is in the log. One that is not wanted might as well not be there.
 async fn recorded(
     gateway: &Gateway,
     id: &EventId,
-    source: Option<&str>,
+    wanted: &EventFilter,
     until: Instant,
 ) -> Result<LoggedEvent, Problem> {
     let mut delays = Delays::new();
+    let source = wanted.source.as_deref();
     loop {
-        match find(gateway, id, source).await {
+        let found = match find(gateway, id, source).await {
+            Ok(event) if !wanted.matches(&event) => Err(Problem::no_such_event()),
+            found => found,
+        };
+        match found {
             Err(problem) if problem.kind == Kind::NoSuchEvent => {
                 let waited = tokio::select! {
                     () = gateway.shutdown.cancelled() => false,
@@ -240,12 +255,14 @@ async fn settled(gateway: &Gateway, event: LoggedEvent, until: Instant) -> Resul
 )]
 pub(crate) async fn follow(
     State(gateway): State<Gateway>,
+    scope: Scope,
     Id(id): Id,
     Query(which): Query<Which>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let until = Instant::now() + RECORDING;
-    let event = recorded(&gateway, &id, which.source.as_deref(), until).await?;
+    let wanted = scope.impose(of_source(which.source))?;
+    let until = Instant::now() + scope.at_most(RECORDING);
+    let event = recorded(&gateway, &id, &wanted, until).await?;
     let status = Status::of(&gateway, event).await?;
     let last = headers.get(LAST_EVENT_ID).cloned();
     if status.is_settled() && last == Some(status.tag()) {
@@ -254,6 +271,7 @@ pub(crate) async fn follow(
     let follower = Follower {
         watch: gateway.tail.watch(status.event.sequence),
         gateway,
+        scope,
         event: status.event,
         last,
         ended: false,
@@ -267,6 +285,7 @@ pub(crate) async fn follow(
 /// Follows one event.
 struct Follower {
     gateway: Gateway,
+    scope: Scope,
     event: LoggedEvent,
     watch: Watch,
     /// What the client was told last.
@@ -299,6 +318,7 @@ impl Follower {
                 () = changed => {}
                 () = sleep_until(beat) => return Some(Told::default().comment("")),
                 () = self.gateway.shutdown.cancelled() => return None,
+                () = self.scope.ended() => return None,
             }
         }
     }

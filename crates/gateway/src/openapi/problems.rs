@@ -23,7 +23,9 @@ macro_rules! problems {
 problems! {
     /// Of every operation behind the token.
     OfAll {
-        401: "There is no valid token.",
+        401: "There is no valid token, or the access token has expired.",
+        403: "An access token does not allow this; nor may a page of another origin open a socket at a relay \
+            without a token.",
         500: "The relay failed; its log says more.",
         503: "The broker or the store cannot be used at the moment, or the broker did not confirm: \
             the same request may be sent again.",

@@ -60,6 +60,7 @@ pub(crate) fn config(amqp_url: &str, folder: &TempDir) -> Config {
     Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         token: None,
+        cors_origins: Vec::new(),
         amqp_url: amqp_url.parse().unwrap(),
         namespace: relay_testkit::namespace().parse().unwrap(),
         store: StoreUrl::sqlite(folder.path().join("relay.db")),

@@ -1,0 +1,204 @@
+//! A page follows a job, in a real browser, as `deploy/examples/follow-a-job` has it.
+
+mod door;
+mod driver;
+
+use std::ops::Range;
+
+use relay_testkit::{Answer, Proxy, Receiver, Request, shared_broker, wait_until};
+use relay_tests::{Api, World, metrics_address};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use self::{door::Door, driver::Browser};
+
+const INDEX: &str = include_str!("../../deploy/examples/follow-a-job/index.html");
+const FOLLOW: &str = include_str!("../../deploy/examples/follow-a-job/follow.js");
+
+/// The server of the page.
+async fn page() -> Receiver {
+    let page = Receiver::start().await;
+    page.respond_by(|request: &Request| match request.path.as_str() {
+        "/" => Answer::status(200)
+            .header("content-type", "text/html")
+            .body(INDEX),
+        "/follow.js" => Answer::status(200)
+            .header("content-type", "text/javascript")
+            .body(FOLLOW),
+        _ => Answer::status(404),
+    });
+    page
+}
+
+fn origin(page: &Receiver) -> String {
+    format!("http://{}", page.addr())
+}
+
+/// A job that publishes its progress, and a browser whose page follows it.
+struct Job {
+    world: World,
+    page: Receiver,
+    browser: Browser,
+    published: Vec<String>,
+}
+
+impl Job {
+    async fn start() -> Self {
+        let mut world = World::without_deliverer(shared_broker().await).await;
+        world.add_recorder().await;
+        Self {
+            world,
+            page: page().await,
+            browser: Browser::start().await,
+            published: Vec::new(),
+        }
+    }
+
+    /// A gateway that lets the page read.
+    async fn gateway(&self) -> (relay_testkit::Process, Api) {
+        let settings = [("RELAY_CORS_ORIGINS", &*origin(&self.page))];
+        self.world.another_gateway(&settings).await
+    }
+
+    /// Opens the page, with an access token that any gateway of the relay may have made.
+    async fn open(&self, relay: &str) {
+        self.open_for("1h", relay).await;
+    }
+
+    async fn open_for(&self, expires_in: &str, relay: &str) {
+        let grant = json!({"types": ["import.*"], "subject": "import-42", "expires_in": expires_in});
+        let api = &self.world.api;
+        let granted = api.json(Method::POST, "/v1/access-tokens", Some(grant)).await;
+        let access = granted["access_token"].as_str().unwrap();
+        let url = format!("{}/#relay={relay}&access_token={access}", origin(&self.page));
+        self.browser.open(&url).await;
+    }
+
+    /// Publishes an event of the job, and one of another that is not to be shown.
+    async fn publish(&mut self, event_type: &str, data: Value) {
+        let id = format!("{event_type}-{}", self.published.len());
+        for (id, subject) in [(format!("other-{id}"), "import-43"), (id.clone(), "import-42")] {
+            let event = json!({"id": id, "type": event_type, "subject": subject, "data": data});
+            self.world.api.json(Method::POST, "/v1/events", Some(event)).await;
+        }
+        self.published.push(id);
+    }
+
+    async fn progress(&mut self, percents: Range<u32>) {
+        for percent in percents {
+            self.publish("import.progress", json!({"percent": percent})).await;
+        }
+    }
+
+    /// The events that the page shows, as it shows them.
+    async fn shown(&self) -> Vec<String> {
+        let ids = "return [...document.querySelectorAll('#events li')].map((item) => item.dataset.id)";
+        let ids = self.browser.run(ids).await;
+        serde_json::from_value(ids).unwrap()
+    }
+
+    async fn until_shown(&self, count: usize) {
+        wait_until(format!("{count} events on the page"), || async {
+            let shown = self.shown().await;
+            if shown.len() >= count {
+                Ok(())
+            } else {
+                Err(format!("{shown:?}"))
+            }
+        })
+        .await;
+    }
+
+    async fn until_state(&self, wanted: &str) {
+        wait_until(format!("the page to be {wanted}"), || async {
+            let state = "return document.getElementById('state').textContent";
+            let state = self.browser.run(state).await;
+            (state == wanted).then_some(()).ok_or(state)
+        })
+        .await;
+    }
+
+    /// Ends the job, goes on after its end, and looks what the page made of it: every event once, in its
+    /// order, and nothing after the end.
+    async fn finish(&mut self) {
+        self.publish("import.finished", json!({"message": "100 rows"}))
+            .await;
+        let all = self.published.clone();
+        self.publish("import.progress", json!({"percent": 1})).await;
+        self.until_state("ended").await;
+        let last = self.published.last().unwrap();
+        let path = "/v1/feed?subject=import-42&limit=1000";
+        wait_until("the last event in the log", || async {
+            let page = self.world.api.json(Method::GET, path, None).await.to_string();
+            page.contains(last).then_some(()).ok_or(page)
+        })
+        .await;
+        assert_eq!(self.shown().await, all);
+        let percent = self
+            .browser
+            .run("return document.getElementById('progress').value");
+        assert_eq!(percent.await, 100);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_misses_nothing_when_its_gateway_is_killed() {
+    let mut job = Job::start().await;
+    let (gateway, api) = job.gateway().await;
+    let wire = Proxy::start(api.url()).await;
+    job.publish("import.started", json!({})).await;
+    job.open(&wire.url()).await;
+    job.until_state("streaming").await;
+    job.progress(0..20).await;
+    job.until_shown(10).await;
+    gateway.kill_9();
+    job.until_state("reconnecting").await;
+    job.progress(20..40).await;
+    let (again, api) = job.gateway().await;
+    wire.lead_to(api.url());
+    job.until_state("streaming").await;
+    job.progress(40..60).await;
+    job.finish().await;
+    let metrics = metrics_address(&again).await;
+    let nobody = "relay_feed_followers{how=\"stream\"} 0";
+    job.world.api.wait_for_metric(&metrics, nobody).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_whose_stream_is_refused_goes_on_by_polling() {
+    let mut job = Job::start().await;
+    let (_gateway, api) = job.gateway().await;
+    let door = Door::start(api.url()).await;
+    job.open(&door.url).await;
+    job.until_state("streaming").await;
+    job.publish("import.started", json!({})).await;
+    job.progress(0..10).await;
+    job.until_shown(5).await;
+    door.refuse_streams();
+    job.progress(10..20).await;
+    job.until_state("polling").await;
+    job.progress(20..30).await;
+    job.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_polls_where_there_are_no_streams() {
+    let mut job = Job::start().await;
+    let (_gateway, api) = job.gateway().await;
+    job.browser.before_pages("delete window.EventSource").await;
+    job.publish("import.started", json!({})).await;
+    job.open(api.url()).await;
+    job.until_state("polling").await;
+    job.progress(0..10).await;
+    job.until_shown(5).await;
+    job.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_whose_access_has_expired_says_so() {
+    let job = Job::start().await;
+    let (_gateway, api) = job.gateway().await;
+    job.open_for("3s", api.url()).await;
+    let why = "refused: the access token has expired; ask for a new one where this came from";
+    job.until_state(why).await;
+}
