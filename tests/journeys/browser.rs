@@ -6,7 +6,7 @@ mod driver;
 use std::ops::Range;
 
 use relay_testkit::{Answer, Process, Proxy, Receiver, Request, shared_broker, wait_until};
-use relay_tests::{Api, World, metrics_address};
+use relay_tests::{Api, World, address, metrics_address};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -59,7 +59,10 @@ impl Job {
         let origin = origin(&self.page);
         // It tells all it ever would.
         let settings = [("RELAY_CORS_ORIGINS", &*origin), ("RELAY_LOG", "trace")];
-        self.world.another_gateway(&settings).await
+        let gateway = self.world.another_gateway_with(&settings);
+        let api = Api::new(&address(&gateway).await);
+        api.wait_until_ready(&metrics_address(&gateway).await).await;
+        (gateway, api)
     }
 
     /// Opens the page, with an access token that any gateway of the relay may have made.

@@ -80,6 +80,17 @@ impl Stage {
     }
 }
 
+/// All who misbehave, and one beside them who does not.
+async fn set_all(world: &World, cases: impl IntoIterator<Item = table::Case>) -> (Vec<Stage>, Receiver) {
+    let mut stages = Vec::new();
+    for case in cases {
+        stages.push(Stage::set(world, case).await);
+    }
+    let healthy = Receiver::start().await;
+    world.api.add(&healthy, &["#"], json!({})).await;
+    (stages, healthy)
+}
+
 /// Time runs out where it is expected to, and nowhere else.
 async fn add(world: &World, url: &str, receiver: &Receiver, comes: Comes) -> String {
     let timeout = if matches!(comes, Comes::Failed("timeout", ..)) {
@@ -136,12 +147,7 @@ fn peak(process: &Process) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_misbehaviour_is_told_as_what_it_is() {
     let world = World::recorded(Database::Sqlite).await;
-    let mut stages = Vec::new();
-    for case in table::finite() {
-        stages.push(Stage::set(&world, case).await);
-    }
-    let healthy = Receiver::start().await;
-    world.api.add(&healthy, &["#"], json!({})).await;
+    let (stages, healthy) = set_all(&world, table::finite()).await;
     let mut events = Vec::new();
     for size in [10, 200_000, 1_000] {
         events.push(world.api.publish("a.b", json!("x".repeat(size))).await);
@@ -162,12 +168,7 @@ async fn every_misbehaviour_is_told_as_what_it_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_never_ends_costs_neither_memory_nor_the_others_their_turn() {
     let world = World::recorded(Database::Sqlite).await;
-    let mut stages = Vec::new();
-    for case in table::endless() {
-        stages.push(Stage::set(&world, case).await);
-    }
-    let healthy = Receiver::start().await;
-    world.api.add(&healthy, &["#"], json!({})).await;
+    let (stages, healthy) = set_all(&world, table::endless()).await;
     let before = peak(&world.deliverers[0]);
     let mut events = Vec::new();
     for n in 0..5 {

@@ -1,10 +1,9 @@
 //! The database goes away: delivery goes on, and everything is recorded when it is back.
 
 use std::path::Path;
-use std::process::Command;
 
 use relay_testkit::{Answer, Process, Proxy, Receiver, binary, private_postgres, shared_broker, wait_until};
-use relay_tests::{Environment, World, metrics_address};
+use relay_tests::{Environment, World, limit, metrics_address};
 use reqwest::Method;
 use serde_json::json;
 
@@ -69,12 +68,12 @@ async fn a_full_disk_delays_the_log_alone() {
     publish_and_receive(&world, &receiver, 20).await;
     wait_until_recorded(&world, 20).await;
 
-    largest_file(&recorder, "1");
+    limit(&recorder, "--fsize=1:unlimited");
     publish_and_receive(&world, &receiver, 200).await;
     world.api.wait_until_not_ready(&metrics).await;
     assert!(recorded(&world).await < 200);
 
-    largest_file(&recorder, "unlimited");
+    limit(&recorder, "--fsize=unlimited:unlimited");
     wait_until_recorded(&world, 200).await;
     world.api.wait_until_ready(&metrics).await;
     assert_eq!(recorder.exit_status(), None);
@@ -98,12 +97,6 @@ fn settings(environment: &Environment) -> Vec<(&str, &str)> {
         .iter()
         .map(|(name, value)| (*name, value.as_str()))
         .collect()
-}
-
-fn largest_file(process: &Process, bytes: &str) {
-    let (pid, limit) = (process.pid().to_string(), format!("--fsize={bytes}:unlimited"));
-    let status = Command::new("prlimit").args(["--pid", &pid, &limit]).status();
-    assert!(status.unwrap().success());
 }
 
 /// Publishes until the receiver is to have `total` requests, and waits for them.
@@ -157,4 +150,42 @@ async fn a_stopped_postgres_does_not_keep_a_deliverer_from_a_new_connection_to_t
 
     proxy.cut();
     publish_and_receive(&world, &healthy, 20).await;
+}
+
+/// That it is gone cannot be written down, and yet holds for the next connection to the broker too.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_postgres_stopped_an_endpoint_that_is_gone_is_sent_nothing_more() {
+    let mut postgres = private_postgres().await;
+    let mut world = World::with_store(postgres.url()).await;
+    let proxy = Proxy::start(shared_broker().await).await;
+    world.amqp_url = proxy.url();
+    let metrics = metrics_address(world.add_deliverer().await).await;
+    let (healthy, gone) = (Receiver::start().await, Receiver::start().await);
+    gone.respond_with(Answer::status(410));
+    world.api.add(&healthy, &["#"], json!({})).await;
+    world.api.add(&gone, &["#"], json!({})).await;
+    world
+        .api
+        .wait_for_metric(&metrics, "relay_endpoints_consumed 2")
+        .await;
+    postgres.kill().await;
+    publish_and_receive(&world, &healthy, 1).await;
+    world
+        .api
+        .wait_for_metric(&metrics, "relay_endpoints_consumed 1")
+        .await;
+    assert_eq!(gone.count(), 1);
+
+    proxy.cut();
+    publish_and_receive(&world, &healthy, 20).await;
+    assert_eq!(gone.count(), 1);
+    postgres.start().await;
+    world.api.wait_until_ready(&metrics).await;
+    wait_until("it to be disabled", || async {
+        let view = world.api.json(Method::GET, "/v1/endpoints", None).await;
+        let endpoints = view["endpoints"].as_array().unwrap();
+        endpoints.iter().any(|endpoint| endpoint["state"] == "disabled")
+    })
+    .await;
+    assert_eq!(gone.count(), 1);
 }

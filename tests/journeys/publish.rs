@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use relay_testkit::{Receiver, Request};
-use relay_tests::World;
+use relay_testkit::{Answer, Receiver, Request};
+use relay_tests::{Database, World};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -158,4 +158,50 @@ async fn the_tool_says_what_had_been_published_before() {
             "{said}"
         );
     }
+}
+
+/// The exit code of a script's last line says whether everybody has its event.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_an_event_hears_how_each_delivery_ended() {
+    let world = World::recorded(Database::Sqlite).await;
+    let publish = async |event_type: &str, more: &[&str]| {
+        let args = ["publish", "--type", event_type, "--data", "1", "--wait"];
+        let published = world.cli(&[&args[..], more].concat()).await;
+        let code = published.wait_exit().await.code();
+        (code, published.output())
+    };
+    let (code, output) = publish("order.created", &[]).await;
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("no endpoint wants it"), "{output}");
+
+    let (good, late, bad) = (
+        Receiver::start().await,
+        Receiver::start().await,
+        Receiver::start().await,
+    );
+    late.script([Answer::status(503)]);
+    bad.respond_with(Answer::status(500));
+    world.api.add(&good, &["order.*"], json!({})).await;
+    let retry = json!({"retry": ["1s"]});
+    world.api.add(&late, &["order.*"], retry).await;
+    let (code, output) = publish("order.created", &[]).await;
+    assert_eq!(code, Some(0), "{output}");
+    assert_eq!(output.matches("delivered").count(), 2, "{output}");
+    assert_eq!((good.count(), late.count()), (1, 2));
+
+    world.api.add(&bad, &["order.paid"], json!({"retry": []})).await;
+    let (code, output) = publish("order.paid", &[]).await;
+    assert_eq!(code, Some(3), "{output}");
+    assert!(output.contains("dead: 1 of 3 deliveries"), "{output}");
+
+    world
+        .api
+        .add(&bad, &["order.sent"], json!({"retry": ["1h"]}))
+        .await;
+    let (code, output) = publish("order.sent", &["--wait-timeout", "3s"]).await;
+    assert_eq!(code, Some(4), "{output}");
+    assert!(
+        output.contains("not ended after 3s: 1 of 3 deliveries"),
+        "{output}"
+    );
 }

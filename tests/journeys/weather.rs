@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use relay_testkit::{Answer, Receiver, private_broker_with, wait_until};
-use relay_tests::World;
-use serde_json::json;
+use relay_tests::{Database, World, limit, metrics_address};
+use reqwest::Method;
+use serde_json::{Value, json};
 use sqlx::Connection;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -23,7 +24,7 @@ async fn a_graceful_stop_finishes_what_is_in_flight() {
     let stopping = world.deliverers.remove(0);
     stopping.terminate();
     // Until its consumers have ended, an answer would let another attempt begin.
-    let metrics = relay_tests::metrics_address(&stopping).await;
+    let metrics = metrics_address(&stopping).await;
     world
         .api
         .wait_for_metric(&metrics, "relay_endpoints_consumed 0")
@@ -31,7 +32,7 @@ async fn a_graceful_stop_finishes_what_is_in_flight() {
     receiver.release();
     assert!(stopping.wait_exit().await.success());
     // Those four were finished, not given back; the other eight wait for somebody else.
-    let endpoint = world.api.json(reqwest::Method::GET, "/v1/endpoints", None).await;
+    let endpoint = world.api.json(Method::GET, "/v1/endpoints", None).await;
     let id = endpoint["endpoints"][0]["id"].as_str().unwrap().to_owned();
     assert_eq!(world.waiting(&format!("endpoint.{id}")).await, 8);
     assert_eq!(receiver.requests().len(), 4);
@@ -69,7 +70,7 @@ async fn a_cut_wire_to_the_broker_is_survived() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_wire_to_the_broker_is_noticed() {
     let (world, proxy) = World::behind_a_proxy().await;
-    let metrics = relay_tests::metrics_address(&world.deliverers[0]).await;
+    let metrics = metrics_address(&world.deliverers[0]).await;
     let receiver = Receiver::start().await;
     world.api.add(&receiver, &["#"], json!({})).await;
     world.api.publish("order.created", json!("before")).await;
@@ -121,7 +122,7 @@ async fn delivery_goes_on_without_the_store() {
         .execute(&mut database)
         .await
         .unwrap();
-    let metrics = relay_tests::metrics_address(&world.deliverers[0]).await;
+    let metrics = metrics_address(&world.deliverers[0]).await;
     world.api.wait_until_not_ready(&metrics).await;
     proxy.cut();
     world.api.publish("order.created", json!(2)).await;
@@ -139,7 +140,7 @@ async fn two_deliverers_share_an_endpoint() {
         .add(&receiver, &["#"], json!({"max_in_flight": 3}))
         .await;
     let queue = {
-        let list = world.api.json(reqwest::Method::GET, "/v1/endpoints", None).await;
+        let list = world.api.json(Method::GET, "/v1/endpoints", None).await;
         format!(
             "{}.endpoint.{}",
             world.namespace,
@@ -181,7 +182,7 @@ async fn two_deliverers_share_an_endpoint() {
 async fn an_alarm_of_the_broker_is_told_to_producers() {
     let broker = private_broker_with("vm_memory_high_watermark.absolute = 1MB").await;
     let world = World::without_deliverer(broker.amqp_url()).await;
-    let metrics = relay_tests::metrics_address(world.gateway()).await;
+    let metrics = metrics_address(world.gateway()).await;
     // The broker looks at its memory now and then, and tells of its alarm when somebody publishes.
     let accepted = wait_until("a publish to be refused", || async {
         let accepted = world.waiting("archive").await;
@@ -198,4 +199,76 @@ async fn an_alarm_of_the_broker_is_told_to_producers() {
             .contains("relay_broker_blocked 1")
     );
     assert_eq!(world.waiting("archive").await, accepted);
+}
+
+/// What the machine lacks is no failure of an endpoint: it costs no attempt, and closes nothing off.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deliverer_that_may_open_no_more_files_waits_until_it_may() {
+    let world = World::recorded(Database::Sqlite).await;
+    let deliverer = &world.deliverers[0];
+    let receiver = Receiver::start().await;
+    // A name takes a file to be resolved, too.
+    let named = format!("http://localhost:{}/hook", receiver.addr().port());
+    for settings in [json!({"retry": ["1s"]}), json!({"retry": ["1s"], "url": named})] {
+        world.api.add(&receiver, &["#"], settings).await;
+    }
+    let metrics = metrics_address(deliverer).await;
+    world
+        .api
+        .wait_for_metric(&metrics, "relay_endpoints_consumed 2")
+        .await;
+
+    limit(deliverer, "--nofile=3:");
+    let mut events = Vec::new();
+    for n in 0..20 {
+        events.push(world.api.publish("a.b", json!(n)).await);
+    }
+    deliverer
+        .wait_for_output("no file or memory for more connections")
+        .await;
+    limit(deliverer, "--nofile=1024:");
+    for event in &events {
+        let path = format!("/v1/events/{event}/attempts");
+        let attempts = wait_until("an attempt at each", || async {
+            let response = world.api.call(Method::GET, &path, None).await;
+            let answer: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+            let attempts = answer["attempts"].as_array().cloned();
+            attempts.filter(|attempts| attempts.len() >= 2)
+        })
+        .await;
+        assert!(
+            attempts.len() == 2 && attempts.iter().all(|attempt| attempt["state"] == "delivered"),
+            "{attempts:?}"
+        );
+    }
+    assert_eq!(receiver.count(), 2 * events.len());
+}
+
+/// The broker says nothing for longer than the end of a consumer is waited for, and is the same as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_paused_endpoint_had_fetched_returns_however_slow_the_broker_is() {
+    let (mut world, proxy) = World::behind_a_proxy().await;
+    drop(world.deliverers.pop());
+    world.add_deliverer_with(&[("RELAY_LOG", "debug")]).await;
+    let receiver = Receiver::start().await;
+    receiver.respond_with(Answer::Hold);
+    let endpoint = world
+        .api
+        .add(&receiver, &["#"], json!({"max_in_flight": 1}))
+        .await;
+    for n in 0..5 {
+        world.api.publish("a.b", json!(n)).await;
+    }
+    receiver.wait_for(1).await;
+    let queue = format!("endpoint.{}", endpoint.id);
+    wait_until("all to be fetched", || async { world.waiting(&queue).await == 0 }).await;
+
+    proxy.freeze(true);
+    world.api.change(&endpoint.id, json!({"paused": true})).await;
+    world.deliverers[0]
+        .wait_for_output("the end of a consumer takes long")
+        .await;
+    proxy.freeze(false);
+    wait_until("four to be back", || async { world.waiting(&queue).await == 4 }).await;
+    receiver.release();
 }

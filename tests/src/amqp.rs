@@ -1,11 +1,10 @@
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
-    options::{
-        BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
-    },
+    BasicProperties, Channel, Confirmation, Connection,
+    options::{BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
 use relay_event::Attempt;
+use relay_testkit::confirming;
 
 /// Any AMQP client: it knows the exchange's name and nothing of the relay's code.
 pub struct Producer {
@@ -16,14 +15,7 @@ pub struct Producer {
 
 impl Producer {
     pub(crate) async fn connect(url: &str, namespace: &str) -> Self {
-        let connection = Connection::connect(url, ConnectionProperties::default())
-            .await
-            .unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .unwrap();
+        let (connection, channel) = confirming(url).await.unwrap();
         Self {
             _connection: connection,
             channel,

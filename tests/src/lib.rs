@@ -6,7 +6,7 @@
 pub mod amqp;
 mod api;
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, path::PathBuf, process::Command};
 
 use relay_broker::{DeadLetters, Session};
 use relay_event::DeadLetter;
@@ -103,8 +103,9 @@ impl World {
     async fn with(amqp_url: &str, dir: TempDir, store_url: String, looks: Looks) -> Self {
         relay_service::install_crypto();
         let namespace = namespace();
-        let environment = environment(amqp_url, &namespace, &store_url, looks);
-        let (gateway, api) = start_gateway(&environment, &[]).await;
+        let gateway = start_gateway(&environment(amqp_url, &namespace, &store_url, looks), &[]);
+        let api = Api::new(&address(&gateway).await);
+        api.wait_until_ready(&metrics_address(&gateway).await).await;
         let amqp_url = amqp_url.to_owned();
         Self {
             amqp_url,
@@ -129,9 +130,14 @@ impl World {
         (world, proxy)
     }
 
-    /// Starts a gateway beside the world's own, with settings of its own, and waits until it is ready.
-    pub async fn another_gateway(&self, settings: &[(&str, &str)]) -> (Process, Api) {
-        start_gateway(&self.environment(), settings).await
+    /// Starts another gateway, at an address of its own.
+    pub fn another_gateway(&self) -> Process {
+        self.another_gateway_with(&[])
+    }
+
+    /// The same, with settings of its own.
+    pub fn another_gateway_with(&self, settings: &[(&str, &str)]) -> Process {
+        start_gateway(&self.environment(), settings)
     }
 
     /// Starts another deliverer, and waits until it is ready.
@@ -254,6 +260,11 @@ impl World {
 
     /// Starts the person's tool against this relay.
     pub fn cli_started(&self, args: &[&str]) -> Process {
+        self.cli_with(&[], args)
+    }
+
+    /// The same with settings of its own.
+    pub fn cli_with(&self, more: &[(&str, &str)], args: &[&str]) -> Process {
         let data = self.dir.path().join("cli");
         let settings = [
             ("RELAY_URL", self.api.url()),
@@ -262,7 +273,7 @@ impl World {
             ("RELAY_NAMESPACE", &self.namespace),
             ("RELAY_DATA", data.to_str().unwrap()),
         ];
-        Process::spawn("relay", &settings, args)
+        Process::spawn("relay", &[&settings[..], more].concat(), args)
     }
 }
 
@@ -288,21 +299,24 @@ fn sqlite(dir: &TempDir) -> String {
     format!("sqlite:{}", dir.path().join("relay.db").display())
 }
 
-async fn start_gateway(environment: &Environment, settings: &[(&str, &str)]) -> (Process, Api) {
-    let always = [("RELAY_LISTEN", "127.0.0.1:0"), ("RELAY_TOKEN", api::TOKEN)];
-    let gateway = start("relay-gateway", environment, &[&always[..], settings].concat());
-    let line = gateway
-        .wait_for_line(|line| line.contains("taking requests"))
-        .await;
-    let api = Api::new(&address_in(&line));
-    api.wait_until_ready(&metrics_address(&gateway).await).await;
-    (gateway, api)
-}
-
 fn start(name: &str, environment: &[(&'static str, String)], settings: &[(&str, &str)]) -> Process {
     let common = environment.iter().map(|(name, value)| (*name, value.as_str()));
     let all: Vec<(&str, &str)> = common.chain(settings.iter().copied()).collect();
     Process::spawn(name, &all, &[])
+}
+
+fn start_gateway(environment: &Environment, settings: &[(&str, &str)]) -> Process {
+    let always = [("RELAY_LISTEN", "127.0.0.1:0"), ("RELAY_TOKEN", api::TOKEN)];
+    start("relay-gateway", environment, &[&always[..], settings].concat())
+}
+
+/// Where a gateway takes requests, once it does.
+pub async fn address(gateway: &Process) -> String {
+    let line = gateway
+        .wait_for_line(|line| line.contains("taking requests"))
+        .await;
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    field(&line, "address")
 }
 
 /// Where a daemon serves its metrics, by its first log line.
@@ -312,9 +326,11 @@ pub async fn metrics_address(process: &Process) -> String {
     field(&line, "metrics")
 }
 
-fn address_in(line: &str) -> String {
-    let line: serde_json::Value = serde_json::from_str(line).unwrap();
-    field(&line, "address")
+/// Changes a limit of a running process; `limit` is an option of `prlimit`, such as `--nofile=3:`.
+pub fn limit(process: &Process, limit: &str) {
+    let pid = process.pid().to_string();
+    let status = Command::new("prlimit").args(["--pid", &pid, limit]).status();
+    assert!(status.unwrap().success(), "{limit}");
 }
 
 fn field(line: &serde_json::Value, name: &str) -> String {

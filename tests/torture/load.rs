@@ -10,12 +10,9 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
-    options::{BasicPublishOptions, ConfirmSelectOptions},
-};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, options::BasicPublishOptions};
 use rand::{Rng as _, RngExt, SeedableRng, rngs::ChaCha8Rng};
-use relay_testkit::Proxy;
+use relay_testkit::{Proxy, confirming};
 use relay_tests::{Api, amqp};
 use reqwest::Method;
 use tokio::time::{sleep, timeout};
@@ -305,14 +302,5 @@ fn binary(draft: &Draft) -> BasicProperties {
 }
 
 async fn connect(url: &str) -> Option<(Connection, Channel)> {
-    let url = format!("{url}?heartbeat=5");
-    let connection = Connection::connect(&url, ConnectionProperties::default())
-        .await
-        .ok()?;
-    let channel = connection.create_channel().await.ok()?;
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await
-        .ok()?;
-    Some((connection, channel))
+    confirming(&format!("{url}?heartbeat=5")).await.ok()
 }

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
-    options::{BasicPublishOptions, ConfirmSelectOptions},
-    types::ShortString,
+    BasicProperties, Channel, Confirmation, Connection, options::BasicPublishOptions, types::ShortString,
 };
+use relay_testkit::confirming;
 use tokio::sync::mpsc;
 
 use crate::event::{EventBytes, Events, event_type};
@@ -28,11 +27,7 @@ pub(crate) struct Producer {
 impl Producer {
     /// Connects, to publish to the exchange of this namespace.
     pub(crate) async fn connect(amqp_url: &str, namespace: &str) -> Self {
-        let connection = Connection::connect(amqp_url, ConnectionProperties::default());
-        let connection = connection.await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        let confirms = ConfirmSelectOptions::default();
-        channel.confirm_select(confirms).await.unwrap();
+        let (connection, channel) = confirming(amqp_url).await.unwrap();
         let structured = BasicProperties::default().with_content_type("application/cloudevents+json".into());
         Self {
             channel,
@@ -96,17 +91,17 @@ fn confirmed(confirm: lapin::Result<Confirmation>) {
 }
 
 /// Hands out each moment when it has come. A thread of its own, because tokio's timers tick in whole
-/// milliseconds.
-fn schedule(count: usize, rate: f64) -> mpsc::UnboundedReceiver<Instant> {
+/// milliseconds. There is room for all of them: a load that cannot be sent in time is not to come later.
+fn schedule(count: usize, rate: f64) -> mpsc::Receiver<Instant> {
     const LEAD: Duration = Duration::from_millis(50);
-    let (sender, due) = mpsc::unbounded_channel();
+    let (sender, due) = mpsc::channel(count.max(1));
     thread::spawn(move || {
         let began = Instant::now() + LEAD;
         for number in 0..count {
             #[allow(clippy::cast_precision_loss, reason = "a count of events")]
             let moment = began + Duration::from_secs_f64(number as f64 / rate);
             thread::sleep(moment.saturating_duration_since(Instant::now()));
-            if sender.send(moment).is_err() {
+            if sender.try_send(moment).is_err() {
                 return;
             }
         }

@@ -28,6 +28,7 @@ enum Answer {
 }
 
 /// The acks of one channel; clones share them. They are sent by a task, which ends with the last clone.
+/// What waits for it is bounded by the prefetch: each message is answered once, and no more are handed out.
 #[derive(Clone)]
 pub(crate) struct Acks(mpsc::UnboundedSender<Answer>);
 

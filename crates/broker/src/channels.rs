@@ -14,7 +14,10 @@ use lapin::{
     options::{BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::Mutex,
+    time::{error::Elapsed, timeout},
+};
 
 use crate::{
     acks::{Acks, WeakAcks},
@@ -26,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Channels that are opened before consumers share them. A channel error ends every consumer on it, and
 /// acks of one are gathered best where no other's messages are among them.
-const CHANNELS: usize = 64;
+const CHANNELS: usize = 512;
 
 /// A channel and its acks.
 struct Lane {
@@ -191,24 +194,37 @@ impl Subscription {
     /// Fetches no more. What was fetched goes on to be handed out, and then [`Subscription::next`] is
     /// `None`.
     pub async fn cancel(&mut self) {
+        let _ = self.try_cancel().await;
+    }
+
+    /// Of a connection that is cut in the middle of this, lapin may never say anything, and a channel that
+    /// waits for another queue says nothing for minutes.
+    async fn try_cancel(&mut self) -> Result<(), Elapsed> {
         if self.cancelled || self.ended {
-            return;
+            return Ok(());
         }
         let tag = self.consumer.tag();
-        let cancelled = self.lane.channel.basic_cancel(tag, BasicCancelOptions::default());
-        // Of a connection that is cut in the middle of this, lapin may never say anything, and a channel
-        // that waits for another queue says nothing for minutes.
-        self.cancelled = matches!(timeout(PATIENCE, cancelled).await, Ok(Ok(())));
+        let cancelling = self.lane.channel.basic_cancel(tag, BasicCancelOptions::default());
+        self.cancelled = timeout(PATIENCE, cancelling).await?.is_ok();
+        Ok(())
     }
 
     /// Takes no more, and gives back what was fetched and not handed out. What was handed out stays
     /// with its holder.
     pub async fn stop(self) {
-        let _ = timeout(PATIENCE, self.give_back()).await;
+        // What takes longer goes on: nobody else could take before what is held here.
+        let giving_back = tokio::spawn(self.give_back());
+        if timeout(PATIENCE, giving_back).await.is_err() {
+            tracing::debug!("the end of a consumer takes long");
+        }
     }
 
     async fn give_back(mut self) {
-        self.cancel().await;
+        while self.try_cancel().await.is_err() {
+            if !self.lane.channel.status().connected() {
+                return;
+            }
+        }
         if self.ended || !self.cancelled {
             // By the broker, and lapin tells of that once, so there is nothing to wait for. Or the
             // channel is gone, and what was fetched is back in its queue.

@@ -12,13 +12,12 @@ impl Session {
     /// # Errors
     /// The broker refuses, or went away.
     pub async fn declare_endpoint(&self, id: &EndpointId, delays: &[Delay]) -> Result<(), Error> {
-        let doing = || Error::doing(format!("declare the queue of {id}"));
-        let mut usable = self.usable(&self.topology().endpoint(id)).await?;
-        let channel = self.throwaway().await?;
-        self.topology()
-            .declare_endpoint(&channel, id)
-            .await
-            .map_err(doing())?;
+        let declaring = async {
+            let channel = self.throwaway().await?;
+            let declared = self.topology().declare_endpoint(&channel, id).await;
+            declared.map_err(Error::doing(format!("declare the queue of {id}")))
+        };
+        let mut usable = self.declare(&self.topology().endpoint(id), declaring).await?;
         for delay in delays {
             usable = usable.max(self.declare_delay(*delay).await?);
         }

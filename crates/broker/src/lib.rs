@@ -14,6 +14,7 @@ mod endpoints;
 mod inspector;
 mod log;
 mod metrics;
+mod new_queues;
 mod publisher;
 mod reconnect;
 mod session;

@@ -1,11 +1,8 @@
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use lapin::{Channel, Connection, options::ConfirmSelectOptions};
-use relay_event::{Attempt, Delay, EndpointId, Event, Timestamp};
-use tokio::{
-    sync::{Mutex, watch},
-    time::{Instant, sleep_until, timeout},
-};
+use relay_event::{Attempt, EndpointId, Event, Timestamp};
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -14,6 +11,7 @@ use crate::{
     channels::{Channels, Subscription},
     connection::{connect, open_channel, watch_connection},
     inspector::Inspector,
+    new_queues::NewQueues,
     publisher::{Outgoing, PublishError, Publisher},
     reconnect::Delays,
     settle::Taken,
@@ -90,9 +88,7 @@ struct Inner {
     attempts: AttemptLog,
     channels: Channels,
     inspector: Inspector,
-    /// Those that are declared, and from when on each may be used.
-    delays: Mutex<HashMap<Delay, Instant>>,
-    new_queue_wait: Duration,
+    new_queues: NewQueues,
     blocked: watch::Receiver<bool>,
     lost: CancellationToken,
 }
@@ -131,8 +127,7 @@ impl Session {
             attempts,
             channels: Channels::default(),
             inspector: Inspector::new(config.clone()),
-            delays: Mutex::default(),
-            new_queue_wait: config.new_queue_wait,
+            new_queues: NewQueues::new(config.new_queue_wait),
             blocked,
             lost,
         })))
@@ -268,6 +263,10 @@ impl Session {
         &self.0.consuming
     }
 
+    pub(crate) fn new_queues(&self) -> &NewQueues {
+        &self.0.new_queues
+    }
+
     pub(crate) async fn publish_once(&self, message: Outgoing) -> Result<(), PublishError> {
         self.0.publisher.publish(message).await
     }
@@ -278,64 +277,6 @@ impl Session {
 
     pub(crate) async fn record(&self, attempt: Attempt) -> Result<(), PublishError> {
         self.0.attempts.record(attempt).await
-    }
-
-    /// Declares where messages wait for `delay`, once in a session.
-    pub(crate) async fn ensure_delay(&self, delay: Delay) -> Result<(), Error> {
-        let usable = self.declare_delay(delay).await?;
-        self.wait_until(usable).await
-    }
-
-    /// From when on it may be used.
-    pub(crate) async fn declare_delay(&self, delay: Delay) -> Result<Instant, Error> {
-        let mut known = self.0.delays.lock().await;
-        if let Some(usable) = known.get(&delay) {
-            return Ok(*usable);
-        }
-        let usable = self.usable(&self.topology().retry(delay)).await?;
-        let channel = self.throwaway().await?;
-        let declared = self.topology().declare_delay(&channel, delay).await;
-        declared.map_err(Error::doing(format!("declare the delay {delay}")))?;
-        known.insert(delay, usable);
-        Ok(usable)
-    }
-
-    /// From when on a queue that is about to be declared may be used: at once, if it is there already.
-    pub(crate) async fn usable(&self, queue: &str) -> Result<Instant, Error> {
-        let wait = match self.depth(queue).await? {
-            Some(_) => Duration::ZERO,
-            None => self.0.new_queue_wait,
-        };
-        Ok(Instant::now() + wait)
-    }
-
-    /// Fails if the session ended meanwhile, for that may have been a crash of the broker.
-    pub(crate) async fn wait_until(&self, usable: Instant) -> Result<(), Error> {
-        let waiting = async {
-            sleep_until(usable).await;
-            Ok(())
-        };
-        self.while_it_lasts(waiting).await?;
-        if self.is_lost() { Err(Error::Lost) } else { Ok(()) }
-    }
-
-    /// Declares where messages wait for `delay`. That it cannot be is no outcome: it is tried until
-    /// it can, or the session ends.
-    pub(crate) async fn ensure_delay_safely(&self, delay: Delay) -> Result<(), Error> {
-        let mut delays = Delays::new();
-        let mut said = false;
-        loop {
-            match self.ensure_delay(delay).await {
-                Err(error) if !self.is_lost() => {
-                    if !std::mem::replace(&mut said, true) {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::warn!(%delay, error, "retries cannot be put aside; trying again until they can");
-                    }
-                    delays.wait().await;
-                }
-                result => return result,
-            }
-        }
     }
 
     /// A channel for one declaration: an error closes it, and nothing else hangs on it.

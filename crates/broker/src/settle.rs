@@ -48,30 +48,29 @@ impl From<Error> for Unsettled {
 /// dropping it gives it back.
 #[must_use = "a taken message must be settled"]
 pub struct Taken {
-    delivery: Option<Delivery>,
+    delivery: Delivery,
     acks: Acks,
+    /// Whether the broker has its answer, so that dropping this gives nothing back.
+    answered: bool,
 }
 
 impl Taken {
     /// `acks` are those of the channel it came by.
     pub(crate) fn new(delivery: Delivery, acks: Acks) -> Self {
-        let delivery = Some(delivery);
-        Self { delivery, acks }
+        Self {
+            delivery,
+            acks,
+            answered: false,
+        }
     }
 
     /// Reads the message. `max_bytes` is the largest event allowed.
     pub fn read(&mut self, session: &Session, max_bytes: usize) -> Received {
-        let delivery = self
-            .delivery
-            .as_mut()
-            .expect("a delivery is held until it is settled");
-        Received::read(delivery, session.topology(), max_bytes)
+        Received::read(&mut self.delivery, session.topology(), max_bytes)
     }
 
     pub(crate) fn delivery(&self) -> &Delivery {
-        self.delivery
-            .as_ref()
-            .expect("a delivery is held until it is settled")
+        &self.delivery
     }
 
     /// Makes the outcome safe, then acks. `history` includes the attempt just made, if one was.
@@ -102,22 +101,20 @@ impl Taken {
     /// Acks the message, when all that is in it is safe. Should the ack not arrive, it comes again: twice,
     /// but not lost.
     pub fn ack(mut self) {
-        if let Some(delivery) = self.delivery.take() {
-            self.acks.settled(delivery.delivery_tag);
-        }
+        self.answered = true;
+        self.acks.settled(self.delivery.delivery_tag);
     }
 
     /// Puts the message back where it was.
     pub async fn give_back(mut self) {
-        if let Some(delivery) = self.delivery.take() {
-            // On a channel that is gone this fails, and the message is back in its queue already.
-            let requeue = BasicNackOptions {
-                requeue: true,
-                ..Default::default()
-            };
-            if matches!(delivery.acker.nack(requeue).await, Ok(true)) {
-                self.acks.returned(delivery.delivery_tag);
-            }
+        self.answered = true;
+        let requeue = BasicNackOptions {
+            requeue: true,
+            ..Default::default()
+        };
+        // On a channel that is gone this fails, and the message is back in its queue already.
+        if matches!(self.delivery.acker.nack(requeue).await, Ok(true)) {
+            self.acks.returned(self.delivery.delivery_tag);
         }
     }
 }
@@ -133,7 +130,7 @@ async fn copy(
     match (settlement, &message.event) {
         (Settlement::Delivered, _) => Ok(()),
         (Settlement::Retry(delay), Ok(event)) => {
-            session.ensure_delay_safely(delay).await?;
+            session.ensure_delay(delay).await?;
             let retry = || wire::retry(topology, delay, endpoint, event, history);
             Ok(session.publish_safely(retry).await?)
         }
@@ -160,15 +157,17 @@ impl Drop for Taken {
     /// A task that panicked, or was ended, must not keep the message from others until the
     /// connection ends.
     fn drop(&mut self) {
-        if let Some(delivery) = self.delivery.take().filter(|delivery| delivery.acker.usable())
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
+        if self.answered || !self.delivery.acker.usable() {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             // Other than a nack, a reject counts towards the delivery limit in every RabbitMQ.
             let reject = BasicRejectOptions { requeue: true };
+            let (acker, tag) = (self.delivery.acker.clone(), self.delivery.delivery_tag);
             let acks = self.acks.clone();
             runtime.spawn(async move {
-                if matches!(delivery.acker.reject(reject).await, Ok(true)) {
-                    acks.returned(delivery.delivery_tag);
+                if matches!(acker.reject(reject).await, Ok(true)) {
+                    acks.returned(tag);
                 }
             });
         }

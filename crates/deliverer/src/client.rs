@@ -28,6 +28,8 @@ use tokio::{
 };
 use tower_service::Service;
 
+use crate::shortage;
+
 /// Less than the 5 s after which many servers close an idle connection. A request that is on its way
 /// just then fails, and costs an attempt.
 const IDLE: Duration = Duration::from_secs(4);
@@ -183,7 +185,10 @@ impl Service<Name> for SystemResolver {
             let found = tokio::net::lookup_host((host.as_str(), 0)).await;
             match found.map(|addresses| addresses.collect::<Vec<_>>()) {
                 Ok(addresses) => Ok(addresses.into_iter()),
-                Err(source) => Err(Unresolved { host, source }),
+                Err(source) => {
+                    let source = shortage::behind(source);
+                    Err(Unresolved { host, source })
+                }
             }
         })
     }

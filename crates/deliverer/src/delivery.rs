@@ -19,6 +19,7 @@ use crate::{
     metrics::Metrics,
     pace::{Pace, Permit},
     post::{Exchanged, post},
+    shortage::Shortages,
     slots::Slots,
 };
 
@@ -32,6 +33,7 @@ pub(crate) struct Workshop {
     /// See [`crate::fetch`].
     pub(crate) room: Arc<Semaphore>,
     pub(crate) slots: Arc<Slots>,
+    pub(crate) shortages: Shortages,
 }
 
 /// What the deliveries of one endpoint share.
@@ -132,11 +134,9 @@ impl Line {
     }
 
     async fn attempt(&self, event: &Event, before: &History) -> (History, Settlement, Attempt, Outcome) {
-        let (at, clock) = (Timestamp::now(), Instant::now());
         self.workshop.metrics.in_flight.inc();
-        let exchanged = post(&self.workshop.client, &self.endpoint, event, at).await;
+        let (at, took, exchanged) = self.exchange(event).await;
         self.workshop.metrics.in_flight.dec();
-        let took = clock.elapsed();
         self.workshop.metrics.attempted(&exchanged.outcome, took);
 
         let history = before.after(at, &exchanged.outcome, exchanged.detail.as_deref());
@@ -153,6 +153,18 @@ impl Line {
             Verdict::Dead(reason) => Settlement::Dead(reason),
         };
         (history, settlement, attempt, outcome)
+    }
+
+    /// What the machine has no connection for was not attempted: it waits as one for which the process has
+    /// no room, and the endpoint is not blamed.
+    async fn exchange(&self, event: &Event) -> (Timestamp, Duration, Exchanged) {
+        loop {
+            let (at, clock) = (Timestamp::now(), Instant::now());
+            match post(&self.workshop.client, &self.endpoint, event, at).await {
+                Ok(exchanged) => return (at, clock.elapsed(), exchanged),
+                Err(shortage) => self.workshop.shortages.wait(&shortage).await,
+            }
+        }
     }
 
     fn record(

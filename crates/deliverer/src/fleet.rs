@@ -52,7 +52,7 @@ pub(crate) struct Fleet {
     troubled: HashSet<EndpointId>,
     ended: JoinSet<(Arc<Endpoint>, Result<Ended, Error>)>,
     deliveries: TaskTracker,
-    /// Endpoints that said they are gone, which the store does not know yet.
+    /// Endpoints that said they are gone, which the store does not know yet: they are sent nothing.
     gone: Vec<Arc<Endpoint>>,
     /// What is being written down, by one task at most: with the store away that takes long, and neither
     /// consumers nor a new session wait for it.
@@ -63,16 +63,8 @@ pub(crate) struct Fleet {
 struct Consumer {
     endpoint: Arc<Endpoint>,
     stop: CancellationToken,
-    state: Running,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Running {
-    Yes,
-    /// Ended by itself; to be started again at the next look.
-    No,
-    /// The endpoint said it is gone, and the store does not know yet.
-    Gone,
+    /// Whether it ended by itself; it is to be started again at the next look.
+    ended: bool,
 }
 
 impl Fleet {
@@ -186,11 +178,8 @@ impl Fleet {
         }
         self.notes = notes;
         let known = &self.known;
-        self.gone.retain(|gone| {
-            known
-                .iter()
-                .any(|known| known.id == gone.id && known.updated_at == gone.updated_at)
-        });
+        self.gone
+            .retain(|gone| known.iter().any(|known| is_unchanged(known, gone)));
     }
 
     /// Has written down what was learnt of endpoints that are gone, that fail, or no longer do.
@@ -227,7 +216,6 @@ impl Fleet {
     /// Takes note of what the store knows now.
     fn written(&mut self, written: Vec<(EndpointId, Option<Timestamp>)>) {
         for (id, noted) in written {
-            self.gone.retain(|gone| gone.id != id);
             match noted {
                 Some(since) => self.notes.insert(id, since),
                 None => self.notes.remove(&id),
@@ -237,13 +225,17 @@ impl Fleet {
 
     /// Starts, replaces and stops consumers so that they are those of the known endpoints.
     fn align(&mut self, session: &Session) {
-        let consumed = self.known.iter().filter(|endpoint| is_consumed(&endpoint.state));
+        let is_gone = |endpoint: &Endpoint| self.gone.iter().any(|gone| is_unchanged(endpoint, gone));
+        let consumed = self
+            .known
+            .iter()
+            .filter(|endpoint| is_consumed(&endpoint.state) && !is_gone(endpoint));
         let wanted: HashMap<EndpointId, Arc<Endpoint>> = consumed
             .map(|endpoint| (endpoint.id.clone(), Arc::clone(endpoint)))
             .collect();
         let mut replaced = HashMap::new();
         self.consumers.retain(|id, consumer| match wanted.get(id) {
-            Some(endpoint) if *endpoint == consumer.endpoint => consumer.state != Running::No,
+            Some(endpoint) if *endpoint == consumer.endpoint => !consumer.ended,
             Some(_) => {
                 // It ends when its successor has begun, so that the queue is never without one.
                 replaced.insert(id.clone(), consumer.stop.clone().drop_guard());
@@ -283,7 +275,7 @@ impl Fleet {
         let consumer = Consumer {
             endpoint: Arc::clone(&endpoint),
             stop: stop.clone(),
-            state: Running::Yes,
+            ended: false,
         };
         self.consumers.insert(endpoint.id.clone(), consumer);
         let consuming = consume(line, Told { stop, replaced }, self.deliveries.clone());
@@ -306,7 +298,7 @@ impl Fleet {
             }
             return;
         }
-        consumer.state = Running::No;
+        consumer.ended = true;
         match ended {
             Err(error) if !session.is_lost() => {
                 if self.troubled.insert(endpoint.id.clone()) {
@@ -314,10 +306,7 @@ impl Fleet {
                     tracing::warn!(endpoint = %endpoint.id, error, "its queue cannot be taken from; trying again until it can");
                 }
             }
-            Ok(Ended::Gone) => {
-                consumer.state = Running::Gone;
-                self.gone.push(Arc::clone(endpoint));
-            }
+            Ok(Ended::Gone) => self.gone.push(Arc::clone(endpoint)),
             _ => drop(self.troubled.remove(&endpoint.id)),
         }
         self.count();
@@ -340,11 +329,7 @@ impl Fleet {
     }
 
     fn count(&self) {
-        let running = self
-            .consumers
-            .values()
-            .filter(|consumer| consumer.state == Running::Yes)
-            .count();
+        let running = self.consumers.values().filter(|consumer| !consumer.ended).count();
         self.workshop
             .metrics
             .consuming
@@ -362,4 +347,9 @@ impl Fleet {
 /// declared crashes the channel in RabbitMQ 3.10, and with it the connection of all consumers.
 fn is_there(endpoint: &Endpoint) -> bool {
     endpoint.bound_since.is_some() || endpoint.updated_at != endpoint.created_at
+}
+
+/// Whether its owner has not changed the endpoint between the two.
+fn is_unchanged(one: &Endpoint, other: &Endpoint) -> bool {
+    one.id == other.id && one.updated_at == other.updated_at
 }

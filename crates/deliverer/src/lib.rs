@@ -5,6 +5,7 @@ mod breaker;
 mod client;
 mod config;
 mod consume;
+mod courier;
 mod delivery;
 mod fetch;
 mod fleet;
@@ -13,6 +14,7 @@ mod notes;
 mod pace;
 mod post;
 mod probe;
+mod shortage;
 mod slots;
 mod take;
 mod window;
@@ -25,8 +27,9 @@ use relay_service::Context;
 use relay_store::Store;
 
 pub use config::{Config, DisableAfter};
+pub use courier::{Courier, Posted};
 
-use crate::{delivery::Workshop, fleet::Fleet, metrics::Metrics, slots::Slots};
+use crate::{delivery::Workshop, fleet::Fleet, metrics::Metrics, shortage::Shortages, slots::Slots};
 
 /// Delivers until `context` shuts down, then finishes the attempts under way.
 ///
@@ -42,6 +45,7 @@ pub async fn run(config: &Config, context: &Context, broker: &Broker, store: &St
         deliverer: config.signature(),
         room: fetch::room(),
         slots: Slots::new(usize::try_from(most).unwrap_or(usize::MAX)),
+        shortages: Shortages::default(),
     });
     let fleet = Fleet::new(
         Arc::clone(&workshop),

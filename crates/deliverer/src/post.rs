@@ -18,7 +18,10 @@ use relay_event::{
     ANSWER_CAP, DETAIL_CAP, Endpoint, ErrorClass, Event, Outcome, SignatureStyle, Timestamp, signature,
 };
 
-use crate::client::{Client, Unresolved};
+use crate::{
+    client::{Client, Unresolved},
+    shortage::Shortage,
+};
 
 const CONTENT_TYPE_STRUCTURED: &str = "application/cloudevents+json";
 const AGENT: &str = concat!("event-relay/", env!("CARGO_PKG_VERSION"));
@@ -51,19 +54,30 @@ enum Broken {
 }
 
 /// Posts the event, signed, and reads the answer. The endpoint's timeout covers all of it.
-pub(crate) async fn post(client: &Client, endpoint: &Endpoint, event: &Event, now: Timestamp) -> Exchanged {
+///
+/// # Errors
+/// The machine has no connection to spare, and nothing was sent.
+pub(crate) async fn post(
+    client: &Client,
+    endpoint: &Endpoint,
+    event: &Event,
+    now: Timestamp,
+) -> Result<Exchanged, Shortage> {
     let mut head = None;
     let exchange = exchange(client, endpoint, event, now, &mut head);
     match tokio::time::timeout(endpoint.timeout(), exchange).await {
-        Ok(Ok(exchanged)) => exchanged,
-        Ok(Err(error)) => failed(classify(&error), head, innermost(&error)),
+        Ok(Ok(exchanged)) => Ok(exchanged),
+        Ok(Err(error)) => match causes(&error).find_map(Shortage::of) {
+            Some(shortage) => Err(shortage),
+            None => Ok(failed(classify(&error), head, innermost(&error))),
+        },
         Err(_) => {
             let seconds = endpoint.timeout().as_secs_f64();
             let detail = match head {
                 None => format!("no answer within {seconds} s"),
                 Some(_) => format!("the answer did not end within {seconds} s"),
             };
-            failed(ErrorClass::Timeout, head, detail)
+            Ok(failed(ErrorClass::Timeout, head, detail))
         }
     }
 }

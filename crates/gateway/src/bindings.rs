@@ -19,8 +19,8 @@ use tokio::{
     time::timeout,
 };
 
-/// Endpoints are shared out among this many locks.
-const LOCKS: usize = 64;
+/// Endpoints are shared out among this many locks: enough that few wait for another one's new queue.
+const LOCKS: usize = 1_024;
 
 /// Why the broker may not hold what the store says.
 #[derive(Debug, thiserror::Error)]

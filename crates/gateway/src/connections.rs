@@ -1,17 +1,20 @@
 //! Connections of clients, each of which may cost little: so long for a head, so many bytes that wait to be
 //! written, and so long until some are read.
 
-use std::time::Duration;
+use std::{
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use axum::{Router, serve::Listener};
+use hyper::server::conn::http1::Builder;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio_io_timeout::TimeoutStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long the head of a request may take, and a kept connection be idle.
 const HEAD: Duration = Duration::from_secs(120);
@@ -24,34 +27,41 @@ const BUFFER: usize = 64 << 10;
 
 /// Takes connections until `shutdown`, and then has each end after the answer it is in.
 pub(crate) async fn serve(mut listener: TcpListener, routes: Router, shutdown: &CancellationToken) {
-    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+    let mut builder = Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(BUFFER);
     let service = TowerToHyperService::new(routes);
-    let open = GracefulShutdown::new();
+    let open = TaskTracker::new();
     loop {
         let (stream, _) = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
             taken = Listener::accept(&mut listener) => taken,
         };
-        let connection =
-            builder.serve_connection_with_upgrades(TokioIo::new(limited(stream)), service.clone());
-        let connection = open.watch(connection.into_owned());
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error = &*error, "a client's connection broke");
+        let connection = builder.serve_connection(TokioIo::new(limited(stream)), service.clone());
+        let shutdown = shutdown.clone();
+        open.spawn(async move {
+            let mut connection = pin!(connection.with_upgrades());
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = shutdown.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a client's connection broke");
             }
         });
     }
     drop(listener);
-    open.shutdown().await;
+    open.close();
+    open.wait().await;
 }
 
-fn limited(stream: TcpStream) -> std::pin::Pin<Box<TimeoutStream<TcpStream>>> {
+fn limited(stream: TcpStream) -> Pin<Box<TimeoutStream<TcpStream>>> {
     // Not to be delayed is all that it asks for; if that cannot be, it is slower.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);

@@ -58,7 +58,7 @@ impl Gateway {
     ) -> Self {
         Self(Arc::new(Inner {
             gate: Gate::new(config.token.as_ref()),
-            bindings: Bindings::new(store.clone(), config.confirm_timeout),
+            bindings: Bindings::new(store.clone(), config.confirm_timeout + config.new_queue_wait),
             schedules: Schedules::new(store.clone()),
             idempotency: Idempotency::new(store.clone(), notes),
             tail: Tail::new(store.clone()),

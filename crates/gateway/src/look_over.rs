@@ -3,9 +3,11 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    future::ready,
     time::Duration,
 };
 
+use futures_util::{StreamExt, stream};
 use relay_broker::{Broker, Session};
 use relay_event::{Endpoint, EndpointId, EndpointState, Timestamp};
 use relay_store::{Store, StoredEndpoint};
@@ -18,6 +20,10 @@ use crate::{
 
 /// How many looks an endpoint that was changed gets, in case a gateway ended in the middle of it.
 const LOOKS_AFTER_CHANGE: u32 = 3;
+
+/// How many endpoints are brought into step at once. Each that has no queue yet takes as long as a new
+/// queue is left alone: at another broker that is all of them.
+const AT_ONCE: usize = 64;
 
 /// The task that looks.
 pub(crate) struct LookOver {
@@ -73,18 +79,37 @@ impl LookOver {
         let Some(session) = self.session.clone() else {
             return Ok(()); // The broker's absence is said where it is noticed.
         };
-        let mut looked = Ok(());
+        let mut due = Vec::new();
         for row in &rows {
-            if session.is_lost() {
-                return looked; // All are looked over in the next one.
-            }
             if self.all || self.is_due(row) || !has_queue(&session, &row.endpoint.id).await? {
-                let attended = self.attend(&session, &row.endpoint.id).await;
-                looked = looked.and(attended);
+                due.push(row.endpoint.id.clone());
             }
+        }
+        let mut looked = Ok(());
+        for followed in self.follow(&session, due).await {
+            let attended = match followed {
+                Ok(Some(stored)) => self.attend(&session, &stored).await,
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            looked = looked.and(attended);
         }
         self.all = looked.is_err();
         looked
+    }
+
+    /// Brings the broker into step, unless the session ends: all are looked over in the next one.
+    async fn follow(
+        &self,
+        session: &Session,
+        due: Vec<EndpointId>,
+    ) -> Vec<Result<Option<StoredEndpoint>, Error>> {
+        stream::iter(due)
+            .take_while(|_| ready(!session.is_lost()))
+            .map(async |id| self.gateway.bindings.follow(session, &id).await)
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await
     }
 
     /// Whether something may be undone of an endpoint.
@@ -96,13 +121,10 @@ impl LookOver {
             || age(endpoint.updated_at) < self.every * LOOKS_AFTER_CHANGE
     }
 
-    async fn attend(&mut self, session: &Session, id: &EndpointId) -> Result<(), Error> {
-        let Some(stored) = self.gateway.bindings.follow(session, id).await? else {
-            return Ok(());
-        };
+    async fn attend(&mut self, session: &Session, stored: &StoredEndpoint) -> Result<(), Error> {
         match removed_at(&stored.endpoint) {
-            Some(at) => self.forget(session, id, at).await,
-            None => self.settle(&stored).await,
+            Some(at) => self.forget(session, &stored.endpoint.id, at).await,
+            None => self.settle(stored).await,
         }
     }
 

@@ -1,11 +1,13 @@
 //! The relay's HTTP API, as its client.
 
 mod error;
+mod follow;
 mod pages;
 mod patience;
 mod query;
 
 pub(crate) use error::ApiError;
+pub(crate) use follow::{Follow, Item, Next, Page, Place};
 pub(crate) use pages::Pages;
 pub(crate) use patience::{Patience, long_after};
 pub(crate) use query::Query;
@@ -15,8 +17,8 @@ use std::{error::Error, time::Duration};
 use anyhow::Context as _;
 use bytes::Bytes;
 use reqwest::{
-    Client, Method,
-    header::{CONTENT_TYPE, HeaderMap},
+    Client, Method, RequestBuilder,
+    header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER},
     redirect::Policy,
 };
 use serde::de::DeserializeOwned;
@@ -40,6 +42,13 @@ pub(crate) struct Api {
     client: Client,
     url: Url,
     token: Token,
+}
+
+/// An answer that the relay may have held back.
+pub(crate) struct Held {
+    pub(crate) body: Bytes,
+    /// How long to wait before it is worth asking again, if the relay says.
+    pub(crate) retry_after: Option<Duration>,
 }
 
 /// Reads a part of an answer, or the whole of it.
@@ -118,6 +127,18 @@ impl Api {
         Ok(headers.contains_key("idempotent-replayed"))
     }
 
+    /// Asks for something that the relay may hold back for so many whole seconds, which it knows as `wait`.
+    pub(crate) async fn held(&self, path: &[&str], query: &Query, wait: Duration) -> Result<Held, ApiError> {
+        let wait_param = Some(format!("{}s", wait.as_secs()));
+        let url = query.clone().with("wait", wait_param).on(self.at(path));
+        let request = self.client.get(url).timeout(wait + TIMEOUT);
+        let (headers, body) = self.exchange(request).await?;
+        Ok(Held {
+            body,
+            retry_after: retry_after(&headers),
+        })
+    }
+
     async fn send(&self, method: Method, url: Url, body: Option<(&str, Bytes)>) -> Result<Bytes, ApiError> {
         Ok(self.answer(method, url, body).await?.1)
     }
@@ -128,17 +149,22 @@ impl Api {
         url: Url,
         body: Option<(&str, Bytes)>,
     ) -> Result<(HeaderMap, Bytes), ApiError> {
-        let mut request = self.client.request(method, url).bearer_auth(self.token.as_str());
+        let mut request = self.client.request(method, url);
         if let Some((content_type, body)) = body {
             request = request.header(CONTENT_TYPE, content_type).body(body);
         }
+        self.exchange(request).await
+    }
+
+    async fn exchange(&self, request: RequestBuilder) -> Result<(HeaderMap, Bytes), ApiError> {
+        let request = request.bearer_auth(self.token.as_str());
         let answer = request.send().await.map_err(|error| self.failed(&error))?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = answer.bytes().await.map_err(|error| self.failed(&error))?;
         if status.is_success() {
             return Ok((headers, body));
         }
-        Err(ApiError::refused(status, &body))
+        Err(ApiError::refused(status, &body, retry_after(&headers)))
     }
 
     fn at(&self, path: &[&str]) -> Url {
@@ -157,6 +183,14 @@ impl Api {
             ApiError::Broken { url, cause }
         }
     }
+}
+
+/// Whatever a server may ask, nobody waits longer.
+const LONGEST_ASKED: Duration = Duration::from_secs(60);
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_ASKED))
 }
 
 /// The innermost error: the ones around it only say that there was one.

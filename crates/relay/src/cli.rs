@@ -1,6 +1,6 @@
 use clap::{ColorChoice, Parser, Subcommand};
 
-use crate::{deliveries, dlq, endpoint, events, publish, receive, up};
+use crate::{deliveries, dlq, endpoint, events, listen, publish, receive, reconcile, up};
 
 const ENVIRONMENT: &str = "\
 Environment, each instead of what the data folder says:
@@ -9,7 +9,7 @@ Environment, each instead of what the data folder says:
   RELAY_AMQP_URL   its broker, such as amqp://user:password@host:5672/%2f
   RELAY_NAMESPACE  the first word of its queues' names [default: relay]
 
-Exit codes: 0 done, 1 failed, 2 wrong usage.";
+Exit codes: 0 done, 1 failed, 2 wrong usage; some commands have others, as their --help tells.";
 
 /// Publish an event once to RabbitMQ, and every consumer gets it as a signed webhook.
 #[derive(Debug, Parser)]
@@ -25,7 +25,7 @@ pub(crate) enum Command {
     Up(up::UpArgs),
     /// Publish an event, or a file of them
     Publish(publish::PublishArgs),
-    /// Look at the events that were published, and send one again
+    /// Look at the events that were published, follow them, and send one again
     #[command(subcommand)]
     Events(events::EventsCommand),
     /// See what became of events, endpoint by endpoint
@@ -39,6 +39,10 @@ pub(crate) enum Command {
     Dlq(dlq::DlqCommand),
     /// Receive webhooks on this machine, check their signatures and show them
     Receive(receive::ReceiveArgs),
+    /// Post events to a URL of this machine as they come, without an endpoint
+    Listen(listen::ListenArgs),
+    /// Find the events that a receiver missed, and deliver them to it
+    Reconcile(reconcile::ReconcileArgs),
 }
 
 impl Command {
@@ -52,6 +56,8 @@ impl Command {
             Self::Endpoint(command) => endpoint::run(command).await,
             Self::Dlq(command) => dlq::run(command).await,
             Self::Receive(args) => receive::run(args).await,
+            Self::Listen(args) => listen::run(args).await,
+            Self::Reconcile(args) => reconcile::run(args).await,
         }
     }
 }

@@ -184,14 +184,18 @@ impl DataFolder {
         }
     }
 
-    /// A reader sees the old file or the new one, whole.
     fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
-        let path = self.0.join(name);
-        let temporary = self.0.join(format!(".{name}.{}", std::process::id()));
-        write_private(&temporary, text)
-            .and_then(|()| fs::rename(&temporary, &path))
-            .with_context(|| format!("cannot write {}", path.display()))
+        replace(&self.0.join(name), text)
     }
+}
+
+/// Writes a file for its owner alone; a reader sees the old one or the new one, whole.
+pub(crate) fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    write_private(&temporary, text)
+        .and_then(|()| fs::rename(&temporary, path))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn write_private(path: &Path, text: &str) -> io::Result<()> {

@@ -90,6 +90,11 @@ pub(crate) struct Delivery {
 impl Delivery {
     pub(crate) const HEAD: [&str; 6] = ["ENDPOINT", "STATE", "TRIES", "WHEN", "LAST", "REASON"];
 
+    /// Whether it stands so.
+    pub(crate) fn is(&self, state: DeliveryState) -> bool {
+        self.state == state
+    }
+
     /// As a row of a table.
     pub(crate) fn row(&self, now: Timestamp) -> [String; 6] {
         [

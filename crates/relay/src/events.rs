@@ -1,6 +1,7 @@
 //! Events that were published, as the relay's log has them.
 
 mod attempts;
+mod follow;
 mod list;
 mod replay;
 mod show;
@@ -16,6 +17,8 @@ pub(crate) enum EventsCommand {
     List(list::ListArgs),
     /// Show an event and how its deliveries stand
     Show(show::ShowArgs),
+    /// Print events as they are recorded, until Ctrl-C
+    Follow(follow::FollowArgs),
     /// Send an event again, to all endpoints that want its type now or to one
     Replay(replay::ReplayArgs),
 }
@@ -24,6 +27,7 @@ pub(crate) async fn run(command: EventsCommand) -> anyhow::Result<()> {
     match command {
         EventsCommand::List(args) => list::run(args).await,
         EventsCommand::Show(args) => show::run(args).await,
+        EventsCommand::Follow(args) => follow::run(args).await,
         EventsCommand::Replay(args) => replay::run(args).await,
     }
 }

@@ -23,8 +23,20 @@ fn environment(name: &str) -> Option<String> {
 impl DataArgs {
     /// The HTTP API of the relay.
     pub(crate) fn http(&self) -> anyhow::Result<HttpRelay> {
+        self.http_given(None, None)
+    }
+
+    /// The HTTP API of a relay of which some may be given here.
+    pub(crate) fn http_given(&self, url: Option<&Url>, token: Option<&Token>) -> anyhow::Result<HttpRelay> {
         let folder = self.folder()?;
-        find_http(&folder, &environment)?
+        let outside = |name: &str| match name {
+            "RELAY_URL" => url.map(Url::to_string).or_else(|| environment(name)),
+            "RELAY_TOKEN" => token
+                .map(|token| token.as_str().to_owned())
+                .or_else(|| environment(name)),
+            _ => environment(name),
+        };
+        find_http(&folder, &outside)?
             .ok_or_else(|| nothing_found(&folder, "RELAY_URL and RELAY_TOKEN to reach one elsewhere"))
     }
 
@@ -85,7 +97,8 @@ fn find_http(folder: &DataFolder, outside: Lookup<'_>) -> anyhow::Result<Option<
     Ok(Some(HttpRelay { url, token }))
 }
 
-fn http_url(text: &str) -> anyhow::Result<Url> {
+/// Where a relay's HTTP API is.
+pub(crate) fn http_url(text: &str) -> anyhow::Result<Url> {
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
         _ => Err(anyhow!(

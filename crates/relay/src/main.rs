@@ -1,6 +1,6 @@
 //! `relay`, the person's tool of the event relay: runs everything in one process, publishes events,
-//! looks into their log, manages endpoints, works through dead letters, and receives webhooks to try
-//! things out.
+//! looks into their log and follows it, finds what a receiver missed, manages endpoints, works through
+//! dead letters, and receives webhooks to try things out.
 
 mod api;
 mod cli;
@@ -9,12 +9,17 @@ mod deliveries;
 mod dlq;
 mod endpoint;
 mod events;
+mod feed;
+mod filter;
+mod forward;
 mod found;
+mod listen;
 mod listing;
 mod output;
 mod progress;
 mod publish;
 mod receive;
+mod reconcile;
 mod up;
 mod usage;
 mod words;

@@ -3,19 +3,36 @@
 use std::{
     fmt::Write as _,
     io::{self, Write as _},
+    os::fd::AsFd as _,
     time::Duration,
 };
 
 use anyhow::Context as _;
 use serde_json::value::RawValue;
+use tokio::{io::Interest, net::unix::pipe};
 
 /// A result, to stdout. A reader that has read enough (`| head`) ends the program.
 pub(crate) fn say(text: &str) {
-    let mut stdout = io::stdout().lock();
-    let written = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
-    if let Err(error) = written {
+    if let Err(error) = try_say(text) {
         let enough = error.kind() == io::ErrorKind::BrokenPipe;
         std::process::exit(if enough { 0 } else { 1 });
+    }
+}
+
+/// A result, to stdout, where it matters whether it was taken.
+pub(crate) fn try_say(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush())
+}
+
+/// Returns once nobody reads stdout any more, if it is something of which that can be known, such as a
+/// pipe: who has nothing to say would else never notice.
+pub(crate) async fn closed() {
+    // Unchecked: what is checked becomes non-blocking, which printing cannot do with.
+    let stdout = io::stdout().as_fd().try_clone_to_owned();
+    match stdout.and_then(pipe::Sender::from_owned_fd_unchecked) {
+        Ok(stdout) => drop(stdout.ready(Interest::ERROR).await),
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -19,6 +19,11 @@ impl Progress {
         Self(bar)
     }
 
+    /// No bar at all, where there is nothing to count.
+    pub(crate) fn none() -> Self {
+        Self(ProgressBar::hidden())
+    }
+
     /// One step done.
     pub(crate) fn step(&self) {
         self.steps(1);

@@ -5,9 +5,10 @@ mod file;
 mod http;
 mod lines;
 mod one;
+mod wait;
 mod window;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 use relay_event::EventId;
@@ -22,7 +23,11 @@ const NOT_SENT_AGAIN: &str = "not sent again (`relay events replay` does that)";
 Examples:
   relay publish --type order.created --data '{\"order_id\": 42}'
   relay publish --file events.ndjson
-  relay publish --file events.ndjson --via http")]
+  relay publish --file events.ndjson --via http
+  relay publish --type order.created --data '{\"order_id\": 42}' --wait --wait-timeout 1m
+
+Exit codes: 0 done, 1 failed, 2 wrong usage; with --wait also 3 if a delivery is dead, 4 if the time \
+was over before all had ended.")]
 pub(crate) struct PublishArgs {
     /// The event's type: words separated by dots
     #[arg(long = "type", value_name = "TYPE", required_unless_present = "file")]
@@ -54,9 +59,18 @@ pub(crate) struct PublishArgs {
         value_parser = clap::value_parser!(u64).range(1..))]
     from_line: u64,
 
-    /// How events are handed to the relay
-    #[arg(long, value_enum, default_value_t)]
-    via: Via,
+    /// How events are handed to the relay [default: amqp, or http with --wait]
+    #[arg(long, value_enum)]
+    via: Option<Via>,
+
+    /// Wait until every endpoint that wants the event has it or never will, and print how each delivery
+    /// ended
+    #[arg(long, conflicts_with = "file")]
+    wait: bool,
+
+    /// How long to wait for that
+    #[arg(long, value_name = "TIME", requires = "wait", default_value = "5m", value_parser = relay_service::args::time)]
+    wait_timeout: Duration,
 
     /// The relay's data folder [default: $XDG_DATA_HOME/event-relay, else
     /// ~/.local/share/event-relay]
@@ -69,6 +83,16 @@ impl PublishArgs {
     fn relay(&self) -> DataArgs {
         DataArgs {
             data_dir: self.data_dir.clone(),
+        }
+    }
+
+    /// The way to the relay. Over AMQP an event of a known id is sent again, and the log would not tell how
+    /// it ended from how it had ended before.
+    fn via(&self) -> Result<Via, Usage> {
+        match (self.via, self.wait) {
+            (Some(Via::Amqp), true) => Err(Usage::new("--via", "must be http where --wait is given")),
+            (None, true) => Ok(Via::Http),
+            (via, _) => Ok(via.unwrap_or_default()),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Mistakes on the command line that the argument parser cannot see, or must not repeat.
+//! What a command that did not simply succeed tells the shell: mistakes on the command line that the argument
+//! parser cannot see or must not repeat, and findings.
 
 use std::process::ExitCode;
 
@@ -26,11 +27,26 @@ impl Usage {
     }
 }
 
-/// What the shell hears of a failure: 2 for wrong usage, else 1.
+/// What a command found that did its work, with the exit code that its `--help` names for it.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct Finding {
+    code: u8,
+    text: String,
+}
+
+impl Finding {
+    pub(crate) fn new(code: u8, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { code, text }
+    }
+}
+
+/// What the shell hears of an end that is no success: 2 for wrong usage, a finding's own code, else 1.
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.is::<Usage>() {
-        ExitCode::from(WRONG_USAGE)
-    } else {
-        ExitCode::FAILURE
+    match error.downcast_ref::<Finding>() {
+        Some(finding) => ExitCode::from(finding.code),
+        None if error.is::<Usage>() => ExitCode::from(WRONG_USAGE),
+        None => ExitCode::FAILURE,
     }
 }

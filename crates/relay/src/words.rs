@@ -2,7 +2,8 @@
 
 use std::fmt::Display;
 
-use relay_event::Timestamp;
+use relay_event::{Event, Timestamp};
+use serde::Deserialize;
 
 use crate::output;
 
@@ -41,6 +42,15 @@ pub(crate) fn due(at: Timestamp, now: Timestamp) -> String {
     } else {
         "now".to_owned()
     }
+}
+
+/// When an event happened, if its producer says.
+pub(crate) fn happened(event: &Event) -> Option<Timestamp> {
+    #[derive(Deserialize)]
+    struct Happened {
+        time: Option<Timestamp>,
+    }
+    serde_json::from_slice::<Happened>(event.body()).ok()?.time
 }
 
 /// What came of an attempt.

@@ -7,6 +7,7 @@
     reason = "test support: a panic that says why is the error"
 )]
 
+mod amqp;
 mod broker;
 mod cluster;
 mod folder;
@@ -18,6 +19,7 @@ mod receiver;
 mod tls;
 mod wait;
 
+pub use amqp::confirming;
 pub use broker::{PrivateBroker, namespace, private_broker, private_broker_with, shared_broker};
 pub use cluster::{Epmd, private_cluster};
 pub use postgres::{PrivatePostgres, database, private_postgres, shared_postgres};

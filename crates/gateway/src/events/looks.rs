@@ -49,8 +49,7 @@ impl Looks {
     pub(super) async fn confirmed(&self, names: Vec<Name>) -> Answer {
         let (answer, answered) = oneshot::channel();
         let _ = self.0.send(Look { names, answer }).await;
-        // The task lives as long as this does.
-        answered.await.unwrap_or_else(|_| Ok(Vec::new()))
+        answered.await.unwrap_or_else(|gone| Err(Arc::new(gone)))
     }
 }
 

@@ -1,8 +1,11 @@
 //! What the broker binds is what the endpoints want, whatever happened.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use relay_broker::Settlement;
 use relay_event::{Endpoint, EndpointId, Secret, Timestamp, TypePattern};
+use relay_store::Store;
 use relay_testkit::{Proxy, shared_broker, wait_until};
 use serde_json::json;
 
@@ -279,4 +282,37 @@ async fn queues_that_are_missing_use_up_no_channels() {
         .declare_endpoint(&EndpointId::generate(), &[])
         .await
         .unwrap();
+}
+
+/// The broker is another one than before, say: all queues are new, and each is to be left alone for a while.
+#[tokio::test]
+async fn queues_that_are_all_new_are_not_waited_for_one_after_the_other() {
+    let folder = folder();
+    let mut config = config(shared_broker().await, &folder);
+    config.new_queue_wait = Duration::from_secs(2);
+    let store = Store::open(&config.store).await.unwrap();
+    for _ in 0..40 {
+        store.insert(&endpoint(&["a.b"])).await.unwrap();
+    }
+    let _relay = Relay::start_with(config).await;
+    wait_until("all of them to be bound", || async {
+        let rows = store.endpoints().await.unwrap();
+        let unbound = rows.iter().filter(|row| row.endpoint.bound_since.is_none());
+        match unbound.count() {
+            0 => Ok(()),
+            unbound => Err(format!("{unbound} are not")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_new_queue_may_be_left_alone_for_longer_than_a_confirm_may_take() {
+    let folder = folder();
+    let mut config = config(shared_broker().await, &folder);
+    config.confirm_timeout = Duration::from_secs(4);
+    config.new_queue_wait = Duration::from_secs(5);
+    let relay = Relay::start_with(config).await;
+    relay.until_ready().await;
+    relay.add(&["a.b"]).await;
 }

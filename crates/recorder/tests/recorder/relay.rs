@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
-    options::{
-        BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
-    },
+    BasicProperties, Channel, Confirmation, Connection,
+    options::{BasicPublishOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
 use relay_broker::{Broker, DeadLetters, Session};
@@ -14,7 +12,7 @@ use relay_event::{DeadLetter, Endpoint, Event, EventId, Secret, Timestamp};
 use relay_recorder::Config;
 use relay_service::{Context, Health};
 use relay_store::{EventFilter, LoggedEvent, Store, StoreUrl};
-use relay_testkit::{shared_broker, wait_until};
+use relay_testkit::{confirming, shared_broker, wait_until};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -167,6 +165,16 @@ impl Relay {
         }
     }
 
+    /// Waits until so many rows of `table` are counted, which happens a moment after they can be seen.
+    pub(crate) async fn counted(&self, table: &str, rows: f64) {
+        let series = format!("relay_recorder_rows_total{{table=\"{table}\"}}");
+        wait_until(format!("{rows} rows of {table} to be counted"), || async {
+            let counted = self.metric(&series);
+            if counted == rows { Ok(()) } else { Err(counted) }
+        })
+        .await;
+    }
+
     /// The value of a metric, by its name and labels as they are written.
     pub(crate) fn metric(&self, series: &str) -> f64 {
         let text = prometheus::TextEncoder::new()
@@ -208,12 +216,7 @@ pub(crate) struct Producer {
 impl Producer {
     pub(crate) async fn connect(config: &Config) -> Self {
         let url = config.amqp_url.as_str();
-        let connection = Connection::connect(url, ConnectionProperties::default())
-            .await
-            .unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        let confirms = ConfirmSelectOptions::default();
-        channel.confirm_select(confirms).await.unwrap();
+        let (connection, channel) = confirming(url).await.unwrap();
         Self {
             _connection: connection,
             channel,

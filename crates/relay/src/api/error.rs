@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use reqwest::StatusCode;
 use serde::Deserialize;
 use url::Url;
@@ -28,29 +30,65 @@ pub(crate) enum ApiError {
         status: StatusCode,
         /// The problem in words.
         problem: String,
+        /// How long to wait before another try, if it says.
+        retry_after: Option<Duration>,
+        /// Where a feed goes on that was asked to go on before what is kept.
+        oldest: Option<String>,
     },
 }
 
 impl ApiError {
     /// What was answered instead of a success.
-    pub(super) fn refused(status: StatusCode, body: &[u8]) -> Self {
-        let problem: Problem = serde_json::from_slice(body).unwrap_or_default();
-        let problem = problem.in_words(status);
-        Self::Refused { status, problem }
+    pub(super) fn refused(status: StatusCode, body: &[u8], retry_after: Option<Duration>) -> Self {
+        let mut problem: Problem = serde_json::from_slice(body).unwrap_or_default();
+        let oldest = problem.oldest.take();
+        Self::Refused {
+            status,
+            problem: problem.in_words(status),
+            retry_after,
+            oldest,
+        }
     }
 
     /// Whether the same request may go well later.
     pub(crate) fn passes(&self) -> bool {
         match self {
             Self::NotRunning { .. } | Self::Broken { .. } => true,
-            Self::Refused { status, .. } => *status == StatusCode::SERVICE_UNAVAILABLE,
+            Self::Refused { status, .. } => matches!(
+                *status,
+                // The relay says 503; the others are said by what may stand before it.
+                StatusCode::TOO_MANY_REQUESTS
+                    | StatusCode::BAD_GATEWAY
+                    | StatusCode::SERVICE_UNAVAILABLE
+                    | StatusCode::GATEWAY_TIMEOUT
+            ),
         }
     }
 
     /// Whether the same request may go well later, and this one is over: what broke off may be under
     /// way still.
     pub(crate) fn passes_and_is_over(&self) -> bool {
-        self.passes() && !matches!(self, Self::Broken { .. })
+        let under_way = match self {
+            Self::NotRunning { .. } => false,
+            Self::Broken { .. } => true,
+            Self::Refused { status, .. } => {
+                matches!(*status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT)
+            }
+        };
+        self.passes() && !under_way
+    }
+
+    /// Whether the relay answered so.
+    pub(crate) fn is(&self, wanted: StatusCode) -> bool {
+        matches!(self, Self::Refused { status, .. } if *status == wanted)
+    }
+
+    /// How long to wait before another try, if the relay says.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
     }
 
     /// As an error of a command about one thing: if that is not there, it says how to find it.
@@ -59,6 +97,7 @@ impl ApiError {
             Self::Refused {
                 status: StatusCode::NOT_FOUND,
                 problem,
+                ..
             } => anyhow::anyhow!("{problem} ({hint})"),
             other => other.into(),
         }
@@ -72,6 +111,7 @@ struct Problem {
     title: Option<String>,
     detail: Option<String>,
     field: Option<String>,
+    oldest: Option<String>,
 }
 
 impl Problem {
@@ -84,7 +124,9 @@ impl Problem {
         };
         match status {
             StatusCode::UNAUTHORIZED => {
-                format!("{text} (the token of RELAY_TOKEN, or of the data folder, is not this relay's)")
+                format!(
+                    "{text} (the token, given or of RELAY_TOKEN or of the data folder, is not this relay's)"
+                )
             }
             _ => text,
         }
@@ -94,6 +136,29 @@ impl Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_proxy_says_of_a_relay_that_is_away_passes() {
+        let refused = |status: u16| {
+            let status = StatusCode::from_u16(status).unwrap();
+            ApiError::refused(status, b"<html>", None)
+        };
+        for (status, passes, is_over) in [
+            (400, false, false),
+            (429, true, true),
+            (500, false, false),
+            (502, true, false),
+            (503, true, true),
+            (504, true, false),
+        ] {
+            let error = refused(status);
+            assert_eq!(
+                (error.passes(), error.passes_and_is_over()),
+                (passes, is_over),
+                "{status}"
+            );
+        }
+    }
 
     #[test]
     fn a_problem_names_its_field() {
@@ -108,7 +173,7 @@ mod tests {
         let whole = Problem {
             detail: Some("url: must be an http URL".to_owned()),
             field: Some("url".to_owned()),
-            title: None,
+            ..Problem::default()
         };
         assert_eq!(
             whole.in_words(StatusCode::BAD_REQUEST),

@@ -55,7 +55,8 @@ impl<'a> Patience<'a> {
                         self.begins_to_wait(&error);
                         waits = true;
                     }
-                    delays.wait().await;
+                    let asked = error.retry_after().unwrap_or_default();
+                    tokio::join!(delays.wait(), sleep(asked));
                 }
                 ended => {
                     self.reached.store(true, Relaxed);
@@ -83,7 +84,7 @@ impl<'a> Patience<'a> {
 
     fn waits_no_more(&self, accepted: bool) {
         if self.waiting.fetch_sub(1, Relaxed) == 1 && accepted {
-            self.progress.note("the relay takes events again; going on");
+            self.progress.note("the relay answers again; going on");
         }
     }
 }

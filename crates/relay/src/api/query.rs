@@ -1,4 +1,4 @@
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
 use url::Url;
 
@@ -23,6 +23,18 @@ impl Query {
             url.query_pairs_mut().extend_pairs(&self.0);
         }
         url
+    }
+}
+
+/// For people, and to compare.
+impl Display for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parameters: Vec<String> = self
+            .0
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        f.write_str(&parameters.join("&"))
     }
 }
 

@@ -1,9 +1,10 @@
 use clap::Args;
-use relay_event::{EventId, EventType, Timestamp, TypePattern};
+use relay_event::{EventId, EventType, Timestamp};
 use serde::Deserialize;
 
 use crate::{
     api::Query,
+    filter::Filter,
     listing::{Columns, Listing, Period},
     words::{ago, or_dash},
 };
@@ -14,18 +15,8 @@ Examples:
   relay events list --type 'order.*' --since 1h
   relay events list --source /orders --all --json | jq -r .id")]
 pub(crate) struct ListArgs {
-    /// Only those of these types, such as 'order.*'; several separated by commas, or by repeating the
-    /// option
-    #[arg(long = "type", alias = "types", value_name = "PATTERN", value_delimiter = ',')]
-    types: Vec<TypePattern>,
-
-    /// Only those of this source
-    #[arg(long)]
-    source: Option<String>,
-
-    /// Only those about this
-    #[arg(long)]
-    subject: Option<String>,
+    #[command(flatten)]
+    filter: Filter,
 
     #[command(flatten)]
     period: Period,
@@ -34,20 +25,10 @@ pub(crate) struct ListArgs {
     listing: Listing,
 }
 
-impl ListArgs {
-    fn query(&self) -> Query {
-        let types: Vec<&str> = self.types.iter().map(TypePattern::as_str).collect();
-        let query = Query::default()
-            .with("types", Some(types.join(",")).filter(|types| !types.is_empty()))
-            .with("source", self.source.as_ref())
-            .with("subject", self.subject.as_ref());
-        self.period.on(query)
-    }
-}
-
 pub(super) async fn run(args: ListArgs) -> anyhow::Result<()> {
     let path = ["v1", "events"];
-    args.listing.print(&path, args.query(), &COLUMNS).await
+    let query = args.period.on(args.filter.on(Query::default()));
+    args.listing.print(&path, query, &COLUMNS).await
 }
 
 #[derive(Deserialize)]
@@ -77,17 +58,10 @@ const COLUMNS: Columns<Listed, 6> = Columns {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use serde_json::json;
 
     use super::*;
     use crate::output;
-
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        args: ListArgs,
-    }
 
     #[test]
     fn a_row_has_what_a_list_needs() {
@@ -99,14 +73,5 @@ mod tests {
 EVENT  TYPE           SOURCE  SUBJECT  BYTES  RECORDED
 a      order.created  /s\u{fffd}     -        812    1m ago";
         assert_eq!(output::table(COLUMNS.head, &[row]), expected);
-    }
-
-    #[test]
-    fn patterns_are_separated_by_commas_and_checked() {
-        let parse = |types: &str| Line::try_parse_from(["list", "--type", types, "--type", "a"]);
-        let types = parse("order.*,#").unwrap().args.types;
-        let expected = ["order.*", "#", "a"].map(|pattern| pattern.parse().unwrap());
-        assert_eq!(types, expected);
-        assert!(parse("order.*,**").unwrap_err().to_string().contains("a pattern"));
     }
 }

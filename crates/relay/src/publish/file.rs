@@ -25,7 +25,7 @@ pub(super) async fn publish(path: &Path, args: &PublishArgs) -> anyhow::Result<(
 
     let began = Instant::now();
     let progress = Progress::new(total, "events");
-    let published = match args.via {
+    let published = match args.via()? {
         Via::Amqp => amqp::publish(&args.relay(), &mut lines, &progress, &stop).await?,
         Via::Http => http::publish(&args.relay(), &mut lines, &progress, &stop).await?,
     };

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
-use super::{NOT_SENT_AGAIN, PublishArgs, Via};
+use super::{NOT_SENT_AGAIN, PublishArgs, Via, wait};
 use crate::{api::Api, found::open_session, output, usage::Usage};
 
 const SOURCE: &str = "/cli";
@@ -16,16 +16,23 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) async fn publish(event_type: &str, args: &PublishArgs) -> anyhow::Result<()> {
     let event = event(event_type, args, Timestamp::now())?;
-    match args.via {
+    match args.via()? {
         Via::Amqp => by_amqp(&event, args).await?,
-        Via::Http => {
-            let api = Api::connect(&args.relay())?;
-            if api.publish(event.body().clone()).await? {
-                output::note(&format!("it had been published before: {NOT_SENT_AGAIN}"));
-            }
-        }
+        Via::Http => return by_http(&event, args).await,
     }
     output::say(event.id().as_str());
+    Ok(())
+}
+
+async fn by_http(event: &Event, args: &PublishArgs) -> anyhow::Result<()> {
+    let api = Api::connect(&args.relay())?;
+    if api.publish(event.body().clone()).await? {
+        output::note(&format!("it had been published before: {NOT_SENT_AGAIN}"));
+    }
+    output::say(event.id().as_str());
+    if args.wait {
+        wait::wait(&api, event, args.wait_timeout).await?;
+    }
     Ok(())
 }
 

@@ -1,9 +1,11 @@
 //! A stand-in for a relay's HTTP API, and the commands on it.
 
-use relay_testkit::{Answer, Process, Receiver};
+use std::path::Path;
+
+use relay_testkit::{Answer, Process, Receiver, binary};
 use serde_json::{Value, json};
 
-use crate::support::{Ended, ended};
+use crate::support::{Ended, ended, line};
 
 pub(crate) struct Gateway {
     pub(crate) receiver: Receiver,
@@ -26,8 +28,28 @@ impl Gateway {
     }
 
     pub(crate) fn start_command(&self, args: &[&str]) -> Process {
+        self.start_with(&[], args)
+    }
+
+    /// The same with more settings.
+    pub(crate) fn start_with(&self, more: &[(&str, &str)], args: &[&str]) -> Process {
         let url = format!("http://{}", self.receiver.addr());
-        Process::spawn("relay", &[("RELAY_URL", &url), ("RELAY_TOKEN", "abc")], args)
+        let env = [&[("RELAY_URL", url.as_str()), ("RELAY_TOKEN", "abc")], more].concat();
+        Process::spawn("relay", &env, args)
+    }
+
+    /// Runs a line of the shell, in which `relay` is the relay.
+    pub(crate) async fn run_in_shell(&self, line: &str) -> Ended {
+        let url = format!("http://{}", self.receiver.addr());
+        let relay = binary("relay");
+        let path = std::env::var("PATH").unwrap_or_default();
+        let path = format!("{}:{path}", relay.parent().unwrap().display());
+        let env = [
+            ("RELAY_URL", url.as_str()),
+            ("RELAY_TOKEN", "abc"),
+            ("PATH", &path),
+        ];
+        ended(Process::spawn_path(Path::new("/bin/sh"), &env, &["-c", line])).await
     }
 
     pub(crate) async fn run(&self, args: &[&str]) -> Ended {
@@ -55,4 +77,25 @@ pub(crate) fn ok(status: u16, body: &Value) -> Answer {
 pub(crate) fn problem(status: u16, detail: &str) -> Answer {
     let problem = json!({"title": "Some Problem", "status": status, "detail": detail});
     ok(status, &problem).header("content-type", "application/problem+json")
+}
+
+/// A page of the feed: its events by cursor and id.
+pub(crate) fn page(events: &[(&str, &str)], next: &str, more: bool) -> Answer {
+    let events: Vec<String> = events.iter().map(|(cursor, id)| item(cursor, id)).collect();
+    let events = events.join(",");
+    Answer::status(200).body(format!(
+        r#"{{"events":[{events}],"next":"{next}","more":{more}}}"#
+    ))
+}
+
+/// An event as the feed has it.
+pub(crate) fn item(cursor: &str, id: &str) -> String {
+    format!(r#"{{"cursor":"{cursor}","event":{}}}"#, line(id, "order.created"))
+}
+
+/// What is answered to a cursor older than what is kept.
+pub(crate) fn expired(oldest: &str) -> Answer {
+    let problem = json!({"type": "urn:event-relay:problem:cursor-expired", "title": "Cursor expired",
+        "status": 410, "detail": "events after this cursor are no longer kept", "oldest": oldest});
+    ok(410, &problem)
 }

@@ -1,15 +1,13 @@
 //! An event that comes again, after the gateway's memory of it is gone or although it was recorded.
 
 use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties,
-    options::{
-        BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions,
-    },
+    BasicProperties, Channel, Connection,
+    options::{BasicPublishOptions, QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
 use relay_event::{Event, Timestamp};
 use relay_store::{NewEvent, Record, Store};
-use relay_testkit::{shared_broker, wait_until};
+use relay_testkit::{confirming, shared_broker, wait_until};
 use serde_json::json;
 use sqlx::{Connection as _, SqliteConnection};
 
@@ -36,14 +34,7 @@ struct Full {
 impl Full {
     async fn bind(relay: &Relay) -> Self {
         let url = shared_broker().await;
-        let connection = Connection::connect(url, ConnectionProperties::default())
-            .await
-            .unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .unwrap();
+        let (connection, channel) = confirming(url).await.unwrap();
         let name = ShortString::from(format!("{}.full", relay.config.namespace));
         let mut arguments = FieldTable::default();
         arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));

@@ -1,0 +1,77 @@
+use std::{
+    collections::HashSet,
+    fs::File,
+    io::{self, BufRead, BufReader},
+    path::Path,
+};
+
+use anyhow::{Context as _, bail};
+use relay_event::Event;
+
+/// What a receiver says it has seen: ids of events, some with their source.
+#[derive(Debug)]
+pub(super) struct Seen(HashSet<String>);
+
+impl Seen {
+    /// Reads a file of them, or stdin where it is `-`.
+    pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
+        let read = if path == Path::new("-") {
+            Self::of(io::stdin().lock())
+        } else {
+            File::open(path)
+                .map_err(anyhow::Error::from)
+                .and_then(|file| Self::of(BufReader::new(file)))
+        };
+        read.with_context(|| format!("cannot read what was seen from {}", path.display()))
+    }
+
+    fn of(lines: impl BufRead) -> anyhow::Result<Self> {
+        let mut seen = HashSet::new();
+        for (number, line) in (1..).zip(lines.lines()) {
+            let line = line.with_context(|| format!("line {number}"))?;
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if words.len() > 2 {
+                bail!("line {number}: must be an event's id, or its id, a tab and its source");
+            }
+            if !words.is_empty() {
+                seen.insert(words.join("\t"));
+            }
+        }
+        Ok(Self(seen))
+    }
+
+    /// Whether it was seen: by its id alone, or by both.
+    pub(super) fn has(&self, event: &Event) -> bool {
+        let id = event.id().as_str();
+        self.0.contains(id) || self.0.contains(&format!("{id}\t{}", event.source()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(id: &str, source: &str) -> Event {
+        let json = format!(r#"{{"specversion":"1.0","id":"{id}","source":"{source}","type":"a"}}"#);
+        Event::parse(json.into()).unwrap()
+    }
+
+    #[test]
+    fn an_id_alone_stands_for_every_source() {
+        let seen = Seen::of("a\r\n\n  b\t/one \nc".as_bytes()).unwrap();
+        assert!(seen.has(&event("a", "/one")) && seen.has(&event("a", "/two")));
+        assert!(seen.has(&event("b", "/one")) && !seen.has(&event("b", "/two")));
+        assert!(seen.has(&event("c", "/one")) && !seen.has(&event("d", "/one")));
+        assert!(!Seen::of(&b""[..]).unwrap().has(&event("a", "/one")));
+    }
+
+    #[test]
+    fn a_line_that_is_no_id_is_named() {
+        for text in [&b"a\nb /s t\n"[..], b"a\n\xff\n"] {
+            let refused = format!("{:#}", Seen::of(text).unwrap_err());
+            assert!(refused.contains("line 2"), "{refused}");
+        }
+        let missing = Seen::read(Path::new("/no/such/file")).unwrap_err();
+        assert!(missing.to_string().contains("/no/such/file"), "{missing}");
+    }
+}
