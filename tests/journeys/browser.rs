@@ -5,8 +5,8 @@ mod driver;
 
 use std::ops::Range;
 
-use relay_testkit::{Answer, Proxy, Receiver, Request, shared_broker, wait_until};
-use relay_tests::{Api, World, metrics_address};
+use relay_testkit::{Answer, Process, Proxy, Receiver, Request, shared_broker, wait_until};
+use relay_tests::{Api, World, address, metrics_address};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -55,9 +55,14 @@ impl Job {
     }
 
     /// A gateway that lets the page read.
-    async fn gateway(&self) -> (relay_testkit::Process, Api) {
-        let settings = [("RELAY_CORS_ORIGINS", &*origin(&self.page))];
-        self.world.another_gateway(&settings).await
+    async fn gateway(&self) -> (Process, Api) {
+        let origin = origin(&self.page);
+        // It tells all it ever would.
+        let settings = [("RELAY_CORS_ORIGINS", &*origin), ("RELAY_LOG", "trace")];
+        let gateway = self.world.another_gateway_with(&settings);
+        let api = Api::new(&address(&gateway).await);
+        api.wait_until_ready(&metrics_address(&gateway).await).await;
+        (gateway, api)
     }
 
     /// Opens the page, with an access token that any gateway of the relay may have made.
@@ -65,13 +70,15 @@ impl Job {
         self.open_for("1h", relay).await;
     }
 
-    async fn open_for(&self, expires_in: &str, relay: &str) {
+    /// The same for so long; answers with the access token.
+    async fn open_for(&self, expires_in: &str, relay: &str) -> String {
         let grant = json!({"types": ["import.*"], "subject": "import-42", "expires_in": expires_in});
         let api = &self.world.api;
         let granted = api.json(Method::POST, "/v1/access-tokens", Some(grant)).await;
         let access = granted["access_token"].as_str().unwrap();
         let url = format!("{}/#relay={relay}&access_token={access}", origin(&self.page));
         self.browser.open(&url).await;
+        access.to_owned()
     }
 
     /// Publishes an event of the job, and one of another that is not to be shown.
@@ -195,10 +202,12 @@ async fn a_page_polls_where_there_are_no_streams() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_whose_access_has_expired_says_so() {
+async fn a_page_whose_access_has_expired_says_so_and_its_token_is_in_no_log() {
     let job = Job::start().await;
-    let (_gateway, api) = job.gateway().await;
-    job.open_for("3s", api.url()).await;
+    let (gateway, api) = job.gateway().await;
+    let access = job.open_for("3s", api.url()).await;
     let why = "refused: the access token has expired; ask for a new one where this came from";
     job.until_state(why).await;
+    let log = gateway.output();
+    assert!(log.contains("TRACE") && !log.contains(&access), "{log}");
 }

@@ -95,7 +95,7 @@ async fn who_listens_gets_the_log_without_gap_or_repeat_whatever_is_killed() {
                 Some(_) => front.cut(),
             }
             publish(&producer, from + ROUND / 2..from + ROUND).await;
-            let (another, _) = world.another_gateway(&[]).await;
+            let another = world.another_gateway();
             front.lead_to(address(&another).await);
             gateway = Some(another);
         }

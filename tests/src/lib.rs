@@ -103,8 +103,9 @@ impl World {
     async fn with(amqp_url: &str, dir: TempDir, store_url: String, looks: Looks) -> Self {
         relay_service::install_crypto();
         let namespace = namespace();
-        let environment = environment(amqp_url, &namespace, &store_url, looks);
-        let (gateway, api) = start_gateway(&environment, &[]).await;
+        let gateway = start_gateway(&environment(amqp_url, &namespace, &store_url, looks), &[]);
+        let api = Api::new(&address(&gateway).await);
+        api.wait_until_ready(&metrics_address(&gateway).await).await;
         let amqp_url = amqp_url.to_owned();
         Self {
             amqp_url,
@@ -129,9 +130,14 @@ impl World {
         (world, proxy)
     }
 
-    /// Starts a gateway beside the world's own, with settings of its own, and waits until it is ready.
-    pub async fn another_gateway(&self, settings: &[(&str, &str)]) -> (Process, Api) {
-        start_gateway(&self.environment(), settings).await
+    /// Starts another gateway, at an address of its own.
+    pub fn another_gateway(&self) -> Process {
+        self.another_gateway_with(&[])
+    }
+
+    /// The same, with settings of its own.
+    pub fn another_gateway_with(&self, settings: &[(&str, &str)]) -> Process {
+        start_gateway(&self.environment(), settings)
     }
 
     /// Starts another deliverer, and waits until it is ready.
@@ -293,18 +299,15 @@ fn sqlite(dir: &TempDir) -> String {
     format!("sqlite:{}", dir.path().join("relay.db").display())
 }
 
-async fn start_gateway(environment: &Environment, settings: &[(&str, &str)]) -> (Process, Api) {
-    let always = [("RELAY_LISTEN", "127.0.0.1:0"), ("RELAY_TOKEN", api::TOKEN)];
-    let gateway = start("relay-gateway", environment, &[&always[..], settings].concat());
-    let api = Api::new(&address(&gateway).await);
-    api.wait_until_ready(&metrics_address(&gateway).await).await;
-    (gateway, api)
-}
-
 fn start(name: &str, environment: &[(&'static str, String)], settings: &[(&str, &str)]) -> Process {
     let common = environment.iter().map(|(name, value)| (*name, value.as_str()));
     let all: Vec<(&str, &str)> = common.chain(settings.iter().copied()).collect();
     Process::spawn(name, &all, &[])
+}
+
+fn start_gateway(environment: &Environment, settings: &[(&str, &str)]) -> Process {
+    let always = [("RELAY_LISTEN", "127.0.0.1:0"), ("RELAY_TOKEN", api::TOKEN)];
+    start("relay-gateway", environment, &[&always[..], settings].concat())
 }
 
 /// Where a gateway takes requests, once it does.

@@ -33,8 +33,8 @@ pub struct Config {
     )]
     pub token: Option<Token>,
 
-    /// Where pages come from that may read the feed, such as https://app.example.com; several by commas or by
-    /// giving it again; * for any [default: no page may]
+    /// Where pages come from that may read the feed, such as `https://app.example.com`; several with commas, or
+    /// by giving it again; * for any [default: no page may]
     #[arg(
         long = "cors-origin",
         env = "RELAY_CORS_ORIGINS",
