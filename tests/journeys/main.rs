@@ -4,6 +4,7 @@
 mod closed_off;
 mod dead_letters;
 mod delivery;
+mod feed;
 mod history;
 mod hostile;
 mod ledger;

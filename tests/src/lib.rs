@@ -103,10 +103,9 @@ impl World {
     async fn with(amqp_url: &str, dir: TempDir, store_url: String, looks: Looks) -> Self {
         relay_service::install_crypto();
         let namespace = namespace();
-        let gateway = start(
-            "relay-gateway",
+        let gateway = start_gateway(
             &environment(amqp_url, &namespace, &store_url, looks),
-            &[("RELAY_LISTEN", "127.0.0.1:0"), ("RELAY_TOKEN", api::TOKEN)],
+            "127.0.0.1:0",
         );
         let line = gateway
             .wait_for_line(|line| line.contains("taking requests"))
@@ -168,6 +167,14 @@ impl World {
     /// What every process of this world is told.
     pub fn environment(&self) -> Environment {
         environment(&self.amqp_url, &self.namespace, &self.store_url, self.looks)
+    }
+
+    /// Kills the gateway and starts another at the same address.
+    pub async fn replace_gateway(&mut self) {
+        self.gateway.kill_9();
+        self.gateway = start_gateway(&self.environment(), self.api.address());
+        let metrics = metrics_address(&self.gateway).await;
+        self.api.wait_until_ready(&metrics).await;
     }
 
     /// The gateway's process.
@@ -289,6 +296,11 @@ fn environment(amqp_url: &str, namespace: &str, store_url: &str, looks: Looks) -
 
 fn sqlite(dir: &TempDir) -> String {
     format!("sqlite:{}", dir.path().join("relay.db").display())
+}
+
+fn start_gateway(environment: &Environment, listen: &str) -> Process {
+    let settings = [("RELAY_LISTEN", listen), ("RELAY_TOKEN", api::TOKEN)];
+    start("relay-gateway", environment, &settings)
 }
 
 fn start(name: &str, environment: &[(&'static str, String)], settings: &[(&str, &str)]) -> Process {
