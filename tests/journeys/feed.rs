@@ -8,13 +8,16 @@ mod restarts;
 mod status;
 mod stuck;
 
+use std::time::Duration;
+
 use relay_store::EventFilter;
 use relay_testkit::wait_until_within;
 use relay_tests::{Api, World, metrics_address};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use std::time::Duration;
+/// The longest that a broker, a database or a process may take to be back.
+const OUTAGE: Duration = Duration::from_secs(120);
 
 /// As in the log: an event's cursor and its id.
 type Item = (String, String);
@@ -77,9 +80,6 @@ async fn publish(api: &Api, event_type: &str, numbers: std::ops::Range<usize>) {
         wait_until_within(OUTAGE, "a batch to be accepted", || offer(api, &batch)).await;
     }
 }
-
-/// The longest that a broker, a database or a process may take to be back.
-const OUTAGE: Duration = Duration::from_secs(120);
 
 async fn offer(api: &Api, batch: &str) -> Result<(), String> {
     let request = api

@@ -1,5 +1,7 @@
 //! Where a client may go on, and where it cannot.
 
+use std::{fs, time::Duration};
+
 use futures_util::StreamExt;
 use relay_event::Timestamp;
 use relay_store::Retention;
@@ -8,7 +10,6 @@ use relay_tests::{Database, World};
 use reqwest::Method;
 use serde_json::Value;
 use sqlx::Connection;
-use std::{fs, time::Duration};
 use tokio_tungstenite::tungstenite::Error;
 
 use super::{clients, end_after, ids, item, items, log, next, page, publish};

@@ -16,12 +16,15 @@ use super::{
     end_after, until_followed,
 };
 
-/// Of each that must not cost as much as it was sent.
+/// Half of them in streams, half over sockets.
 const CLIENTS: usize = 12;
+
+/// Together far more than a connection can hold in the kernel.
 const EVENTS: usize = 100;
 const EVENT_BYTES: usize = 200_000;
 
-/// What the gateway may take for all of them, the tail of the log, and answering others.
+/// What the gateway may take more for all of them, the tail of the log, and for answering others. Each of
+/// them has asked for 20 MB.
 const MEMORY: u64 = 64 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
