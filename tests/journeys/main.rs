@@ -5,6 +5,7 @@ mod browser;
 mod closed_off;
 mod dead_letters;
 mod delivery;
+mod feed;
 mod history;
 mod hostile;
 mod ledger;

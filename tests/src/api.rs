@@ -36,6 +36,11 @@ impl Api {
         &self.url
     }
 
+    /// The same as `host:port`.
+    pub fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
     /// A call, to be completed and sent.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let url = format!("{}{path}", self.url);

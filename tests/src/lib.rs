@@ -173,6 +173,15 @@ impl World {
         environment(&self.amqp_url, &self.namespace, &self.store_url, self.looks)
     }
 
+    /// Kills the gateway and starts another at the same address.
+    pub async fn replace_gateway(&mut self) {
+        self.gateway.kill_9();
+        let same = [("RELAY_LISTEN", self.api.address())];
+        self.gateway = start_gateway(&self.environment(), &same);
+        let metrics = metrics_address(&self.gateway).await;
+        self.api.wait_until_ready(&metrics).await;
+    }
+
     /// The gateway's process.
     pub fn gateway(&self) -> &Process {
         &self.gateway

@@ -3,13 +3,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use relay_tests::World;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::event::{EventBytes, Events};
+use crate::{
+    event::{EventBytes, Events},
+    numbers,
+};
 
 /// Connections to the gateway, each with one request at a time.
 const CONNECTIONS: usize = 64;
@@ -18,12 +22,11 @@ const MAX_HEADERS: usize = 32;
 
 /// Publishes all, so many in a request.
 pub(crate) async fn publish(world: &World, events: &Events, batch: usize) {
-    let address = world.api.url().trim_start_matches("http://").to_owned();
-    let authorization = authorization(world);
+    let (address, authorization) = (world.api.address(), authorization(world));
     let next = Arc::new(AtomicUsize::new(0));
     let mut connections = JoinSet::new();
     for _ in 0..CONNECTIONS {
-        let mut client = Client::connect(&address, &authorization, batch).await;
+        let mut client = Client::connect(address, &authorization, batch).await;
         let (events, next) = (*events, Arc::clone(&next));
         connections.spawn(async move {
             while let Some(part) = events.part(next.fetch_add(batch, Ordering::Relaxed), batch) {
@@ -32,6 +35,48 @@ pub(crate) async fn publish(world: &World, events: &Events, batch: usize) {
         });
     }
     connections.join_all().await;
+}
+
+/// Asks for the same so many times, on as many connections, and returns the answers a second.
+pub(crate) async fn ask(world: &World, count: usize, path: &str, headers: &str, code: u16) -> f64 {
+    let request = get(world, path, headers);
+    let address = world.api.address();
+    let mut connections = JoinSet::new();
+    let began = Instant::now();
+    for _ in 0..CONNECTIONS {
+        let mut stream = connect(address).await;
+        let request = request.clone();
+        connections.spawn(async move {
+            let mut answer = Vec::new();
+            for _ in 0..count.div_ceil(CONNECTIONS) {
+                stream.write_all(request.as_bytes()).await.unwrap();
+                answered(&mut stream, &mut answer, code).await;
+            }
+        });
+    }
+    connections.join_all().await;
+    numbers::rate(count, began.elapsed())
+}
+
+/// A request for this, with more lines of headers.
+pub(crate) fn get(world: &World, path: &str, headers: &str) -> String {
+    let (address, authorization) = (world.api.address(), authorization(world));
+    format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: {authorization}\r\n{headers}\r\n")
+}
+
+pub(crate) async fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// Reads the whole of an answer.
+async fn answered(stream: &mut TcpStream, answer: &mut Vec<u8>, code: u16) {
+    answer.clear();
+    while !is_whole(answer, code) {
+        let read = stream.read_buf(answer).await.unwrap();
+        assert_ne!(read, 0, "the gateway hung up");
+    }
 }
 
 fn authorization(world: &World) -> String {
@@ -52,8 +97,7 @@ struct Client {
 
 impl Client {
     async fn connect(address: &str, authorization: &str, batch: usize) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
+        let stream = connect(address).await;
         let batched = batch > 1;
         let kind = if batched {
             "cloudevents-batch"
@@ -87,30 +131,23 @@ impl Client {
         let mut request = format!("{}{}\r\n\r\n", self.head, self.body.len()).into_bytes();
         request.extend(&self.body);
         self.stream.write_all(&request).await.unwrap();
-        self.answered().await;
-    }
-
-    async fn answered(&mut self) {
-        self.answer.clear();
-        while !accepted(&self.answer) {
-            let read = self.stream.read_buf(&mut self.answer).await.unwrap();
-            assert_ne!(read, 0, "the gateway hung up");
-        }
+        answered(&mut self.stream, &mut self.answer, 202).await;
     }
 }
 
 /// Whether the whole of an answer is there.
-fn accepted(answer: &[u8]) -> bool {
+fn is_whole(answer: &[u8], code: u16) -> bool {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(head) = response.parse(answer).unwrap() else {
         return false;
     };
-    assert_eq!(response.code, Some(202), "{}", String::from_utf8_lossy(answer));
+    assert_eq!(response.code, Some(code), "{}", String::from_utf8_lossy(answer));
     let length = response
         .headers
         .iter()
         .find(|header| header.name.eq_ignore_ascii_case("content-length"));
-    let length = std::str::from_utf8(length.expect("a content-length").value).unwrap();
+    // A 304 has no body.
+    let length = length.map_or("0", |length| std::str::from_utf8(length.value).unwrap());
     answer.len() >= head + length.parse::<usize>().unwrap()
 }

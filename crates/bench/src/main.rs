@@ -4,6 +4,7 @@
 
 mod event;
 mod floor;
+mod follower;
 mod http;
 mod machine;
 mod numbers;

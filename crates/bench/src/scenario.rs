@@ -1,6 +1,7 @@
 //! What can be measured.
 
 mod endpoints;
+mod feed;
 mod idle;
 mod isolation;
 mod latency;
@@ -35,6 +36,8 @@ pub(crate) enum Scenario {
     Idle,
     /// Deliveries a second to one endpoint, with a recorder and without
     Recorder,
+    /// The feed, with 2,000 streams that wait, and polled with nothing new
+    Feed,
 }
 
 /// How much is measured, where it is not to be as usual.
@@ -82,6 +85,7 @@ impl Scenario {
             Self::Memory => Box::pin(memory::run(scale)),
             Self::Idle => Box::pin(idle::run()),
             Self::Recorder => Box::pin(recorder::run(scale)),
+            Self::Feed => Box::pin(feed::run(scale)),
         }
     }
 }

@@ -11,6 +11,7 @@ use axum::{
 use relay_event::{Invalid, Timestamp};
 use relay_store::{Consumer, Extent};
 use serde::{Deserialize, Serialize};
+use tokio::time::MissedTickBehavior;
 use utoipa::ToSchema;
 
 use super::poll::{Asked, answer};
@@ -214,6 +215,7 @@ fn no_such_consumer() -> Problem {
 /// Keeps the lags up to date, for ever.
 pub(crate) async fn tell_lags(gateway: &Gateway) {
     let mut ticks = tokio::time::interval(TELL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         // While the store is away they stay as they were.

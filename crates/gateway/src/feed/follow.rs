@@ -7,6 +7,7 @@ use relay_store::{EventFilter, WholeEvent};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::{
+    place::is_kept,
     read::{Page, Size},
     tail::Following,
 };
@@ -58,8 +59,16 @@ impl Follower {
     ) -> Result<Self, Problem> {
         let mut beats = interval_at(Instant::now() + BEAT, BEAT);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let known = gateway.extent().await?;
+        // That something was forgotten a moment ago is told before it begins. A store that is away is
+        // waited for afterwards: a browser does not come back after a 503.
+        if after < known.last
+            && let Ok(extent) = gateway.store.extent().await
+        {
+            is_kept(after, &extent)?;
+        }
         Ok(Self {
-            log: gateway.extent().await?.log,
+            log: known.log,
             _following: gateway.tail.follow(gateway.metrics.follower(how)),
             gateway: gateway.clone(),
             scope,

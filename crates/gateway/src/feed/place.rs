@@ -49,7 +49,8 @@ impl Gateway {
             return Ok(before.max(self.extent().await?.forgotten));
         }
         match after {
-            After::Start => Ok(self.extent().await?.forgotten),
+            // What this process knows may be forgotten meanwhile.
+            After::Start => Ok(self.store.extent().await?.forgotten),
             After::Now => Ok(self.extent().await?.last),
             After::At(cursor) => self.place_of(&cursor, "after").await,
         }

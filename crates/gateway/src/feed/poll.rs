@@ -233,8 +233,11 @@ impl Question {
     fn tag(&self, page: &Page) -> HeaderValue {
         let (log, through) = (&page.extent.log, page.through);
         etag::of(&format!(
-            "{log} {} {through} {} {:?}",
-            self.after, self.limit, self.filter
+            "{log} {} {through} {} {} {:?}",
+            self.after,
+            page.more(),
+            self.limit,
+            self.filter
         ))
     }
 }

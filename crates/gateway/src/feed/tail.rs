@@ -150,14 +150,20 @@ impl Tail {
             };
             let (limit, bytes) = PAGE;
             let page = self.0.store.feed(&all, after, limit, bytes).await?;
-            let (more, extent) = (page.through < page.extent.last, page.extent.clone());
-            self.ring_mut(|ring| match after <= extent.last {
+            let last = page.extent.last;
+            // As far as it is read: who waits would find nothing beyond, and look again at once.
+            let through = page.through.min(last);
+            let extent = Extent {
+                last: through,
+                ..page.extent.clone()
+            };
+            self.ring_mut(|ring| match after <= last {
                 true => ring.push(page),
                 // The first look, or another log than before.
-                false => ring.begin(extent.last),
+                false => ring.begin(last),
             });
             self.goes(extent);
-            if !more {
+            if through == last {
                 return Ok(());
             }
         }
@@ -312,82 +318,4 @@ impl Ring {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use relay_event::Timestamp;
-    use relay_store::LoggedEvent;
-
-    use super::*;
-
-    fn event(sequence: i64, size: usize) -> WholeEvent {
-        WholeEvent {
-            event: LoggedEvent {
-                sequence,
-                id: sequence.to_string().parse().unwrap(),
-                source: "/s".to_owned(),
-                event_type: if sequence % 2 == 0 { "even" } else { "odd" }.parse().unwrap(),
-                subject: None,
-                published_at: None,
-                recorded_at: Timestamp::default(),
-                size: size as u64,
-            },
-            body: Bytes::from(vec![b' '; size]),
-        }
-    }
-
-    fn page(places: std::ops::RangeInclusive<i64>, size: usize) -> FeedPage {
-        let through = *places.end();
-        FeedPage {
-            events: places.map(|place| event(place, size)).collect(),
-            through,
-            extent: Extent {
-                log: String::new(),
-                last: through,
-                forgotten: 0,
-            },
-        }
-    }
-
-    fn places(kept: &Kept) -> (Vec<i64>, i64) {
-        let places = kept.events.iter().map(|whole| whole.event.sequence);
-        (places.collect(), kept.through)
-    }
-
-    #[test]
-    fn a_page_goes_on_after_its_place() {
-        let mut ring = Ring::default();
-        ring.begin(10);
-        ring.push(page(11..=16, 10));
-        let even = EventFilter {
-            types: vec!["even".parse().unwrap()],
-            ..EventFilter::default()
-        };
-        let all = EventFilter::default();
-        for (place, filter, limit, bytes, expected) in [
-            (10, &all, 9, 99, (vec![11, 12, 13, 14, 15, 16], 16)),
-            (13, &all, 2, 99, (vec![14, 15], 15)),
-            (16, &all, 2, 99, (vec![], 16)),
-            (10, &even, 9, 99, (vec![12, 14, 16], 16)),
-            (10, &even, 1, 99, (vec![12], 13)),
-            (10, &all, 9, 25, (vec![11, 12], 12)),
-            (10, &all, 9, 1, (vec![11], 11)),
-        ] {
-            let kept = ring.page(place, filter, limit, bytes);
-            assert_eq!(places(&kept), expected, "after {place}, {limit}, {bytes}");
-        }
-    }
-
-    #[test]
-    fn it_keeps_the_newest() {
-        let mut ring = Ring::default();
-        ring.push(page(1..=5_000, 10));
-        assert_eq!((ring.after, ring.through), (5_000 - KEPT_EVENTS as i64, 5_000));
-        ring.push(page(5_001..=5_010, 1 << 20));
-        assert_eq!((ring.after, ring.through), (5_002, 5_010));
-        assert_eq!(ring.bytes, 8 << 20);
-        ring.push(page(5_011..=5_011, 9 << 20));
-        assert_eq!((ring.after, ring.events.len(), ring.bytes), (5_011, 0, 0));
-        ring.begin(5_011);
-        assert_eq!(ring.through, 5_011);
-    }
-}
+mod tests;

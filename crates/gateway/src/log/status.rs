@@ -305,17 +305,18 @@ impl Follower {
         loop {
             let mut changed = pin!(self.watch.changed());
             changed.as_mut().enable();
-            match Status::of(&self.gateway, self.event.clone()).await {
-                Ok(status) if self.last.as_ref() != Some(&status.tag()) => {
-                    self.ended = status.is_settled();
-                    self.last = Some(status.tag());
-                    return told(&status);
-                }
-                Ok(_) => {}
-                Err(_) => delays.wait().await,
+            let status = Status::of(&self.gateway, self.event.clone()).await;
+            let failed = status.is_err();
+            if let Ok(status) = status
+                && self.last.as_ref() != Some(&status.tag())
+            {
+                self.ended = status.is_settled();
+                self.last = Some(status.tag());
+                return told(&status);
             }
             tokio::select! {
                 () = changed => {}
+                () = delays.wait(), if failed => {}
                 () = sleep_until(beat) => return Some(Told::default().comment("")),
                 () = self.gateway.shutdown.cancelled() => return None,
                 () = self.scope.ended() => return None,
