@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use futures_util::future::join_all;
 use relay_testkit::{Epmd, PrivateBroker, private_broker, private_cluster};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{
     sync::{Mutex, MutexGuard},
     time::{sleep, timeout},
@@ -117,17 +117,8 @@ impl Nodes {
             members: Vec<String>,
         }
         let nodes = self.nodes.lock().await;
-        let list = [
-            "--quiet",
-            "--formatter",
-            "json",
-            "list_queues",
-            "name",
-            "type",
-            "members",
-        ];
         let mut queues: Vec<BTreeMap<String, serde_json::Value>> =
-            serde_json::from_str(&nodes[0].ctl(&list).await).unwrap();
+            list_queues(&nodes[0], &["name", "type", "members"]).await;
         queues.retain(|queue| queue["type"] == "quorum");
         assert!(!queues.is_empty(), "the relay has queues");
         for queue in queues {
@@ -142,12 +133,39 @@ impl Nodes {
         }
     }
 
+    /// Queues whose messages are held: by a consumer that has not settled them, or between a delay and
+    /// where it leads. The nodes count them every five seconds.
+    pub(crate) async fn held(&self) -> Vec<String> {
+        let columns = ["name", "messages", "messages_ready", "messages_unacknowledged"];
+        let nodes = self.nodes.lock().await;
+        let queues: Vec<BTreeMap<String, serde_json::Value>> = list_queues(&nodes[0], &columns).await;
+        let held = queues.into_iter().filter_map(|queue| {
+            // Of a queue that is not running the nodes have no numbers.
+            let count = |column| queue[column].as_u64().unwrap_or_default();
+            let held = count("messages").saturating_sub(count("messages_ready"));
+            let taken = count("messages_unacknowledged");
+            (held > 0).then(|| {
+                format!(
+                    "of {} {held} are held, {taken} of them by consumers",
+                    queue["name"]
+                )
+            })
+        });
+        held.collect()
+    }
+
     /// Copies what the nodes have written of themselves.
     pub(crate) async fn copy_logs(&self, to: &Path) {
         for (number, node) in self.nodes.lock().await.iter().enumerate() {
             copy_files(&node.folder().join("log"), to, &format!("broker-{}.", number + 1));
         }
     }
+}
+
+async fn list_queues<T: DeserializeOwned>(node: &PrivateBroker, columns: &[&str]) -> Vec<T> {
+    let list = ["--quiet", "--formatter", "json", "list_queues"];
+    let said = node.ctl(&[&list, columns].concat()).await;
+    serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
 }
 
 /// Starts a node, and returns when it has started to the end: it answers before that.

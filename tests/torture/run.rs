@@ -274,15 +274,17 @@ impl Run {
         let deadline = Instant::now() + DRAIN_LIMIT;
         let mut quiet_since = None;
         loop {
-            let waiting = self.inspector.waiting(&self.stage.cast).await;
-            if waiting.is_empty() {
-                if quiet_since.get_or_insert_with(Instant::now).elapsed() >= QUIET {
+            let mut waiting = self.inspector.waiting(&self.stage.cast).await;
+            if !waiting.is_empty() {
+                quiet_since = None;
+            } else if quiet_since.get_or_insert_with(Instant::now).elapsed() >= QUIET {
+                waiting = self.stage.broker.held().await;
+                if waiting.is_empty() {
                     return Ok(());
                 }
-            } else if Instant::now() > deadline {
+            }
+            if !waiting.is_empty() && Instant::now() > deadline {
                 return Err(waiting.join("; "));
-            } else {
-                quiet_since = None;
             }
             sleep(QUIET / 8).await;
         }

@@ -2,6 +2,7 @@
 
 use lapin::options::QueueDeleteOptions;
 use relay_event::{Delay, EndpointId, TypePattern};
+use tokio::time::Instant;
 
 use crate::session::{Error, Session};
 
@@ -13,12 +14,13 @@ impl Session {
     /// The broker refuses, or went away.
     pub async fn declare_endpoint(&self, id: &EndpointId, delays: &[Delay]) -> Result<(), Error> {
         let doing = || Error::doing(format!("declare the queue of {id}"));
-        let mut usable = self.usable(&self.topology().endpoint(id)).await?;
+        let wait = self.wait_for_new(&self.topology().endpoint(id)).await?;
         let channel = self.throwaway().await?;
         self.topology()
             .declare_endpoint(&channel, id)
             .await
             .map_err(doing())?;
+        let mut usable = Instant::now() + wait;
         for delay in delays {
             usable = usable.max(self.declare_delay(*delay).await?);
         }

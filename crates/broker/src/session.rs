@@ -323,21 +323,30 @@ impl Session {
         if let Some(usable) = known.get(&delay) {
             return Ok(*usable);
         }
-        let usable = self.usable(&self.topology().retry(delay)).await?;
+        let wait = self.wait_for_new(&self.topology().retry(delay)).await?;
         let channel = self.throwaway().await?;
         let declared = self.topology().declare_delay(&channel, delay).await;
         declared.map_err(Error::doing(format!("declare the delay {delay}")))?;
+        let usable = Instant::now() + wait;
         known.insert(delay, usable);
         Ok(usable)
     }
 
-    /// From when on a queue that is about to be declared may be used: at once, if it is there already.
-    pub(crate) async fn usable(&self, queue: &str) -> Result<Instant, Error> {
-        let wait = match self.depth(queue).await? {
+    /// How long a queue is to be left alone once it is declared: not at all, if it is there already.
+    pub(crate) async fn wait_for_new(&self, queue: &str) -> Result<Duration, Error> {
+        Ok(match self.depth(queue).await? {
             Some(_) => Duration::ZERO,
             None => self.0.new_queue_wait,
-        };
-        Ok(Instant::now() + wait)
+        })
+    }
+
+    /// Waits until what was just bound and unbound stays so after a crash of the broker (see
+    /// [`Config::new_queue_wait`]).
+    ///
+    /// # Errors
+    /// The session ended first, for that may have been a crash.
+    pub async fn bindings_stay(&self) -> Result<(), Error> {
+        self.wait_until(Instant::now() + self.0.new_queue_wait).await
     }
 
     /// Fails if the session ended meanwhile, for that may have been a crash of the broker.
