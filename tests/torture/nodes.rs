@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use futures_util::future::join_all;
 use relay_testkit::{Epmd, PrivateBroker, private_broker, private_cluster};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use tokio::{
     sync::{Mutex, MutexGuard},
     time::{sleep, timeout},
@@ -21,6 +21,15 @@ pub(crate) struct Nodes {
     urls: Vec<String>,
     /// Outlives the nodes.
     _epmd: Option<Epmd>,
+}
+
+/// What is in queues and not ready to be taken.
+#[derive(Default)]
+pub(crate) struct Held {
+    /// By a channel, or between a delay and where it leads.
+    pub(crate) by_somebody: Vec<String>,
+    /// Taken, by the queue's account, and by no channel's: for consumers that are no more.
+    pub(crate) by_nobody: Vec<String>,
 }
 
 impl Nodes {
@@ -117,8 +126,7 @@ impl Nodes {
             members: Vec<String>,
         }
         let nodes = self.nodes.lock().await;
-        let mut queues: Vec<BTreeMap<String, serde_json::Value>> =
-            list_queues(&nodes[0], &["name", "type", "members"]).await;
+        let mut queues: Vec<Row> = list(&nodes[0], "list_queues", &["name", "type", "members"]).await;
         queues.retain(|queue| queue["type"] == "quorum");
         assert!(!queues.is_empty(), "the relay has queues");
         for queue in queues {
@@ -133,25 +141,38 @@ impl Nodes {
         }
     }
 
-    /// Queues whose messages are held: by a consumer that has not settled them, or between a delay and
-    /// where it leads. The nodes count them every five seconds.
-    pub(crate) async fn held(&self) -> Vec<String> {
-        let columns = ["name", "messages", "messages_ready", "messages_unacknowledged"];
+    /// What is in queues and not ready to be taken, as the nodes count every five seconds.
+    pub(crate) async fn held(&self) -> Held {
         let nodes = self.nodes.lock().await;
-        let queues: Vec<BTreeMap<String, serde_json::Value>> = list_queues(&nodes[0], &columns).await;
-        let held = queues.into_iter().filter_map(|queue| {
-            // Of a queue that is not running the nodes have no numbers.
-            let count = |column| queue[column].as_u64().unwrap_or_default();
-            let held = count("messages").saturating_sub(count("messages_ready"));
-            let taken = count("messages_unacknowledged");
-            (held > 0).then(|| {
-                format!(
-                    "of {} {held} are held, {taken} of them by consumers",
+        let columns = ["name", "messages", "messages_ready", "messages_unacknowledged"];
+        let queues: Vec<Row> = list(&nodes[0], "list_queues", &columns).await;
+        let channels: Vec<Row> = list(&nodes[0], "list_channels", &["name", "messages_unacknowledged"]).await;
+        let mut held = Held::default();
+        for queue in &queues {
+            let taken = count(queue, "messages_unacknowledged");
+            let between = count(queue, "messages").saturating_sub(count(queue, "messages_ready") + taken);
+            if between > 0 {
+                held.by_somebody.push(format!(
+                    "{between} of {} on their way to another queue",
                     queue["name"]
-                )
-            })
-        });
-        held.collect()
+                ));
+            }
+            if taken > 0 {
+                held.by_nobody
+                    .push(format!("{taken} of {} taken and not settled", queue["name"]));
+            }
+        }
+        for channel in &channels {
+            let taken = count(channel, "messages_unacknowledged");
+            if taken > 0 {
+                held.by_somebody
+                    .push(format!("{taken} taken by channel {}", channel["name"]));
+            }
+        }
+        if !held.by_somebody.is_empty() {
+            held.by_somebody.append(&mut held.by_nobody);
+        }
+        held
     }
 
     /// Copies what the nodes have written of themselves.
@@ -162,8 +183,15 @@ impl Nodes {
     }
 }
 
-async fn list_queues<T: DeserializeOwned>(node: &PrivateBroker, columns: &[&str]) -> Vec<T> {
-    let list = ["--quiet", "--formatter", "json", "list_queues"];
+type Row = BTreeMap<String, serde_json::Value>;
+
+/// Of what is not running the nodes have no numbers.
+fn count(row: &Row, column: &str) -> u64 {
+    row[column].as_u64().unwrap_or_default()
+}
+
+async fn list(node: &PrivateBroker, what: &str, columns: &[&str]) -> Vec<Row> {
+    let list = ["--quiet", "--formatter", "json", what];
     let said = node.ctl(&[&list, columns].concat()).await;
     serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
 }

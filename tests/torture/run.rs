@@ -29,7 +29,7 @@ use crate::{
     faults::{Stage, Struck},
     ledger::{Clock, Ledger},
     load::Load,
-    nodes::Nodes,
+    nodes::{Held, Nodes},
     plan::{PRODUCERS, Plan, Role},
     report::Report,
 };
@@ -46,6 +46,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long nothing may have waited before it is taken for all.
 const QUIET: Duration = Duration::from_secs(2);
+
+/// Of what its queues hold the broker knows after this time, at the latest.
+const COUNTED: Duration = Duration::from_secs(15);
 
 /// What the broker holds between two queues is in neither, and is offered again after 10 s.
 const LATECOMERS: Duration = Duration::from_secs(40);
@@ -193,7 +196,10 @@ impl Run {
         let settled = self.settle().await;
         let mut report = Report::new(plan, &self.stage.cast, healed.elapsed());
         match settled {
-            Ok(()) => self.account(&mut report).await,
+            Ok(by_nobody) => {
+                report.held_by_nobody = by_nobody;
+                self.account(&mut report).await;
+            }
             Err(waiting) => report.failed(format!("for {DRAIN_LIMIT:?} no less has been waiting: {waiting}")),
         }
         report
@@ -270,8 +276,8 @@ impl Run {
         .await;
     }
 
-    /// Waits until nothing waits any more; otherwise what does.
-    async fn settle(&self) -> Result<(), String> {
+    /// Waits until nothing waits any more; otherwise what does. Answers with what nobody will settle.
+    async fn settle(&self) -> Result<Vec<String>, String> {
         let (mut least, mut since) = (u32::MAX, Instant::now());
         let mut quiet_since = None;
         loop {
@@ -281,10 +287,17 @@ impl Run {
             }
             if !waiting.is_empty() {
                 quiet_since = None;
-            } else if quiet_since.get_or_insert_with(Instant::now).elapsed() >= QUIET {
-                waiting = self.stage.broker.held().await;
-                if waiting.is_empty() {
-                    return Ok(());
+            } else {
+                let quiet = quiet_since.get_or_insert_with(Instant::now).elapsed();
+                if quiet >= QUIET {
+                    let Held {
+                        by_somebody,
+                        by_nobody,
+                    } = self.stage.broker.held().await;
+                    if by_somebody.is_empty() && (by_nobody.is_empty() || quiet >= COUNTED) {
+                        return Ok(by_nobody);
+                    }
+                    waiting = by_somebody;
                 }
             }
             if !waiting.is_empty() && since.elapsed() > DRAIN_LIMIT {
