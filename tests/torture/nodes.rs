@@ -105,6 +105,13 @@ impl Nodes {
         true
     }
 
+    /// Stops and starts each, so that every queue gets another leader: it returns what is held for nobody.
+    pub(crate) async fn move_leaders(&self) {
+        for target in 0..self.urls.len() {
+            self.fall(Fall::Stop, target, Duration::ZERO).await;
+        }
+    }
+
     /// Raises the alarm for want of memory, and clears it.
     pub(crate) async fn alarm(&self, target: usize, lasts: Duration) -> bool {
         let Some(nodes) = self.turn().await else {

@@ -27,7 +27,7 @@ pub(crate) struct Report {
     /// From the end of the troubles until everything was delivered and recorded, in seconds.
     pub(crate) settled_after: f64,
     pub(crate) processes: BTreeMap<Role, Process>,
-    /// What RabbitMQ holds for consumers that are no more. If it is not accounted for, that is a problem.
+    /// What RabbitMQ held for consumers that are no more, until its queue got another leader.
     pub(crate) held_by_nobody: Vec<String>,
     pub(crate) problems: Vec<Problem>,
 }
@@ -147,7 +147,7 @@ impl fmt::Display for Report {
             writeln!(f, "{deed:<40} {times:>9}{skipped}")?;
         }
         for held in &self.held_by_nobody {
-            write!(f, "\nHELD for consumers that are no more: {held}")?;
+            write!(f, "\nHELD for a consumer that is no more: {held}")?;
         }
         for Problem {
             event,

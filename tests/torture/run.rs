@@ -193,13 +193,19 @@ impl Run {
         within(END_LIMIT, "the producers' last confirms", join(&mut producers)).await;
         self.all_are_ready(END_LIMIT).await;
 
-        let settled = self.settle().await;
+        let mut settled = self.settle().await;
         let mut report = Report::new(plan, &self.stage.cast, healed.elapsed());
+        if let Ok(by_nobody) = &settled
+            && !by_nobody.is_empty()
+        {
+            println!("{} held for nobody: {}", self.stamp(), by_nobody.join("; "));
+            report.held_by_nobody.clone_from(by_nobody);
+            self.stage.broker.move_leaders().await;
+            self.all_are_ready(END_LIMIT).await;
+            settled = self.settle().await;
+        }
         match settled {
-            Ok(by_nobody) => {
-                report.held_by_nobody = by_nobody;
-                self.account(&mut report).await;
-            }
+            Ok(_) => self.account(&mut report).await,
             Err(waiting) => report.failed(format!("for {DRAIN_LIMIT:?} no less has been waiting: {waiting}")),
         }
         report
