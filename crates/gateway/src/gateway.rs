@@ -42,9 +42,11 @@ impl Deref for Gateway {
 
 impl Gateway {
     pub(crate) fn new(config: Config, broker: Broker, store: Store, notes: Notes, metrics: Metrics) -> Self {
+        // It waits for a new queue, and then for its bindings.
+        let patience = config.confirm_timeout + 2 * config.new_queue_wait;
         Self(Arc::new(Inner {
             gate: Gate::new(config.token.as_ref()),
-            bindings: Bindings::new(store.clone(), config.confirm_timeout),
+            bindings: Bindings::new(store.clone(), patience),
             schedules: Schedules::new(store.clone()),
             idempotency: Idempotency::new(store.clone(), notes),
             under_way: TaskTracker::new(),
