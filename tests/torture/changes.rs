@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A request without an answer after this time is sent again, by the other gateway.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(25);
 
 /// A request without an answer may take effect for this long: no fault lasts longer.
 const ECHO: Duration = Duration::from_secs(40);

@@ -40,9 +40,9 @@ impl Inspector {
         .await
     }
 
-    /// What still waits or is under way; nothing when all is done.
-    pub(crate) async fn waiting(&self, cast: &[std::sync::Arc<Actor>]) -> Vec<String> {
-        let mut waiting = self.queues().await;
+    /// How many messages wait, and all that still waits or is under way; nothing when all is done.
+    pub(crate) async fn waiting(&self, cast: &[std::sync::Arc<Actor>]) -> (u32, Vec<String>) {
+        let (messages, mut waiting) = self.queues().await;
         let client = reqwest::Client::new();
         for actor in cast {
             if !actor.is_ready() {
@@ -64,10 +64,10 @@ impl Inspector {
                     .map(|line| format!("{}: {line}", actor.name())),
             );
         }
-        waiting
+        (messages, waiting)
     }
 
-    async fn queues(&self) -> Vec<String> {
+    async fn queues(&self) -> (u32, Vec<String>) {
         let session = self.session().await;
         let mut names = vec![session.topology().archive(), session.topology().attempts()];
         names.extend(DELAYS.map(|delay| session.topology().retry(delay.parse().unwrap())));
@@ -76,23 +76,27 @@ impl Inspector {
                 let ids = endpoints.iter().map(|stored| &stored.endpoint.id);
                 names.extend(ids.map(|id| session.topology().endpoint(id)));
             }
-            Err(error) => return vec![format!("the endpoints cannot be read: {error}")],
+            Err(error) => return (u32::MAX, vec![format!("the endpoints cannot be read: {error}")]),
         }
-        let mut waiting = Vec::new();
+        let (mut messages, mut waiting) = (0, Vec::new());
         for name in names {
             match session.depth(&name).await {
                 Ok(Some(depth)) if depth.ready > 0 => {
+                    messages = depth.ready.saturating_add(messages);
                     waiting.push(format!(
                         "{name} holds {} ({} consumers)",
                         depth.ready, depth.consumers
                     ));
                 }
                 Ok(_) => {}
-                Err(error) => waiting.push(format!("{name} cannot be looked at: {error}")),
+                Err(error) => {
+                    messages = u32::MAX; // There may be any number in it.
+                    waiting.push(format!("{name} cannot be looked at: {error}"));
+                }
             }
         }
         session.close().await;
-        waiting
+        (messages, waiting)
     }
 
     /// Everything, as it is now.

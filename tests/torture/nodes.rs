@@ -23,6 +23,15 @@ pub(crate) struct Nodes {
     _epmd: Option<Epmd>,
 }
 
+/// What is in queues and not ready to be taken.
+#[derive(Default)]
+pub(crate) struct Held {
+    /// By a channel, or between a delay and where it leads.
+    pub(crate) by_somebody: Vec<String>,
+    /// Taken, by the queue's account, and by no channel's: for consumers that are no more.
+    pub(crate) by_nobody: Vec<String>,
+}
+
 impl Nodes {
     /// One that stands alone.
     pub(crate) async fn single() -> Self {
@@ -96,6 +105,13 @@ impl Nodes {
         true
     }
 
+    /// Stops and starts each, so that every queue gets another leader: it returns what is held for nobody.
+    pub(crate) async fn move_leaders(&self) {
+        for target in 0..self.urls.len() {
+            self.fall(Fall::Stop, target, Duration::ZERO).await;
+        }
+    }
+
     /// Raises the alarm for want of memory, and clears it.
     pub(crate) async fn alarm(&self, target: usize, lasts: Duration) -> bool {
         let Some(nodes) = self.turn().await else {
@@ -117,17 +133,7 @@ impl Nodes {
             members: Vec<String>,
         }
         let nodes = self.nodes.lock().await;
-        let list = [
-            "--quiet",
-            "--formatter",
-            "json",
-            "list_queues",
-            "name",
-            "type",
-            "members",
-        ];
-        let mut queues: Vec<BTreeMap<String, serde_json::Value>> =
-            serde_json::from_str(&nodes[0].ctl(&list).await).unwrap();
+        let mut queues: Vec<Row> = list(&nodes[0], "list_queues", &["name", "type", "members"]).await;
         queues.retain(|queue| queue["type"] == "quorum");
         assert!(!queues.is_empty(), "the relay has queues");
         for queue in queues {
@@ -142,12 +148,59 @@ impl Nodes {
         }
     }
 
+    /// What is in queues and not ready to be taken, as the nodes count every five seconds.
+    pub(crate) async fn held(&self) -> Held {
+        let nodes = self.nodes.lock().await;
+        let columns = ["name", "messages", "messages_ready", "messages_unacknowledged"];
+        let queues: Vec<Row> = list(&nodes[0], "list_queues", &columns).await;
+        let channels: Vec<Row> = list(&nodes[0], "list_channels", &["name", "messages_unacknowledged"]).await;
+        let mut held = Held::default();
+        for queue in &queues {
+            let taken = count(queue, "messages_unacknowledged");
+            let between = count(queue, "messages").saturating_sub(count(queue, "messages_ready") + taken);
+            if between > 0 {
+                held.by_somebody.push(format!(
+                    "{between} of {} on their way to another queue",
+                    queue["name"]
+                ));
+            }
+            if taken > 0 {
+                held.by_nobody
+                    .push(format!("{taken} of {} taken and not settled", queue["name"]));
+            }
+        }
+        for channel in &channels {
+            let taken = count(channel, "messages_unacknowledged");
+            if taken > 0 {
+                held.by_somebody
+                    .push(format!("{taken} taken by channel {}", channel["name"]));
+            }
+        }
+        if !held.by_somebody.is_empty() {
+            held.by_somebody.append(&mut held.by_nobody);
+        }
+        held
+    }
+
     /// Copies what the nodes have written of themselves.
     pub(crate) async fn copy_logs(&self, to: &Path) {
         for (number, node) in self.nodes.lock().await.iter().enumerate() {
             copy_files(&node.folder().join("log"), to, &format!("broker-{}.", number + 1));
         }
     }
+}
+
+type Row = BTreeMap<String, serde_json::Value>;
+
+/// Of what is not running the nodes have no numbers.
+fn count(row: &Row, column: &str) -> u64 {
+    row[column].as_u64().unwrap_or_default()
+}
+
+async fn list(node: &PrivateBroker, what: &str, columns: &[&str]) -> Vec<Row> {
+    let list = ["--quiet", "--formatter", "json", what];
+    let said = node.ctl(&[&list, columns].concat()).await;
+    serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
 }
 
 /// Starts a node, and returns when it has started to the end: it answers before that.

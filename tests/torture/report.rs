@@ -27,6 +27,8 @@ pub(crate) struct Report {
     /// From the end of the troubles until everything was delivered and recorded, in seconds.
     pub(crate) settled_after: f64,
     pub(crate) processes: BTreeMap<Role, Process>,
+    /// What RabbitMQ held for consumers that are no more, until its queue got another leader.
+    pub(crate) held_by_nobody: Vec<String>,
     pub(crate) problems: Vec<Problem>,
 }
 
@@ -50,6 +52,7 @@ impl Report {
             strikes: BTreeMap::new(),
             settled_after: settled_after.as_secs_f64(),
             processes: BTreeMap::new(),
+            held_by_nobody: Vec::new(),
             problems: Vec::new(),
         };
         for actor in cast {
@@ -142,6 +145,9 @@ impl fmt::Display for Report {
                 String::new()
             };
             writeln!(f, "{deed:<40} {times:>9}{skipped}")?;
+        }
+        for held in &self.held_by_nobody {
+            write!(f, "\nHELD for a consumer that is no more: {held}")?;
         }
         for Problem {
             event,

@@ -29,7 +29,7 @@ use crate::{
     faults::{Stage, Struck},
     ledger::{Clock, Ledger},
     load::Load,
-    nodes::Nodes,
+    nodes::{Held, Nodes},
     plan::{PRODUCERS, Plan, Role},
     report::Report,
 };
@@ -40,11 +40,15 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 /// Faults that do not end, and producers that get no answer, hang.
 const END_LIMIT: Duration = Duration::from_secs(180);
 
-/// Queues that do not drain in this time are stuck.
+/// Queues that do not drain any further for this time are stuck. How long all of it takes depends on the
+/// machine.
 const DRAIN_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long nothing may have waited before it is taken for all.
 const QUIET: Duration = Duration::from_secs(2);
+
+/// Of what its queues hold the broker knows after this time, at the latest.
+const COUNTED: Duration = Duration::from_secs(15);
 
 /// What the broker holds between two queues is in neither, and is offered again after 10 s.
 const LATECOMERS: Duration = Duration::from_secs(40);
@@ -189,11 +193,20 @@ impl Run {
         within(END_LIMIT, "the producers' last confirms", join(&mut producers)).await;
         self.all_are_ready(END_LIMIT).await;
 
-        let settled = self.settle().await;
+        let mut settled = self.settle().await;
         let mut report = Report::new(plan, &self.stage.cast, healed.elapsed());
+        if let Ok(by_nobody) = &settled
+            && !by_nobody.is_empty()
+        {
+            println!("{} held for nobody: {}", self.stamp(), by_nobody.join("; "));
+            report.held_by_nobody.clone_from(by_nobody);
+            self.stage.broker.move_leaders().await;
+            self.all_are_ready(END_LIMIT).await;
+            settled = self.settle().await;
+        }
         match settled {
-            Ok(()) => self.account(&mut report).await,
-            Err(waiting) => report.failed(format!("after {DRAIN_LIMIT:?} there still waits: {waiting}")),
+            Ok(_) => self.account(&mut report).await,
+            Err(waiting) => report.failed(format!("for {DRAIN_LIMIT:?} no less has been waiting: {waiting}")),
         }
         report
     }
@@ -269,20 +282,32 @@ impl Run {
         .await;
     }
 
-    /// Waits until nothing waits any more; otherwise what does.
-    async fn settle(&self) -> Result<(), String> {
-        let deadline = Instant::now() + DRAIN_LIMIT;
+    /// Waits until nothing waits any more; otherwise what does. Answers with what nobody will settle.
+    async fn settle(&self) -> Result<Vec<String>, String> {
+        let (mut least, mut since) = (u32::MAX, Instant::now());
         let mut quiet_since = None;
         loop {
-            let waiting = self.inspector.waiting(&self.stage.cast).await;
-            if waiting.is_empty() {
-                if quiet_since.get_or_insert_with(Instant::now).elapsed() >= QUIET {
-                    return Ok(());
-                }
-            } else if Instant::now() > deadline {
-                return Err(waiting.join("; "));
-            } else {
+            let (messages, mut waiting) = self.inspector.waiting(&self.stage.cast).await;
+            if messages < least {
+                (least, since) = (messages, Instant::now());
+            }
+            if !waiting.is_empty() {
                 quiet_since = None;
+            } else {
+                let quiet = quiet_since.get_or_insert_with(Instant::now).elapsed();
+                if quiet >= QUIET {
+                    let Held {
+                        by_somebody,
+                        by_nobody,
+                    } = self.stage.broker.held().await;
+                    if by_somebody.is_empty() && (by_nobody.is_empty() || quiet >= COUNTED) {
+                        return Ok(by_nobody);
+                    }
+                    waiting = by_somebody;
+                }
+            }
+            if !waiting.is_empty() && since.elapsed() > DRAIN_LIMIT {
+                return Err(waiting.join("; "));
             }
             sleep(QUIET / 8).await;
         }

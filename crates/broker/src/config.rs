@@ -12,14 +12,15 @@ pub struct Config {
     pub namespace: Namespace,
     /// What the connections are called in the broker's own tools, such as `relay-deliverer`.
     pub name: String,
-    /// How long a queue that was just declared is left alone. RabbitMQ keeps a new quorum queue's
-    /// registration in memory for up to a second, whatever it confirms meanwhile; after a crash in that
-    /// second the queue is empty and answers nobody.
+    /// How long a queue that was just declared is left alone, and how long a binding is not relied on.
+    /// RabbitMQ keeps what it was told of either in memory for up to two seconds; after a crash in that
+    /// time a binding is gone, and a queue is gone, or empty and answers nobody, whatever it confirmed.
     pub new_queue_wait: Duration,
 }
 
-/// Twice the second that a new queue is at risk. See [`Config::new_queue_wait`].
-pub const NEW_QUEUE_WAIT: Duration = Duration::from_secs(2);
+/// The two seconds that queues and bindings are at risk, and some more for a broker that is busy. See
+/// [`Config::new_queue_wait`].
+pub const NEW_QUEUE_WAIT: Duration = Duration::from_millis(2_500);
 
 /// An `amqp://` or `amqps://` URL. Its password prints only where it is asked for.
 #[derive(Clone)]

@@ -113,6 +113,15 @@ impl Session {
         Ok(new_queues.usable(queue))
     }
 
+    /// Waits until what was just bound and unbound stays so after a crash of the broker (see
+    /// [`crate::Config::new_queue_wait`]).
+    ///
+    /// # Errors
+    /// The session ended first, for that may have been a crash.
+    pub async fn bindings_stay(&self) -> Result<(), Error> {
+        self.wait_until(Instant::now() + self.new_queues().wait).await
+    }
+
     /// Fails if the session ended meanwhile, for that may have been a crash of the broker.
     pub(crate) async fn wait_until(&self, usable: Instant) -> Result<(), Error> {
         let waiting = async {

@@ -26,7 +26,7 @@ pub struct Config {
 
     /// How long a queue that was just declared is left alone: RabbitMQ may lose a younger one in a crash,
     /// with all that it confirmed
-    #[arg(long, env = "RELAY_NEW_QUEUE_WAIT", value_name = "TIME", default_value = "2s", value_parser = time_or_none)]
+    #[arg(long, env = "RELAY_NEW_QUEUE_WAIT", value_name = "TIME", default_value = "2500ms", value_parser = time_or_none)]
     pub new_queue_wait: Duration,
 
     /// Where the endpoints are kept

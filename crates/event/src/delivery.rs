@@ -26,6 +26,11 @@ impl DeliveryState {
     /// Every state.
     pub const ALL: [Self; 4] = [Self::Pending, Self::Retrying, Self::Dead, Self::Delivered];
 
+    /// Whether nothing is to come after it.
+    pub fn is_end(self) -> bool {
+        self >= Self::Dead
+    }
+
     /// The state's name, as in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -100,9 +105,17 @@ impl Standing {
         before.map_or(now, |before| now.max(before + Duration::from_millis(1)))
     }
 
-    /// Whether this is the newer knowledge. Clocks decide between runs alone, never within one.
+    /// Whether this is the newer knowledge. Clocks decide between runs alone, never within one. An end
+    /// counts more than any attempt before it: of an attempt whose record was safe and whose retry was not
+    /// the message comes again, knows nothing of that attempt, and may end without another one.
     pub fn supersedes(&self, other: &Self) -> bool {
-        (self.run, self.attempts, self.state) > (other.run, other.attempts, other.state)
+        let rank = |standing: &Self| {
+            let Self {
+                run, attempts, state, ..
+            } = *standing;
+            (run, state.is_end(), attempts, state)
+        };
+        rank(self) > rank(other)
     }
 }
 
@@ -129,12 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn a_later_attempt_counts_more_and_a_later_run_most() {
+    fn a_later_attempt_counts_more_and_an_end_and_a_later_run_most() {
         use DeliveryState::{Dead, Delivered, Pending, Retrying};
         let ordered = [
             at(1, 0, Pending),
             at(1, 1, Retrying),
             at(1, 2, Retrying),
+            at(1, 0, Dead),
+            at(1, 1, Delivered),
             at(1, 2, Dead),
             at(1, 2, Delivered),
             at(2, 0, Pending),

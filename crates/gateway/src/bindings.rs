@@ -91,18 +91,18 @@ impl Bindings {
             }
             row = self.store.endpoint(id).await?;
             if row.as_ref().is_some_and(|now| !differ(now, &stored)) {
-                self.note_bound(&stored.endpoint).await?;
+                if is_to_be_noted(&stored.endpoint) {
+                    session.bindings_stay().await?;
+                    self.note_bound(&stored.endpoint).await?;
+                }
                 return Ok(row);
             }
         }
         Ok(None)
     }
 
-    /// Notes since when an endpoint is bound as it is to be, unless that is known.
+    /// Notes since when an endpoint is bound as it is to be.
     async fn note_bound(&self, bound: &Endpoint) -> Result<(), relay_store::Error> {
-        if is_removed(bound) || bound.bound_since.is_some() {
-            return Ok(());
-        }
         let now = Timestamp::now();
         let noted = self.store.update(&bound.id, |endpoint| {
             if endpoint.types == bound.types {
@@ -125,6 +125,11 @@ fn differ(some: &StoredEndpoint, other: &StoredEndpoint) -> bool {
         )
     };
     wants(some) != wants(other)
+}
+
+/// Whether it is to be noted since when an endpoint is bound as it is to be.
+fn is_to_be_noted(endpoint: &Endpoint) -> bool {
+    !is_removed(endpoint) && endpoint.bound_since.is_none()
 }
 
 /// Everything an endpoint has at the broker, declared and bound.

@@ -58,9 +58,9 @@ pub struct Config {
     #[arg(long, env = "RELAY_NAMESPACE", value_name = "WORD", default_value = "relay")]
     pub namespace: Namespace,
 
-    /// How long a queue that was just declared is left alone: RabbitMQ may lose a younger one in a crash,
-    /// with all that it confirmed
-    #[arg(long, env = "RELAY_NEW_QUEUE_WAIT", value_name = "TIME", default_value = "2s", value_parser = time_or_none)]
+    /// How long a queue that was just declared is left alone, and then its bindings are not relied on:
+    /// RabbitMQ may lose younger ones in a crash, with all that it confirmed
+    #[arg(long, env = "RELAY_NEW_QUEUE_WAIT", value_name = "TIME", default_value = "2500ms", value_parser = time_or_none)]
     pub new_queue_wait: Duration,
 
     /// Where the endpoints and the log are kept

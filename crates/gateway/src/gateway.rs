@@ -56,9 +56,11 @@ impl Gateway {
         metrics: Metrics,
         shutdown: CancellationToken,
     ) -> Self {
+        // It waits for a new queue, and then for its bindings.
+        let patience = config.confirm_timeout + 2 * config.new_queue_wait;
         Self(Arc::new(Inner {
             gate: Gate::new(config.token.as_ref()),
-            bindings: Bindings::new(store.clone(), config.confirm_timeout + config.new_queue_wait),
+            bindings: Bindings::new(store.clone(), patience),
             schedules: Schedules::new(store.clone()),
             idempotency: Idempotency::new(store.clone(), notes),
             tail: Tail::new(store.clone()),

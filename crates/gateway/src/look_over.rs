@@ -61,6 +61,7 @@ impl LookOver {
             if self.session.as_ref().is_none_or(Session::is_lost) {
                 self.session = self.broker.current();
                 self.all = true;
+                self.unbound.clear(); // After a crash of the broker they may be bound again.
             }
             let looked = self.look().await;
             self.say(looked);
@@ -80,7 +81,8 @@ impl LookOver {
             return Ok(()); // The broker's absence is said where it is noticed.
         };
         let mut due = Vec::new();
-        for row in &rows {
+        let wait = self.gateway.config.new_queue_wait;
+        for row in rows.iter().filter(|row| !is_being_created(&row.endpoint, wait)) {
             if self.all || self.is_due(row) || !has_queue(&session, &row.endpoint.id).await? {
                 due.push(row.endpoint.id.clone());
             }
@@ -129,10 +131,11 @@ impl LookOver {
     }
 
     /// Notes that older patterns are bound no more; not before whoever was binding them has surely
-    /// ended.
+    /// ended, and not while a crash of the broker would bind them again.
     async fn settle(&self, stored: &StoredEndpoint) -> Result<(), Error> {
         let endpoint = &stored.endpoint;
-        if is_unsettled(stored) && age(endpoint.updated_at) >= self.every {
+        let stays = endpoint.bound_since.is_some();
+        if is_unsettled(stored) && stays && age(endpoint.updated_at) >= self.every {
             self.store.bindings_settled(&endpoint.id, &endpoint.types).await?;
         }
         Ok(())
@@ -142,7 +145,8 @@ impl LookOver {
     /// takes from it, and all that was on its way there has arrived.
     async fn forget(&mut self, session: &Session, id: &EndpointId, removed: Timestamp) -> Result<(), Error> {
         let unbound = *self.unbound.entry(id.clone()).or_insert_with(Instant::now);
-        if age(removed) < self.every || unbound.elapsed() < self.every / 2 {
+        let quiet = self.gateway.config.new_queue_wait.max(self.every / 2);
+        if age(removed) < self.every || unbound.elapsed() < quiet {
             return Ok(());
         }
         let patience = self.gateway.config.confirm_timeout;
@@ -184,6 +188,12 @@ async fn delete_if_empty(session: &Session, id: &EndpointId) -> Result<bool, rel
         None => {}
     }
     Ok(true)
+}
+
+/// Whether somebody may be waiting until its new queue can be used: another one does not see that it is new.
+fn is_being_created(endpoint: &Endpoint, wait: Duration) -> bool {
+    let is_new = endpoint.bound_since.is_none() && endpoint.updated_at == endpoint.created_at;
+    is_new && age(endpoint.created_at) < 2 * wait
 }
 
 fn removed_at(endpoint: &Endpoint) -> Option<Timestamp> {

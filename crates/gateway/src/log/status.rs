@@ -10,7 +10,7 @@ use axum::{
 };
 use futures_util::stream;
 use relay_broker::Delays;
-use relay_event::{DeliveryState, EventId, Timestamp};
+use relay_event::{EventId, Timestamp};
 use relay_store::{EventFilter, LoggedDelivery, LoggedEvent};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -115,10 +115,7 @@ impl Status {
 }
 
 fn is_ended(delivery: &LoggedDelivery) -> bool {
-    matches!(
-        delivery.standing.state,
-        DeliveryState::Delivered | DeliveryState::Dead
-    )
+    delivery.standing.state.is_end()
 }
 
 /// Show an event.

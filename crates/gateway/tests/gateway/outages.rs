@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use relay_event::{EndpointId, EndpointState};
-use relay_testkit::{Proxy, shared_broker, wait_until};
+use relay_event::{EndpointId, EndpointState, Event, Timestamp};
+use relay_testkit::{Proxy, private_broker, shared_broker, wait_until};
 use reqwest::Method;
 use serde_json::json;
 use sqlx::{Connection, SqliteConnection};
@@ -107,6 +107,43 @@ async fn an_event_that_is_not_confirmed_is_to_be_sent_again() {
         post().await.status == 202
     })
     .await;
+}
+
+/// The broker is killed the moment a change is answered, and nobody binds anything once it is back.
+#[tokio::test]
+async fn what_is_answered_outlives_a_crash_of_the_broker() {
+    let folder = folder();
+    let mut broker = private_broker().await;
+    let mut config = config(broker.amqp_url(), &folder);
+    config.new_queue_wait = relay_broker::NEW_QUEUE_WAIT;
+    for is_change in [false, true] {
+        let relay = Relay::start_with(config.clone()).await;
+        relay.until_ready().await;
+        let id = if is_change {
+            let id = relay.add(&["old", "kept"]).await;
+            let changed = relay.patch(&id, json!({"types": ["kept", "new"]})).await;
+            assert_eq!(changed.status, 200, "{changed:?}");
+            id
+        } else {
+            relay.add(&["kept", "new"]).await
+        };
+        relay.running.abort();
+        broker.kill().await;
+        broker.start().await;
+        let session = relay.session().await;
+        for event_type in ["old", "kept", "new"] {
+            let event = json!({"specversion": "1.0", "id": event_type, "source": "/s", "type": event_type});
+            let event = Event::parse(event.to_string().into()).unwrap();
+            session.publish_event(&event, Timestamp::now()).await.unwrap();
+        }
+        wait_until("the events", || async {
+            match relay.waiting(&id).await {
+                Some(2) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    }
 }
 
 /// The half of an endpoint that came to be is cleared away.

@@ -79,6 +79,8 @@ fn unplaced<'r>(records: &'r [Record], places: &Places<'r>) -> Vec<&'r NewEvent>
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Stands {
     pub(super) run: i64,
+    /// Not stored, for the state says so.
+    is_end: bool,
     pub(super) attempts: i64,
     pub(super) state: i16,
     pub(super) at: i64,
@@ -92,6 +94,7 @@ impl From<&Standing> for Stands {
     fn from(standing: &Standing) -> Self {
         Self {
             run: codes::millis(standing.run),
+            is_end: standing.state.is_end(),
             attempts: standing.attempts.into(),
             state: codes::state_code(standing.state),
             at: codes::millis(standing.at),

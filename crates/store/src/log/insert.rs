@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use relay_event::{Attempt, Timestamp};
+use relay_event::{Attempt, DeliveryState, Timestamp};
 use sqlx::{Database, Encode, QueryBuilder, Type};
 
 use super::{
@@ -189,13 +189,18 @@ pub(super) async fn deliveries(
     tx: &mut Transaction,
     deliveries: &BTreeMap<(i64, [u8; 16]), Stands>,
 ) -> Result<(), sqlx::Error> {
-    let newer = " ON CONFLICT (event, endpoint) DO UPDATE SET run = excluded.run, attempts = excluded.attempts, \
+    let dead = codes::state_code(DeliveryState::Dead); // The first of the states that are an end.
+    let newer = format!(
+        " ON CONFLICT (event, endpoint) DO UPDATE SET run = excluded.run, attempts = excluded.attempts, \
          state = excluded.state, at = excluded.at, next_at = excluded.next_at, reason = excluded.reason, \
          status = excluded.status, error = excluded.error \
-         WHERE (excluded.run, excluded.attempts, excluded.state, excluded.at, COALESCE(excluded.next_at, -1), \
-         COALESCE(excluded.reason, -1), COALESCE(excluded.status, -1), COALESCE(excluded.error, -1)) \
-         > (deliveries.run, deliveries.attempts, deliveries.state, deliveries.at, COALESCE(deliveries.next_at, -1), \
-         COALESCE(deliveries.reason, -1), COALESCE(deliveries.status, -1), COALESCE(deliveries.error, -1))";
+         WHERE (excluded.run, excluded.state >= {dead}, excluded.attempts, excluded.state, excluded.at, \
+         COALESCE(excluded.next_at, -1), COALESCE(excluded.reason, -1), COALESCE(excluded.status, -1), \
+         COALESCE(excluded.error, -1)) \
+         > (deliveries.run, deliveries.state >= {dead}, deliveries.attempts, deliveries.state, deliveries.at, \
+         COALESCE(deliveries.next_at, -1), COALESCE(deliveries.reason, -1), COALESCE(deliveries.status, -1), \
+         COALESCE(deliveries.error, -1))"
+    );
     let rows: Vec<_> = deliveries.iter().collect();
     for chunk in rows.chunks(ROWS) {
         on!(&mut *tx, tx => {
@@ -214,7 +219,7 @@ pub(super) async fn deliveries(
                     .push_bind(stands.status)
                     .push_bind(stands.error);
             });
-            insert.push(newer).build().persistent(chunk.len() == ROWS).execute(&mut **tx).await?;
+            insert.push(&newer).build().persistent(chunk.len() == ROWS).execute(&mut **tx).await?;
         });
     }
     Ok(())
