@@ -9,7 +9,7 @@ use relay_event::{Attempt, AttemptId, DeadReason, DeliveryState, ErrorClass, Eve
 use relay_store::{NewEvent, Record};
 use relay_testkit::{Receiver, shared_broker};
 use relay_tests::World;
-use reqwest::{Client, RequestBuilder};
+use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
 use self::{
@@ -36,6 +36,8 @@ struct Example {
     document: Document,
     receiver: Receiver,
     endpoint: String,
+    /// Where the feed begins.
+    cursor: String,
 }
 
 impl Example {
@@ -43,13 +45,20 @@ impl Example {
         let world = World::without_deliverer(shared_broker().await).await;
         let (document, receiver) = (description(&world).await, Receiver::start().await);
         let endpoint = world.api.add(&receiver, &["order.*"], json!({})).await.id;
+        let begin = world.api.json(Method::GET, "/v1/feed", None).await;
+        let cursor = text(&begin["next"]);
         let example = Self {
             world,
             document,
             receiver,
             endpoint,
+            cursor,
         };
         example.record().await;
+        let commit = json!({"cursor": example.cursor});
+        let api = &example.world.api;
+        api.json(Method::POST, "/v1/feed/billing/commit", Some(commit))
+            .await;
         example
     }
 
@@ -94,6 +103,7 @@ impl Example {
     /// What is made anew in every relay, in place of what stands for it in the description.
     fn real(&self, text: &str) -> String {
         text.replace(self.document.example_of("EndpointId"), &self.endpoint)
+            .replace(self.document.example_of("FeedCursor"), &self.cursor)
             .replace(
                 self.document.example_of("EndpointUrl"),
                 &self.receiver.url().to_string(),
@@ -120,7 +130,12 @@ impl Example {
     }
 
     fn request(&self, operation: &Operation, path: &str, body: Option<&Body>) -> RequestBuilder {
-        let request = self.world.api.request(operation.method.clone(), path);
+        let mut request = self.world.api.request(operation.method.clone(), path);
+        if operation.may_answer(101) {
+            for (name, value) in HANDSHAKE {
+                request = request.header(name, value);
+            }
+        }
         let Some(Body { media_type, value }) = body else {
             return request;
         };
@@ -144,14 +159,50 @@ impl Example {
 
     /// Sends a request, and judges its answer.
     async fn call(&self, operation: &Operation, request: RequestBuilder) -> u16 {
+        self.ask(operation, request).await.0
+    }
+
+    /// The same; with what came.
+    async fn ask(&self, operation: &Operation, request: RequestBuilder) -> (u16, String) {
         let answer = request.send().await.unwrap();
         let status = answer.status().as_u16();
         let media_type = answer.headers().get("content-type").cloned();
         let media_type = media_type.as_ref().map(|value| value.to_str().unwrap());
-        let body = answer.text().await.unwrap();
+        let body = match media_type {
+            Some("text/event-stream") => an_event(answer).await,
+            _ if status == 101 => String::new(),
+            _ => answer.text().await.unwrap(),
+        };
         self.document.judge(operation, status, media_type, &body);
-        status
+        (status, body)
     }
+
+    /// Comes back to a stream after all that came.
+    async fn come_back(&self, operation: &Operation, path: &str, came: &str) -> u16 {
+        let mut ids = came.lines().filter_map(|line| line.strip_prefix("id: "));
+        let last = ids.next_back();
+        let request = self.request(operation, path, None);
+        self.call(operation, request.header("last-event-id", last.unwrap()))
+            .await
+    }
+}
+
+/// The beginning of a WebSocket (RFC 6455, section 1.3).
+const HANDSHAKE: [(&str, &str); 4] = [
+    ("connection", "upgrade"),
+    ("upgrade", "websocket"),
+    ("sec-websocket-version", "13"),
+    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
+
+/// What a stream says up to the end of its first event.
+async fn an_event(mut stream: Response) -> String {
+    let mut said = String::new();
+    while !(said.contains("\ndata: ") && said.ends_with("\n\n")) {
+        let chunk = stream.chunk().await.unwrap().unwrap();
+        said.push_str(std::str::from_utf8(&chunk).unwrap());
+    }
+    said
 }
 
 /// A string as it is, anything else as JSON.
@@ -171,10 +222,16 @@ async fn every_operation_answers_as_it_is_described() {
         let mut seen = BTreeSet::new();
         for body in bodies.iter().map(Some).chain(none) {
             let request = example.request(&operation, &path, body);
-            seen.insert(example.call(&operation, request).await.to_string());
+            let (status, came) = example.ask(&operation, request).await;
+            seen.insert(status.to_string());
+            if operation.may_answer(204) && status == 200 {
+                let again = example.come_back(&operation, &path, &came).await;
+                seen.insert(again.to_string());
+            }
         }
         let described = object(&operation.description["responses"]).keys();
-        let successes = described.filter(|status| status.starts_with('2')).cloned();
+        let is_success = |status: &&String| status.starts_with('2') || *status == "101";
+        let successes = described.filter(is_success).cloned();
         assert_eq!(seen, successes.collect(), "{operation}");
     }
 }
@@ -194,7 +251,8 @@ async fn every_refusal_is_described() {
         if operation.may_answer(404) {
             let nowhere = operation
                 .path
-                .replace("{id}", "ep_00000000000000000000000000000000");
+                .replace("{id}", "ep_00000000000000000000000000000000")
+                .replace("{consumer}", "nobody");
             let request = example.request(&operation, &nowhere, body.as_ref());
             assert_eq!(example.call(&operation, request).await, 404, "{operation}");
         }

@@ -28,7 +28,7 @@ use crate::{cursor::Cursor, openapi::types, problem::Problem};
 #[schema(as = FeedItem)]
 struct Item<'a> {
     /// Where the feed goes on after this event.
-    #[schema(value_type = String)]
+    #[schema(value_type = types::FeedCursor)]
     cursor: Cursor,
     /// The event, as it was published.
     #[schema(value_type = types::CloudEvent)]

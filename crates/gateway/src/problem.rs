@@ -118,7 +118,7 @@ pub(crate) struct Document<'a> {
     ids: &'a [EventId],
     /// Where the feed goes on with the oldest event that is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = String, required = false)]
+    #[schema(value_type = types::FeedCursor, required = false)]
     oldest: Option<&'a Cursor>,
 }
 

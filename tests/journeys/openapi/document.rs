@@ -32,7 +32,7 @@ pub(crate) struct Body {
 }
 
 impl Document {
-    /// All operations; those that remove something last.
+    /// All operations; those that change nothing first, and those that remove something last.
     pub(crate) fn operations(&self) -> Vec<Operation> {
         let mut operations = Vec::new();
         for (path, item) in object(&self.0["paths"]) {
@@ -46,7 +46,12 @@ impl Document {
                 }
             }
         }
-        operations.sort_by_key(|operation| operation.method == Method::DELETE);
+        operations.sort_by_key(|operation| {
+            (
+                operation.method == Method::DELETE,
+                operation.method != Method::GET,
+            )
+        });
         operations
     }
 
@@ -82,7 +87,10 @@ impl Document {
         };
         let content = contents.get(media_type.unwrap_or_default());
         let content = content.unwrap_or_else(|| panic!("{context}: {media_type:?} is not described"));
-        let value = serde_json::from_str(body).unwrap();
+        let value = match media_type {
+            Some("text/event-stream") => Value::String(body.to_owned()),
+            _ => serde_json::from_str(body).unwrap(),
+        };
         if let Err(why) = Judge(&self.0).judge(&content["schema"], &value) {
             panic!("{context}: {why}");
         }

@@ -56,7 +56,7 @@ impl FromRequestParts<Gateway> for Name {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Commit {
     /// A cursor of the feed: it is done with everything up to there.
-    #[schema(value_type = String)]
+    #[schema(value_type = types::FeedCursor)]
     cursor: Cursor,
     /// Whether to go back, if that is before what was committed. Otherwise such a commit changes nothing.
     #[serde(default)]
@@ -70,7 +70,7 @@ pub(crate) struct View {
     #[schema(examples("billing"))]
     name: String,
     /// It is done with everything up to here.
-    #[schema(value_type = String)]
+    #[schema(value_type = types::FeedCursor)]
     cursor: Cursor,
     /// Events of the log after it, whether the consumer wants them or not.
     #[schema(examples(12))]
@@ -141,7 +141,7 @@ pub(crate) async fn read(
 #[utoipa::path(
     post, path = "/v1/feed/{consumer}/commit", operation_id = "commit", tag = "feed",
     params(("consumer" = String, Path, description = "The consumer's name.", example = "billing")),
-    request_body = Commit,
+    request_body(content = Commit, example = json!({"cursor": "ZmVlZCAwMTIzNDU2Nzg5YWJjZGVmIDE3"})),
     responses(
         (status = 200, body = View, description = "Where the consumer is now."),
         problems::RefusedBody,

@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// The bytes of events in one answer.
-const BYTES: u64 = 4 << 20;
+const BYTES: u64 = 1 << 20;
 
 /// The longest that a client is asked to leave between two polls, in seconds.
 const LONGEST_PAUSE: u64 = 60;
@@ -69,10 +69,10 @@ pub(crate) struct Asked {
     #[param(example = "/orders")]
     source: Option<String>,
     /// About this.
-    #[param(example = "import-42")]
+    #[param(example = "42")]
     subject: Option<String>,
     /// After which event: `start` (the oldest that is kept comes first), `now`, or the `next` of an answer.
-    #[param(value_type = Option<String>, example = "start")]
+    #[param(value_type = Option<String>)]
     after: Option<After>,
     /// Recorded at this time or later; not beside `after`.
     #[param(value_type = Option<types::Moment>)]
@@ -127,7 +127,7 @@ pub(super) struct Feed<'a> {
     /// The events, oldest first.
     events: Vec<Item<'a>>,
     /// What to ask for next, as `after`: it never skips an event, and never repeats one.
-    #[schema(value_type = String)]
+    #[schema(value_type = types::FeedCursor)]
     next: Cursor,
     /// Whether there is more at once.
     more: bool,

@@ -51,10 +51,10 @@ pub(crate) struct Followed {
     #[param(example = "/orders")]
     source: Option<String>,
     /// About this.
-    #[param(example = "import-42")]
+    #[param(example = "42")]
     subject: Option<String>,
     /// After which event: `start` (the oldest that is kept comes first), `now`, or a cursor.
-    #[param(value_type = Option<String>, example = "now")]
+    #[param(value_type = Option<String>)]
     after: Option<After>,
     /// Recorded at this time or later; not beside `after`.
     #[param(value_type = Option<types::Moment>)]

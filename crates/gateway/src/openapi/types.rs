@@ -54,6 +54,11 @@ pub(crate) struct Time(String);
 #[schema(value_type = String, examples("1h", "2026-01-31T09:30:00Z"))]
 pub(crate) struct Moment(String);
 
+/// A place in the feed of this relay. It says nothing to anybody else.
+#[derive(ToSchema)]
+#[schema(value_type = String, examples("ZmVlZCAwMTIzNDU2Nzg5YWJjZGVmIDE3"))]
+pub(crate) struct FeedCursor(String);
+
 /// How long a retry waits: whole seconds, from 1 s to 7 days.
 #[derive(ToSchema)]
 #[schema(value_type = String, examples("5m"))]
