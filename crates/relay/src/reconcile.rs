@@ -53,7 +53,7 @@ Exit codes:
   4  the log no longer goes back to where the last run ended, so nobody can say what was missed of \
 that time; the rest was gone through")]
 pub(crate) struct ReconcileArgs {
-    /// The relay, such as https://relay.example.com [default: RELAY_URL, else the one of the data folder]
+    /// The relay, by its base URL [default: RELAY_URL, else the one of the data folder]
     #[arg(long, value_name = "URL", value_parser = relay_url)]
     feed: Option<Url>,
 
