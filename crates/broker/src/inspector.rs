@@ -36,6 +36,13 @@ impl Inspector {
         }
     }
 
+    /// Ends the connection, lest the broker takes it for broken off.
+    pub(crate) async fn close(&self) {
+        if let Some(open) = self.open.lock().await.take() {
+            let _ = open.connection.close(200, "OK".into()).await;
+        }
+    }
+
     /// How full a queue is; `None` if there is no such queue.
     pub(crate) async fn look_at(&self, queue: &str) -> Result<Option<QueueDepth>, Error> {
         // Whatever fails or is cut off leaves nothing open for the next.

@@ -21,7 +21,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::{cursor::Cursor, openapi::types, problem::Problem};
+use crate::{cursor::Cursor, openapi::types};
 
 /// An event, and the place to go on after it.
 #[derive(Serialize, ToSchema)]
@@ -33,12 +33,4 @@ struct Item<'a> {
     /// The event, as it was published.
     #[schema(value_type = types::CloudEvent)]
     event: &'a RawValue,
-}
-
-/// What the log holds is JSON.
-fn json(body: &[u8]) -> Result<&RawValue, Problem> {
-    serde_json::from_slice(body).map_err(|error| {
-        tracing::error!(%error, "the log holds an event that is no JSON");
-        Problem::internal()
-    })
 }

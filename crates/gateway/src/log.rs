@@ -13,6 +13,7 @@ use axum::{
 use relay_event::EventId;
 use relay_store::LoggedEvent;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use utoipa::IntoParams;
 
 use crate::{cursor::Cursor, gateway::Gateway, problem::Problem};
@@ -40,6 +41,14 @@ pub(crate) struct Which {
     /// The event's source; needed only if several sources use the same ids. Without it, the newest.
     #[param(example = "/orders")]
     pub(crate) source: Option<String>,
+}
+
+/// An event's bytes, as part of an answer.
+pub(crate) fn json<'a>(id: &EventId, body: &'a [u8]) -> Result<&'a RawValue, Problem> {
+    serde_json::from_slice(body).map_err(|error| {
+        tracing::error!(event = %id, %error, "the log holds an event that is no JSON");
+        Problem::internal()
+    })
 }
 
 /// An event that is in the log; of several with this id, the newest.

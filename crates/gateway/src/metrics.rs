@@ -147,12 +147,15 @@ impl Metrics {
         }
     }
 
-    /// How far each named consumer is behind.
-    pub(crate) fn lags(&self, lags: impl Iterator<Item = (String, i64)>) {
-        self.consumers.reset();
-        for (consumer, lag) in lags {
-            self.consumers.with_label_values(&[consumer]).set(lag);
-        }
+    /// How far a named consumer is behind.
+    pub(crate) fn lag(&self, consumer: &str, lag: i64) {
+        self.consumers.with_label_values(&[consumer]).set(lag);
+    }
+
+    /// That there is no such consumer any more.
+    pub(crate) fn no_consumer(&self, consumer: &str) {
+        // Fails if it was never told of.
+        let _ = self.consumers.remove_label_values(&[consumer]);
     }
 
     /// Somebody waits for events, as long as this is held.

@@ -1,6 +1,6 @@
 //! Consumers that have their place in the feed kept for them.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use axum::{
     Json,
@@ -216,15 +216,20 @@ fn no_such_consumer() -> Problem {
 pub(crate) async fn tell_lags(gateway: &Gateway) {
     let mut ticks = tokio::time::interval(TELL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = HashSet::new();
     loop {
         ticks.tick().await;
         // While the store is away they stay as they were.
         if let (Some(head), Ok(consumers)) = (gateway.tail.head(), gateway.store.consumers().await) {
-            let lags = consumers.into_iter().map(|consumer| {
-                let lag = lag(&consumer, &head.extent);
-                (consumer.name, lag)
-            });
-            gateway.metrics.lags(lags);
+            for consumer in &consumers {
+                let lag = lag(consumer, &head.extent);
+                gateway.metrics.lag(&consumer.name, lag);
+            }
+            let there = consumers.into_iter().map(|consumer| consumer.name).collect();
+            for gone in told.difference(&there) {
+                gateway.metrics.no_consumer(gone);
+            }
+            told = there;
         }
     }
 }

@@ -42,13 +42,20 @@ impl Gateway {
         }
     }
 
-    /// The place that a request begins after.
-    pub(super) async fn first_place(&self, after: After, since: Option<Moment>) -> Result<i64, Problem> {
+    /// The place that a request begins after; without either, it begins after `otherwise`.
+    pub(super) async fn first_place(
+        &self,
+        after: Option<After>,
+        since: Option<Moment>,
+        otherwise: After,
+    ) -> Result<i64, Problem> {
         if let Some(since) = since {
-            let before = self.store.place_before(since.seen_at(Timestamp::now())).await?;
-            return Ok(before.max(self.extent().await?.forgotten));
+            if after.is_some() {
+                return Err(Invalid::new("since", "cannot stand beside `after`").into());
+            }
+            return Ok(self.store.place_before(since.seen_at(Timestamp::now())).await?);
         }
-        match after {
+        match after.unwrap_or(otherwise) {
             // What this process knows may be forgotten meanwhile.
             After::Start => Ok(self.store.extent().await?.forgotten),
             After::Now => Ok(self.extent().await?.last),

@@ -8,14 +8,14 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use relay_event::{Invalid, TypePattern};
+use relay_event::TypePattern;
 use relay_store::EventFilter;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    Item, json,
+    Item,
     place::After,
     read::{Page, Size},
 };
@@ -24,7 +24,7 @@ use crate::{
     cursor::Cursor,
     etag,
     gateway::Gateway,
-    log::Limit,
+    log::{Limit, json},
     metrics::How,
     moment::Moment,
     openapi::{problems, types},
@@ -104,11 +104,9 @@ impl Asked {
 
     /// The place it begins after.
     pub(super) async fn begin(&self, gateway: &Gateway) -> Result<i64, Problem> {
-        if self.after.is_some() && self.since.is_some() {
-            return Err(Invalid::new("since", "cannot stand beside `after`").into());
-        }
-        let after = self.after.clone().unwrap_or(After::Start);
-        gateway.first_place(after, self.since).await
+        gateway
+            .first_place(self.after.clone(), self.since, After::Start)
+            .await
     }
 }
 
@@ -186,7 +184,7 @@ fn view(page: &Page) -> Result<Feed<'_>, Problem> {
     let items = page.events.iter().map(|whole| {
         Ok(Item {
             cursor: cursor(whole.event.sequence),
-            event: json(&whole.body)?,
+            event: json(&whole.event.id, &whole.body)?,
         })
     });
     Ok(Feed {

@@ -16,7 +16,6 @@ use serde_json::value::RawValue;
 
 use super::{
     follow::{Follower, Told},
-    json,
     stream::Followed,
 };
 use crate::{
@@ -24,6 +23,7 @@ use crate::{
     cors,
     cursor::Cursor,
     gateway::Gateway,
+    log::json,
     metrics::How,
     openapi::problems,
     problem::{Kind, Problem},
@@ -120,7 +120,7 @@ fn text(told: &Told) -> Result<Utf8Bytes, Problem> {
     let text = match told {
         Told::Event(cursor, whole) => Text {
             cursor: cursor.clone(),
-            event: Some(json(&whole.body)?),
+            event: Some(json(&whole.event.id, &whole.body)?),
         },
         Told::Beat(cursor) => Text {
             cursor: cursor.clone(),

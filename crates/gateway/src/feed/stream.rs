@@ -79,13 +79,7 @@ impl Followed {
         let filter = scope.impose(asked)?;
         let after = match headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) {
             Some(id) => gateway.place_of(&last_event_id(id)?, LAST_EVENT_ID).await?,
-            None if self.after.is_some() && self.since.is_some() => {
-                return Err(Invalid::new("since", "cannot stand beside `after`").into());
-            }
-            None => {
-                let after = self.after.unwrap_or(After::Now);
-                gateway.first_place(after, self.since).await?
-            }
+            None => gateway.first_place(self.after, self.since, After::Now).await?,
         };
         Follower::begin(gateway, how, scope, filter, after).await
     }

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    Id, Which, find,
+    Id, Which, find, json,
     view::{DeliveryOfEvent, EventView},
 };
 use crate::{
@@ -167,10 +167,7 @@ async fn whole(gateway: &Gateway, status: &Status) -> Result<Response, Problem> 
     let body = body.ok_or_else(Problem::no_such_event)?;
     let whole = Whole {
         status: status.view(),
-        event: serde_json::from_slice(&body).map_err(|error| {
-            tracing::error!(event = %status.event.id, %error, "the log holds an event that is no JSON");
-            Problem::internal()
-        })?,
+        event: json(&status.event.id, &body)?,
     };
     Ok(Json(whole).into_response())
 }

@@ -1,9 +1,6 @@
--- Which log this is, so that a place in another one is known as such; and the last place that was forgotten.
+-- Which log this is, so that a place in another one is known as such.
 ALTER TABLE log ADD COLUMN id TEXT NOT NULL DEFAULT '';
-ALTER TABLE log ADD COLUMN forgotten BIGINT NOT NULL DEFAULT 0;
-UPDATE log SET
-    id = substr(replace(gen_random_uuid()::text, '-', ''), 1, 16),
-    forgotten = COALESCE((SELECT MIN(sequence) - 1 FROM events), sequence);
+UPDATE log SET id = substr(replace(gen_random_uuid()::text, '-', ''), 1, 16);
 
 -- Consumers of the feed that have their place kept here: they are done with everything up to it.
 CREATE TABLE consumers (

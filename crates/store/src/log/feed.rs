@@ -112,7 +112,8 @@ impl FeedPage {
 }
 
 async fn extent(tx: &mut Transaction) -> Result<Extent, sqlx::Error> {
-    let sql = "SELECT id, sequence, forgotten FROM log";
+    // Places are given one after the other, so all before the first that is kept were forgotten.
+    let sql = "SELECT id, sequence, COALESCE((SELECT MIN(sequence) - 1 FROM events), sequence) FROM log";
     let (log, last, forgotten) =
         on!(tx, tx => sqlx::query_as::<_, (String, i64, i64)>(sql).fetch_one(&mut **tx).await?);
     Ok(Extent { log, last, forgotten })

@@ -79,10 +79,6 @@ impl Due {
             .events
             .delete(tx, "DELETE FROM events WHERE sequence < $1")
             .await?;
-        // Who reads on from before here has missed something.
-        self.events
-            .delete(tx, "UPDATE log SET forgotten = $1 - 1 WHERE forgotten < $1 - 1")
-            .await?;
         let attempts = self
             .attempts
             .delete(tx, "DELETE FROM attempts WHERE event < $1")
@@ -149,7 +145,6 @@ impl Cut {
         }
     }
 
-    /// Does what is to be done to all before the cut.
     async fn delete(self, tx: &mut Transaction, sql: &'static str) -> Result<u64, sqlx::Error> {
         let Some(before) = self.before else {
             return Ok(0);
