@@ -76,12 +76,13 @@ impl Store {
     }
 
     /// Does `work`, and names what failed of it.
-    async fn within<T>(
+    fn within<T>(
         &self,
         operation: impl Into<String>,
         work: impl Future<Output = Result<T, sqlx::Error>>,
-    ) -> Result<T, Error> {
-        let done = self.pool.within(work).await;
-        done.map_err(|source| Error::of(operation, source))
+    ) -> impl Future<Output = Result<T, Error>> {
+        // Two databases' futures in one are large, and those who wait for them many.
+        let done = Box::pin(self.pool.within(work));
+        async move { done.await.map_err(|source| Error::of(operation, source)) }
     }
 }

@@ -1,12 +1,9 @@
 //! The connections to either database, and the macro by which a statement is written once for both.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool};
-use tokio::{
-    sync::{Mutex, OwnedMutexGuard},
-    time::timeout,
-};
+use tokio::time::timeout;
 
 use crate::{postgres, sqlite};
 
@@ -36,26 +33,28 @@ pub(crate) use on;
 /// Clones share the connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Pool {
-    pub(crate) connections: Either<SqlitePool, PgPool>,
+    pub(crate) reading: Either<SqlitePool, PgPool>,
+    /// SQLite lets waiting writers race for its lock, and a busy one wins again and again; so there is one
+    /// connection, for which the writers of a process queue. PostgreSQL has queues of its own.
+    pub(crate) writing: Either<SqlitePool, PgPool>,
     /// How long anything may take, all of its statements together.
     limit: Option<Duration>,
-    writing: Arc<Mutex<()>>,
 }
 
 impl Pool {
-    pub(crate) fn sqlite(pool: SqlitePool) -> Self {
-        Self::new(Either::Sqlite(pool), None)
+    pub(crate) fn sqlite(reading: SqlitePool, writing: SqlitePool) -> Self {
+        Self {
+            reading: Either::Sqlite(reading),
+            writing: Either::Sqlite(writing),
+            limit: None,
+        }
     }
 
     pub(crate) fn postgres(pool: PgPool) -> Self {
-        Self::new(Either::Postgres(pool), Some(postgres::LIMIT))
-    }
-
-    fn new(connections: Either<SqlitePool, PgPool>, limit: Option<Duration>) -> Self {
         Self {
-            connections,
-            limit,
-            writing: Arc::default(),
+            reading: Either::Postgres(pool.clone()),
+            writing: Either::Postgres(pool),
+            limit: Some(postgres::LIMIT),
         }
     }
 
@@ -70,21 +69,9 @@ impl Pool {
         }
     }
 
-    /// The turn to write. SQLite lets waiting writers race for its lock, and a busy one wins again and
-    /// again; within the process they queue here instead. PostgreSQL has queues of its own.
-    pub(crate) async fn turn(&self) -> Result<Option<OwnedMutexGuard<()>>, sqlx::Error> {
-        match &self.connections {
-            Either::Postgres(_) => Ok(None),
-            Either::Sqlite(_) => timeout(sqlite::TURN, Arc::clone(&self.writing).lock_owned())
-                .await
-                .map(Some)
-                .map_err(|_| silent(sqlite::TURN)),
-        }
-    }
-
     /// To write: sees what others have committed when each of its statements begins.
     pub(crate) async fn write(&self) -> Result<Transaction, sqlx::Error> {
-        match &self.connections {
+        match &self.writing {
             Either::Sqlite(pool) => pool.begin_with(sqlite::WRITE).await.map(Either::Sqlite),
             Either::Postgres(pool) => pool.begin_with(postgres::WRITE).await.map(Either::Postgres),
         }
@@ -92,7 +79,7 @@ impl Pool {
 
     /// To read: all its statements see the same moment. It waits for no writer and no writer for it.
     pub(crate) async fn read(&self) -> Result<Transaction, sqlx::Error> {
-        match &self.connections {
+        match &self.reading {
             Either::Sqlite(pool) => pool.begin_with(sqlite::READ).await.map(Either::Sqlite),
             Either::Postgres(pool) => pool.begin_with(postgres::READ).await.map(Either::Postgres),
         }

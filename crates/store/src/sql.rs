@@ -30,26 +30,25 @@ impl From<Columns> for Row {
 /// Reads a page of the file, where `SELECT 1` would not.
 pub(crate) async fn ping(pool: &Pool) -> Result<(), Error> {
     let sql = "SELECT 1 FROM endpoints LIMIT 1";
-    on!(&pool.connections, pool => sqlx::query(sql).fetch_optional(pool).await.map(drop))
+    on!(&pool.reading, pool => sqlx::query(sql).fetch_optional(pool).await.map(drop))
 }
 
 pub(crate) async fn endpoints(pool: &Pool) -> Result<Vec<Row>, Error> {
     let sql = "SELECT id, document, bound, version FROM endpoints ORDER BY id";
-    let rows: Vec<Columns> = on!(&pool.connections, pool => sqlx::query_as(sql).fetch_all(pool).await?);
+    let rows: Vec<Columns> = on!(&pool.reading, pool => sqlx::query_as(sql).fetch_all(pool).await?);
     Ok(rows.into_iter().map(Row::from).collect())
 }
 
 pub(crate) async fn endpoint(pool: &Pool, id: &str) -> Result<Option<Row>, Error> {
     let sql = "SELECT id, document, bound, version FROM endpoints WHERE id = $1";
     let row: Option<Columns> =
-        on!(&pool.connections, pool => sqlx::query_as(sql).bind(id).fetch_optional(pool).await?);
+        on!(&pool.reading, pool => sqlx::query_as(sql).bind(id).fetch_optional(pool).await?);
     Ok(row.map(Row::from))
 }
 
 pub(crate) async fn insert(pool: &Pool, row: &Row) -> Result<(), Error> {
     let sql = "INSERT INTO endpoints (id, document, bound, version) VALUES ($1, $2, $3, $4)";
-    let _turn = pool.turn().await?;
-    on!(&pool.connections, pool => sqlx::query(sql)
+    on!(&pool.writing, pool => sqlx::query(sql)
         .bind(&row.id)
         .bind(&row.document)
         .bind(&row.bound)
@@ -62,8 +61,7 @@ pub(crate) async fn insert(pool: &Pool, row: &Row) -> Result<(), Error> {
 /// Writes `row` as the next version; `false` if the stored one is no longer `row.version`.
 pub(crate) async fn update(pool: &Pool, row: &Row) -> Result<bool, Error> {
     let sql = "UPDATE endpoints SET document = $1, bound = $2, version = version + 1 WHERE id = $3 AND version = $4";
-    let _turn = pool.turn().await?;
-    let changed = on!(&pool.connections, pool => sqlx::query(sql)
+    let changed = on!(&pool.writing, pool => sqlx::query(sql)
         .bind(&row.document)
         .bind(&row.bound)
         .bind(&row.id)
@@ -76,6 +74,5 @@ pub(crate) async fn update(pool: &Pool, row: &Row) -> Result<bool, Error> {
 
 pub(crate) async fn delete(pool: &Pool, id: &str) -> Result<(), Error> {
     let sql = "DELETE FROM endpoints WHERE id = $1";
-    let _turn = pool.turn().await?;
-    on!(&pool.connections, pool => sqlx::query(sql).bind(id).execute(pool).await.map(drop))
+    on!(&pool.writing, pool => sqlx::query(sql).bind(id).execute(pool).await.map(drop))
 }

@@ -20,14 +20,13 @@ use crate::{Error, error, pool::Pool, schema};
 /// How long a writer waits for another, in this process or another one.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// How long a writer waits for the others of its own process.
-pub(crate) const TURN: Duration = BUSY;
+/// Readers wait for nobody.
+const READERS: u32 = 8;
 
-/// One writes and the others read: readers wait for nobody.
-const CONNECTIONS: u32 = 8;
-
-/// What each connection may keep of the file in memory: 16 MiB, in SQLite's way of saying it.
-const CACHE: &str = "-16384";
+/// What the writer may keep of the file in memory, and what each reader: 16 and 2 MiB, in SQLite's way of
+/// saying it.
+const WRITER_CACHE: &str = "-16384";
+const READER_CACHE: &str = "-2048";
 
 /// What a write-ahead log that once grew keeps of its size: 64 MiB.
 const JOURNAL: &str = "67108864";
@@ -64,7 +63,7 @@ pub(crate) async fn open(path: &Path) -> Result<Pool, Error> {
         .busy_timeout(BUSY)
         .foreign_keys(true)
         .synchronous(SqliteSynchronous::Full)
-        .pragma("cache_size", CACHE)
+        .pragma("cache_size", READER_CACHE)
         .pragma("journal_size_limit", JOURNAL)
         .disable_statement_logging();
     let opening = |source| opening(path, source);
@@ -72,16 +71,18 @@ pub(crate) async fn open(path: &Path) -> Result<Pool, Error> {
     update_schema(path, &mut connection).await?;
     write_ahead(&mut connection).await.map_err(opening)?;
     connection.close().await.map_err(opening)?;
-    let pool = SqlitePoolOptions::new()
-        .max_connections(CONNECTIONS)
+    let writing = pool(1).connect_lazy_with(options.clone().pragma("cache_size", WRITER_CACHE));
+    let reading = pool(READERS).connect_with(options).await.map_err(opening)?;
+    Ok(Pool::sqlite(reading, writing))
+}
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
         .acquire_timeout(2 * BUSY)
         // Asked anything, a connection first ends the rollback it may have been left with.
         .test_before_acquire(true)
-        .before_acquire(|connection, _| Box::pin(async { Ok(is_clean(connection)) }));
-    pool.connect_with(options)
-        .await
-        .map(Pool::sqlite)
-        .map_err(opening)
+        .before_acquire(|connection, _| Box::pin(async { Ok(is_clean(connection)) }))
 }
 
 /// Whether a connection is in no transaction. SQLite rolls back by itself when its disk is full or
@@ -234,19 +235,13 @@ mod tests {
         let store = Store::open(&StoreUrl::sqlite(folder.path().join("relay.db")))
             .await
             .unwrap();
-        let Either::Sqlite(pool) = &store.pool.connections else {
+        let Either::Sqlite(pool) = &store.pool.writing else {
             panic!("SQLite");
         };
-        let mut all = Vec::new();
-        for _ in 0..super::CONNECTIONS {
-            let mut connection = pool.acquire().await.unwrap();
-            sqlx::query("PRAGMA max_page_count = 40")
-                .execute(&mut *connection)
-                .await
-                .unwrap();
-            all.push(connection);
-        }
-        drop(all);
+        sqlx::query("PRAGMA max_page_count = 40")
+            .execute(pool)
+            .await
+            .unwrap();
         let refused = loop {
             let endpoint = Endpoint::new(
                 "https://example.com/hook".parse().unwrap(),

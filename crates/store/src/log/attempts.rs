@@ -60,7 +60,7 @@ impl Store {
         let sql = "SELECT state, duration_ms, COUNT(*) FROM attempts WHERE endpoint = $1 AND at >= $2 \
              GROUP BY state, duration_ms ORDER BY duration_ms";
         let work = async {
-            let groups: Vec<(i16, i64, i64)> = on!(&self.pool.connections, pool => sqlx::query_as(sql)
+            let groups: Vec<(i16, i64, i64)> = on!(&self.pool.reading, pool => sqlx::query_as(sql)
                 .bind(endpoint.to_bytes().to_vec())
                 .bind(codes::millis(since))
                 .fetch_all(pool)

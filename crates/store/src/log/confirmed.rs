@@ -30,7 +30,6 @@ impl Store {
         let mut keys = keys(events);
         keys.sort_unstable();
         let work = async {
-            let _turn = self.pool.turn().await?;
             let mut tx = self.pool.write().await?;
             note(&mut tx, &keys, now).await?;
             pool::commit(tx).await
@@ -72,7 +71,7 @@ async fn find(store: &Store, keys: &[Key<'_>]) -> Result<Vec<bool>, sqlx::Error>
          (SELECT 1 FROM confirmed c WHERE c.id = w.id AND c.source = w.source) = 1";
     let mut confirmed = Vec::with_capacity(keys.len());
     for chunk in keys.chunks(ASKED) {
-        let found: Vec<i64> = on!(&store.pool.connections, pool => insert::wanted(chunk)
+        let found: Vec<i64> = on!(&store.pool.reading, pool => insert::wanted(chunk)
             .push(sql)
             .build_query_scalar()
             .persistent(chunk.len() == 1)

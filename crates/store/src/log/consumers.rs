@@ -16,7 +16,7 @@ impl Store {
         let sql = "SELECT name, place, committed_at FROM consumers ORDER BY name";
         let work = async {
             let rows: Vec<Columns> =
-                on!(&self.pool.connections, pool => sqlx::query_as(sql).fetch_all(pool).await?);
+                on!(&self.pool.reading, pool => sqlx::query_as(sql).fetch_all(pool).await?);
             rows.into_iter().map(consumer).collect()
         };
         self.within("read the consumers", work).await
@@ -29,7 +29,7 @@ impl Store {
     pub async fn consumer(&self, name: &str) -> Result<Option<Consumer>, Error> {
         let sql = "SELECT name, place, committed_at FROM consumers WHERE name = $1";
         let work = async {
-            let row: Option<Columns> = on!(&self.pool.connections, pool =>
+            let row: Option<Columns> = on!(&self.pool.reading, pool =>
                 sqlx::query_as(sql).bind(name).fetch_optional(pool).await?);
             row.map(consumer).transpose()
         };
@@ -54,8 +54,7 @@ impl Store {
              ON CONFLICT (name) DO UPDATE SET place = excluded.place, committed_at = excluded.committed_at";
         let sql = if back { anywhere } else { forward };
         let work = async {
-            let _turn = self.pool.turn().await?;
-            on!(&self.pool.connections, pool => sqlx::query(sql)
+            on!(&self.pool.writing, pool => sqlx::query(sql)
                 .bind(name)
                 .bind(place)
                 .bind(codes::millis(now))
@@ -74,8 +73,7 @@ impl Store {
     pub async fn remove_consumer(&self, name: &str) -> Result<bool, Error> {
         let sql = "DELETE FROM consumers WHERE name = $1";
         let work = async {
-            let _turn = self.pool.turn().await?;
-            let removed = on!(&self.pool.connections, pool =>
+            let removed = on!(&self.pool.writing, pool =>
                 sqlx::query(sql).bind(name).execute(pool).await?.rows_affected());
             Ok(removed > 0)
         };

@@ -35,7 +35,7 @@ impl Store {
     /// The database failed.
     pub async fn deliveries_of(&self, sequence: i64) -> Result<Vec<LoggedDelivery>, Error> {
         let work = async {
-            let rows: Vec<Columns> = on!(&self.pool.connections, pool => {
+            let rows: Vec<Columns> = on!(&self.pool.reading, pool => {
                 let mut query = QueryBuilder::new(COLUMNS);
                 query.push("FROM deliveries d ").push(OF_EVENTS);
                 query.push("WHERE d.event = ").push_bind(sequence).push(" ORDER BY d.endpoint");
@@ -77,7 +77,7 @@ impl Store {
         let work = async {
             let mut newest = None;
             for chunk in deliveries.chunks(insert::ROWS) {
-                let run: Option<i64> = on!(&self.pool.connections, pool => {
+                let run: Option<i64> = on!(&self.pool.reading, pool => {
                     let mut query =
                         QueryBuilder::new("SELECT MAX(run) FROM deliveries WHERE (event, endpoint) IN (");
                     query.push_values(chunk, |mut row, (sequence, endpoint)| {
@@ -101,7 +101,7 @@ impl Store {
         let sql =
             "SELECT state, COUNT(*) FROM deliveries WHERE endpoint = $1 AND state IN ($2, $3) GROUP BY state";
         let work = async {
-            let counts: Vec<(i16, i64)> = on!(&self.pool.connections, pool => sqlx::query_as(sql)
+            let counts: Vec<(i16, i64)> = on!(&self.pool.reading, pool => sqlx::query_as(sql)
                 .bind(endpoint.to_bytes().to_vec())
                 .bind(codes::state_code(DeliveryState::Pending))
                 .bind(codes::state_code(DeliveryState::Retrying))

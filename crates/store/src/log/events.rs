@@ -54,7 +54,7 @@ impl Store {
         source: Option<&str>,
     ) -> Result<Option<LoggedEvent>, Error> {
         let work = async {
-            let found: Option<Columns> = on!(&self.pool.connections, pool => {
+            let found: Option<Columns> = on!(&self.pool.reading, pool => {
                 let mut query = QueryBuilder::new(COLUMNS);
                 query.push("WHERE e.id = ").push_bind(id.as_str());
                 if let Some(source) = source {
@@ -76,7 +76,7 @@ impl Store {
     pub async fn event_body(&self, sequence: i64) -> Result<Option<Bytes>, Error> {
         let sql = "SELECT body FROM events WHERE sequence = $1";
         let work = async {
-            let body: Option<Vec<u8>> = on!(&self.pool.connections, pool =>
+            let body: Option<Vec<u8>> = on!(&self.pool.reading, pool =>
                 sqlx::query_scalar(sql).bind(sequence).fetch_optional(pool).await?);
             Ok(body.map(Bytes::from))
         };
@@ -90,7 +90,7 @@ impl Store {
     pub async fn oldest_event(&self) -> Result<Option<Timestamp>, Error> {
         let sql = "SELECT recorded_at FROM events ORDER BY sequence LIMIT 1";
         let work = async {
-            let oldest: Option<i64> = on!(&self.pool.connections, pool =>
+            let oldest: Option<i64> = on!(&self.pool.reading, pool =>
                 sqlx::query_scalar(sql).fetch_optional(pool).await?);
             codes::time_or_none(oldest)
         };

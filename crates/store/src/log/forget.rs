@@ -25,7 +25,6 @@ impl Store {
             if due.is_nothing() {
                 return Ok(Forgotten::default());
             }
-            let _turn = self.pool.turn().await?;
             let mut tx = self.pool.write().await?;
             insert::begin(&mut tx, Timestamp::default()).await?;
             let forgotten = due.forget(&mut tx).await?;

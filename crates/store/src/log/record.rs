@@ -23,7 +23,6 @@ impl Store {
             return Ok(Written::default());
         }
         let work = async {
-            let _turn = self.pool.turn().await?;
             let mut tx = self.pool.write().await?;
             let written = write(&mut tx, records, now).await?;
             pool::commit(tx).await?;
@@ -42,7 +41,6 @@ impl Store {
             return Ok(());
         }
         let work = async {
-            let _turn = self.pool.turn().await?;
             let mut tx = self.pool.write().await?;
             begin(&mut tx, deliveries, run).await?;
             pool::commit(tx).await
