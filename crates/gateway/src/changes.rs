@@ -24,7 +24,8 @@ pub(crate) async fn create(gateway: &Gateway, endpoint: Endpoint) -> Result<Endp
         return Err(error.into());
     }
     tracing::info!(endpoint = %endpoint.id, "endpoint created");
-    gateway.announce(&endpoint.id);
+    // Before its first event, so that the log knows where that went.
+    let _ = gateway.announce(&endpoint.id).await;
     Ok(endpoint)
 }
 
@@ -60,7 +61,7 @@ pub(crate) async fn change(gateway: &Gateway, id: EndpointId, fields: Fields) ->
     drop(admitted);
     if let Some(session) = session {
         bind(gateway, &session, &id).await?;
-        gateway.announce(&id);
+        let _ = gateway.announce(&id).await; // as in `create`
     }
     Ok(endpoint)
 }

@@ -3,7 +3,7 @@ use std::{ops::Deref, sync::Arc};
 use relay_broker::{Broker, PublishError, Session};
 use relay_event::EndpointId;
 use relay_store::Store;
-use tokio::time::timeout;
+use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
@@ -97,10 +97,11 @@ impl Gateway {
         })?
     }
 
-    /// Tells every process of a changed endpoint, as well as it can: all look for themselves anyway.
-    pub(crate) fn announce(&self, id: &EndpointId) {
+    /// Tells every process of a changed endpoint, as well as it can: all look for themselves anyway. What
+    /// this returns ends when they are told.
+    pub(crate) fn announce(&self, id: &EndpointId) -> JoinHandle<()> {
         let id = id.clone();
-        self.tell(|session| async move { session.announce_change(&id).await });
+        self.tell(|session| async move { session.announce_change(&id).await })
     }
 
     /// Tells every process that deliveries of these events stand otherwise now, in the same way.
@@ -108,7 +109,7 @@ impl Gateway {
         self.tell(|session| async move { session.announce_recorded(&places).await });
     }
 
-    fn tell<F>(&self, tell: impl FnOnce(Session) -> F + Send + 'static)
+    fn tell<F>(&self, tell: impl FnOnce(Session) -> F + Send + 'static) -> JoinHandle<()>
     where
         F: Future<Output = Result<(), PublishError>> + Send,
     {
@@ -119,7 +120,7 @@ impl Gateway {
             {
                 tracing::debug!("a change was not announced");
             }
-        });
+        })
     }
 
     /// Notes that something is under way, until what this returns is dropped.

@@ -127,8 +127,9 @@ impl Recorder {
             due: tokio::time::Instant::now(),
         };
         let ended = tokio::select! {
-            ended = writer.run(&mut waiting) => ended,
+            biased; // who follows the routes hears of an endpoint before its first event is written
             () = self.routes.follow(changes, self.config.recheck) => Ended::Stopped,
+            ended = writer.run(&mut waiting) => ended,
             never = news.tell(session) => never,
         };
         stop.cancel();

@@ -6,7 +6,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use relay_broker::Changes;
 use relay_event::{Endpoint, EndpointId, EndpointState, EventType, Timestamp, TypePattern};
 use relay_store::{Error, Store};
-use tokio::{sync::watch, time::MissedTickBehavior};
+use tokio::{
+    sync::{Mutex, watch},
+    time::MissedTickBehavior,
+};
 
 /// Types whose routes are remembered at once; a producer may make up any number of them.
 const REMEMBERED: usize = 10_000;
@@ -25,12 +28,17 @@ struct Route {
 pub(crate) struct Routes {
     store: Store,
     known: watch::Sender<Arc<[Route]>>,
+    /// Held while they are read.
+    looking: Arc<Mutex<()>>,
 }
 
 impl Routes {
     pub(crate) fn new(store: Store) -> Self {
-        let known = watch::Sender::default();
-        Self { store, known }
+        Self {
+            store,
+            known: watch::Sender::default(),
+            looking: Arc::default(),
+        }
     }
 
     /// Reads the endpoints anew.
@@ -55,6 +63,7 @@ impl Routes {
                 () = changes.next() => {}
                 _ = look.tick() => {}
             }
+            let _looking = self.looking.lock().await;
             // That the store is away is said where it is written to.
             let unreadable = self.look().await.err().filter(|error| !error.is_unavailable());
             if let (Some(error), false) = (&unreadable, failing) {
@@ -68,6 +77,7 @@ impl Routes {
     pub(crate) fn router(&self) -> Router {
         Router {
             known: self.known.subscribe(),
+            looking: Arc::clone(&self.looking),
             remembered: HashMap::new(),
         }
     }
@@ -96,11 +106,17 @@ fn route(endpoint: Endpoint) -> Option<Route> {
 #[derive(Debug)]
 pub(crate) struct Router {
     known: watch::Receiver<Arc<[Route]>>,
+    looking: Arc<Mutex<()>>,
     /// The endpoints with a matching pattern, and since when each is bound.
     remembered: HashMap<EventType, Arc<[(EndpointId, Timestamp)]>>,
 }
 
 impl Router {
+    /// Returns once no change that was heard of is yet to be read.
+    pub(crate) async fn up_to_date(&self) {
+        drop(self.looking.lock().await);
+    }
+
     /// The endpoints that an event surely went to. Of the others, such as all of an event that does not
     /// say when it was published, the first attempt will tell.
     pub(crate) fn routed_to(
@@ -160,11 +176,15 @@ mod tests {
     impl Known {
         fn none() -> Self {
             let (sender, known) = watch::channel(Arc::default());
-            let remembered = HashMap::new();
+            let router = Router {
+                known,
+                looking: Arc::default(),
+                remembered: HashMap::new(),
+            };
             Self {
                 endpoints: Vec::new(),
                 sender,
-                router: Router { known, remembered },
+                router,
             }
         }
 

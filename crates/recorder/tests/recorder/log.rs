@@ -21,7 +21,7 @@ async fn attempt(session: &Session, endpoint: &Endpoint, settlement: Settlement)
         ..received.history.clone()
     };
     let attempt = made(received.event.as_ref().unwrap(), endpoint, &history, settlement);
-    let record = Some(attempt.clone());
+    let record = Some(Box::new(attempt.clone()));
     taken
         .settle(session, &endpoint.id, &received, &history, settlement, record)
         .await
@@ -73,6 +73,21 @@ async fn until_state(relay: &Relay, sequence: i64, state: DeliveryState) -> Stan
         }
     })
     .await
+}
+
+/// Its producer may publish as soon as it is told that the endpoint is there.
+#[tokio::test]
+async fn the_first_event_of_a_new_endpoint_is_known_to_go_there() {
+    let (folder, url) = (folder(), shared_broker().await);
+    let mut relay = Relay::without_recorder(config(url, &folder), url).await;
+    relay.record();
+    relay.until_ready().await;
+    let endpoint = relay.add_endpoint("order.*").await;
+    relay.publish(&event("order.a")).await;
+    let first = relay.logged(1).await.remove(0);
+    let standings = standings(&relay, first.sequence).await;
+    let to: Vec<&EndpointId> = standings.iter().map(|(to, _)| to).collect();
+    assert_eq!(to, [&endpoint.id]);
 }
 
 #[tokio::test]
