@@ -91,7 +91,7 @@ impl Session {
     }
 
     async fn announce(&self, exchange: String, routing_key: String, body: Bytes) -> Result<(), PublishError> {
-        self.publish_once(Outgoing {
+        self.publish_once(|| Outgoing {
             exchange,
             routing_key,
             properties: BasicProperties::default(),

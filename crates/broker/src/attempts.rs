@@ -16,7 +16,7 @@ pub const ATTEMPTS_CONTENT_TYPE: &str = "application/x-ndjson";
 /// Records in one message. With an answer's first KiB each, about 400 KiB, and 1.7 MiB at the very most.
 const MAX_BATCH: usize = 256;
 
-type Waiting = (Attempt, oneshot::Sender<Result<(), PublishError>>);
+type Waiting = (Box<Attempt>, oneshot::Sender<Result<(), PublishError>>);
 
 /// Hands records to the batching task.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ impl AttemptLog {
     }
 
     /// Returns once the record is confirmed.
-    pub(crate) async fn record(&self, attempt: Attempt) -> Result<(), PublishError> {
+    pub(crate) async fn record(&self, attempt: Box<Attempt>) -> Result<(), PublishError> {
         let (done, confirmed) = oneshot::channel();
         self.0
             .send((attempt, done))

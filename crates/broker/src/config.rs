@@ -22,6 +22,10 @@ pub struct Config {
 /// [`Config::new_queue_wait`].
 pub const NEW_QUEUE_WAIT: Duration = Duration::from_millis(2_500);
 
+/// The longest frame, in bytes: RabbitMQ's own default, and so as long as the headers that a producer can
+/// send. Told of it in advance, lapin's 8 MiB of buffers are only used as they fill; a URL may name another.
+const FRAME_MAX: u32 = 128 * 1024;
+
 /// An `amqp://` or `amqps://` URL. Its password prints only where it is asked for.
 #[derive(Clone)]
 pub struct BrokerUrl {
@@ -40,6 +44,7 @@ impl BrokerUrl {
         const HEARTBEAT_SECONDS: u16 = 10;
         let mut uri = self.uri.clone();
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+        uri.query.frame_max.get_or_insert(FRAME_MAX);
         uri
     }
 }

@@ -61,11 +61,15 @@ impl Publisher {
         Self { jobs }
     }
 
-    /// Publishes and waits for the confirm. Dropping the future does not unsend.
-    pub(crate) async fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
+    /// Publishes and waits for the confirm. The message is not made before there is room for it. Dropping
+    /// the future does not unsend.
+    pub(crate) async fn publish(&self, message: impl FnOnce() -> Outgoing) -> Result<(), PublishError> {
+        let room = self.jobs.reserve().await.map_err(|_| PublishError::Lost)?;
         let (done, confirmed) = oneshot::channel();
-        let job = Job { message, done };
-        self.jobs.send(job).await.map_err(|_| PublishError::Lost)?;
+        room.send(Job {
+            message: message(),
+            done,
+        });
         confirmed.await.unwrap_or(Err(PublishError::Lost))
     }
 }

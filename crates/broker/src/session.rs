@@ -171,7 +171,7 @@ impl Session {
     pub async fn publish_event(&self, event: &Event, now: Timestamp) -> Result<(), PublishError> {
         self.0
             .publisher
-            .publish(wire::publish(self.topology(), event, now))
+            .publish(|| wire::publish(self.topology(), event, now))
             .await
     }
 
@@ -185,8 +185,8 @@ impl Session {
         event: &Event,
         run: Timestamp,
     ) -> Result<(), PublishError> {
-        let replayed = wire::redeliver(self.topology(), endpoint, event, run);
-        self.publish_once(replayed).await
+        self.publish_once(|| wire::redeliver(self.topology(), endpoint, event, run))
+            .await
     }
 
     /// Begins to take messages from a queue, at most `prefetch` unsettled at once.
@@ -231,14 +231,18 @@ impl Session {
     }
 
     /// Of a connection that is cut in the middle of `work`, lapin may never say anything.
-    pub(crate) async fn while_it_lasts<T>(
+    pub(crate) fn while_it_lasts<T>(
         &self,
         work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        tokio::select! {
-            biased;
-            done = work => done,
-            () = self.lost() => Err(Error::Lost),
+    ) -> impl Future<Output = Result<T, Error>> {
+        // Thousands hold what waits here, so it is kept small.
+        let work = Box::pin(work);
+        async move {
+            tokio::select! {
+                biased;
+                done = work => done,
+                () = self.lost() => Err(Error::Lost),
+            }
         }
     }
 
@@ -268,7 +272,7 @@ impl Session {
         &self.0.new_queues
     }
 
-    pub(crate) async fn publish_once(&self, message: Outgoing) -> Result<(), PublishError> {
+    pub(crate) async fn publish_once(&self, message: impl FnOnce() -> Outgoing) -> Result<(), PublishError> {
         self.0.publisher.publish(message).await
     }
 
@@ -276,7 +280,7 @@ impl Session {
         publish_safely(&self.0.publisher, message).await
     }
 
-    pub(crate) async fn record(&self, attempt: Attempt) -> Result<(), PublishError> {
+    pub(crate) async fn record(&self, attempt: Box<Attempt>) -> Result<(), PublishError> {
         self.0.attempts.record(attempt).await
     }
 
@@ -313,7 +317,7 @@ pub(crate) async fn publish_safely(
 ) -> Result<(), PublishError> {
     let mut delays = Delays::new();
     loop {
-        match publisher.publish(message()).await {
+        match publisher.publish(&message).await {
             Err(PublishError::Refused) => delays.wait().await,
             result => return result,
         }

@@ -48,7 +48,7 @@ impl From<Error> for Unsettled {
 /// dropping it gives it back.
 #[must_use = "a taken message must be settled"]
 pub struct Taken {
-    delivery: Delivery,
+    delivery: Box<Delivery>,
     acks: Acks,
     /// Whether the broker has its answer, so that dropping this gives nothing back.
     answered: bool,
@@ -58,7 +58,7 @@ impl Taken {
     /// `acks` are those of the channel it came by.
     pub(crate) fn new(delivery: Delivery, acks: Acks) -> Self {
         Self {
-            delivery,
+            delivery: Box::new(delivery),
             acks,
             answered: false,
         }
@@ -84,9 +84,10 @@ impl Taken {
         message: &Received,
         history: &History,
         settlement: Settlement,
-        attempt: Option<Attempt>,
+        attempt: Option<Box<Attempt>>,
     ) -> Result<(), Unsettled> {
-        let copied = copy(session, endpoint, message, history, settlement);
+        // Rarely anything; it is large while it is, and thousands are settled at once.
+        let copied = Box::pin(copy(session, endpoint, message, history, settlement));
         let recorded = async {
             match attempt {
                 Some(attempt) => session.record(attempt).await.map_err(Unsettled::from),

@@ -108,6 +108,7 @@ impl Received {
             content_type,
             attributes,
         });
+        delivery.properties = BasicProperties::default(); // read, and not to be held until it is settled
         Self {
             event,
             history,

@@ -5,6 +5,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
     vec,
@@ -12,7 +16,11 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::Uri;
+use hyper::{
+    Request, Response, Uri,
+    body::Incoming,
+    header::{CONNECTION, HeaderValue},
+};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{
@@ -44,14 +52,59 @@ const BUFFER: usize = 64 * 1024;
 /// How much a connection may read before others have their turn, in bytes.
 const TURN: usize = 32 * 1024;
 
-/// A client that follows no redirect, asks no proxy, unpacks nothing and sends no request twice.
-pub(crate) type Client = legacy::Client<HttpsConnector<Connector>, Full<Bytes>>;
+/// How many connections are kept for another request. Each takes some 27 KiB, with TLS more; of a thousand
+/// endpoints all could have several.
+const KEPT: usize = 1_024;
 
-/// The client of all endpoints.
-///
-/// # Errors
-/// The system's root certificates cannot be loaded.
-pub(crate) fn client() -> Result<Client, rustls::Error> {
+/// A client that follows no redirect, asks no proxy, unpacks nothing and sends no request twice.
+pub(crate) struct Client {
+    connections: legacy::Client<HttpsConnector<Connector>, Full<Bytes>>,
+    open: Arc<AtomicUsize>,
+}
+
+impl Client {
+    /// The client of all endpoints.
+    ///
+    /// # Errors
+    /// The system's root certificates cannot be loaded.
+    pub(crate) fn new() -> Result<Self, rustls::Error> {
+        let open = Arc::new(AtomicUsize::new(0));
+        let connections = connections(Arc::clone(&open))?;
+        Ok(Self { connections, open })
+    }
+
+    /// Sends a request; where there are connections enough already, as the last one of its own.
+    pub(crate) async fn request(
+        &self,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, legacy::Error> {
+        if self.open.load(Ordering::Relaxed) >= KEPT {
+            let close = HeaderValue::from_static("close");
+            request.headers_mut().insert(CONNECTION, close);
+        }
+        self.connections.request(request).await
+    }
+}
+
+/// Counts a connection until it is dropped.
+struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    fn one_more(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn connections(
+    open: Arc<AtomicUsize>,
+) -> Result<legacy::Client<HttpsConnector<Connector>, Full<Bytes>>, rustls::Error> {
     let tls = rustls::ClientConfig::builder()
         .with_platform_verifier()?
         .with_no_client_auth();
@@ -67,7 +120,7 @@ pub(crate) fn client() -> Result<Client, rustls::Error> {
         .with_tls_config(tls)
         .https_or_http()
         .enable_http1()
-        .wrap_connector(Connector(http));
+        .wrap_connector(Connector { http, open });
     Ok(legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)
@@ -77,7 +130,10 @@ pub(crate) fn client() -> Result<Client, rustls::Error> {
 
 /// Makes connections that take turns.
 #[derive(Clone)]
-pub(crate) struct Connector(HttpConnector<SystemResolver>);
+struct Connector {
+    http: HttpConnector<SystemResolver>,
+    open: Arc<AtomicUsize>,
+}
 
 impl Service<Uri> for Connector {
     type Response = TokioIo<TakesTurns>;
@@ -85,14 +141,19 @@ impl Service<Uri> for Connector {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(cx)
+        self.http.poll_ready(cx)
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.0.call(uri);
+        let connecting = self.http.call(uri);
+        let open = Arc::clone(&self.open);
         Box::pin(async move {
             let stream = connecting.await?.into_inner();
-            Ok(TokioIo::new(TakesTurns { stream, read: 0 }))
+            Ok(TokioIo::new(TakesTurns {
+                stream,
+                read: 0,
+                _open: Open::one_more(&open),
+            }))
         })
     }
 }
@@ -100,10 +161,11 @@ impl Service<Uri> for Connector {
 /// A connection that lets others go on now and then. An answer can be of such a kind that hyper reads on
 /// as long as there is something to read, such as `100 Continue` without end, and looks neither at the
 /// time nor at whether anybody still waits for it.
-pub(crate) struct TakesTurns {
+struct TakesTurns {
     stream: TcpStream,
     /// What was read in this turn.
     read: usize,
+    _open: Open,
 }
 
 impl AsyncRead for TakesTurns {
@@ -160,7 +222,7 @@ impl Connection for TakesTurns {
 
 /// The system's resolver, with errors that can be told from others.
 #[derive(Clone)]
-pub(crate) struct SystemResolver;
+struct SystemResolver;
 
 /// A host's name that leads nowhere.
 #[derive(Debug, thiserror::Error)]

@@ -133,7 +133,7 @@ impl Line {
         }
     }
 
-    async fn attempt(&self, event: &Event, before: &History) -> (History, Settlement, Attempt, Outcome) {
+    async fn attempt(&self, event: &Event, before: &History) -> (History, Settlement, Box<Attempt>, Outcome) {
         self.workshop.metrics.in_flight.inc();
         let (at, took, exchanged) = self.exchange(event).await;
         self.workshop.metrics.in_flight.dec();
@@ -146,7 +146,7 @@ impl Line {
             status = exchanged.outcome.status(), error = exchanged.detail, verdict = verdict.as_str(), "attempted"
         );
         let outcome = exchanged.outcome;
-        let attempt = self.record(event, &history, at, took, verdict, exchanged);
+        let attempt = Box::new(self.record(event, &history, at, took, verdict, exchanged));
         let settlement = match verdict {
             Verdict::Delivered => Settlement::Delivered,
             Verdict::Retry(delay) => Settlement::Retry(delay),

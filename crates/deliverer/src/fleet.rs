@@ -278,7 +278,7 @@ impl Fleet {
             ended: false,
         };
         self.consumers.insert(endpoint.id.clone(), consumer);
-        let consuming = consume(line, Told { stop, replaced }, self.deliveries.clone());
+        let consuming = Box::pin(consume(line, Told { stop, replaced }, self.deliveries.clone()));
         self.ended.spawn(async move {
             // A panic in here must not leave the endpoint without a consumer.
             let ended = AssertUnwindSafe(consuming).catch_unwind().await;

@@ -39,7 +39,7 @@ pub async fn run(config: &Config, context: &Context, broker: &Broker, store: &St
     let (metrics, most) = (Metrics::register(&context.registry)?, max_attempts(config));
     metrics.limit.set(most.into());
     let workshop = Arc::new(Workshop {
-        client: client::client().context("could not set up the HTTP client")?,
+        client: client::Client::new().context("could not set up the HTTP client")?,
         metrics,
         max_event_bytes: config.max_event_bytes,
         deliverer: config.signature(),

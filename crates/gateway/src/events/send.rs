@@ -35,7 +35,7 @@ pub(super) async fn new(gateway: &Gateway, event: &Event) -> Result<Sent, Unsent
 pub(super) async fn once(gateway: &Gateway, events: &[Event]) -> Vec<Result<Sent, Unsent>> {
     let before = gateway.idempotency.confirmed(events).await;
     let all = events.iter().zip(before).map(async |(event, before)| {
-        let sending = confirmed(gateway, event);
+        let sending = Box::pin(confirmed(gateway, event)); // or each holds it four times over
         let sent = gateway.idempotency.once(event, before, sending).await;
         count(gateway, event, sent);
         sent
