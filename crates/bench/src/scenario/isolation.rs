@@ -2,6 +2,7 @@
 
 use relay_testkit::{PrivateBroker, private_broker};
 use relay_tests::World;
+use reqwest::Method;
 use serde_json::json;
 
 use super::{
@@ -25,82 +26,166 @@ const WAITING: usize = 1_000;
 const HEALTHY: usize = 0;
 const HUNG: usize = 1;
 
+/// How long an attempt at one that hangs takes: some end while the healthy one is measured.
+const TIMEOUT_MS: u64 = 5_000;
+
 /// What the healthy endpoint gets, in each round.
 #[derive(Default)]
 struct Healthy {
     rates: Vec<f64>,
     times: Percentiles,
+    /// CPU seconds of all processes while the times were measured.
+    cpu: Vec<f64>,
+}
+
+/// What it gets alone; beside queues as long, of endpoints that are paused; and beside those that hang.
+#[derive(Default)]
+struct Measured {
+    alone: Healthy,
+    paused: Healthy,
+    hanging: Healthy,
+    peaks: Vec<f64>,
 }
 
 pub(super) async fn run(scale: Scale) -> Vec<Figure> {
-    let (mut alone, mut beside) = (Healthy::default(), Healthy::default());
-    let mut peaks = Vec::new();
+    let mut measured = Measured::default();
     for _ in 0..scale.rounds(ROUNDS) {
         let broker = private_broker().await;
-        peaks.push(round(scale, &broker, &mut alone, &mut beside).await);
+        round(scale, &broker, &mut measured).await;
     }
-    let hanging = scale.endpoints(HANGING);
-    let name = |figure: &str| format!("{figure} beside {hanging} that hang, against alone");
-    vec![
-        Figure::ratio(name("p99"), &beside.times.p99, &alone.times.p99).at_most(1.3),
-        Figure::ratio(name("deliveries/s"), &beside.rates, &alone.rates).at_least(0.9),
-        Figure::new("p99 alone", "ms", &alone.times.p99),
-        Figure::new("p99 beside them", "ms", &beside.times.p99),
-        Figure::new("p50 alone", "ms", &alone.times.p50),
-        Figure::new("p50 beside them", "ms", &beside.times.p50),
-        Figure::new("alone", "deliveries/s", &alone.rates),
-        Figure::new("beside them", "deliveries/s", &beside.rates),
-        Figure::new("the deliverer's memory at its peak", "MiB", &peaks),
-    ]
+    let Measured {
+        alone,
+        paused,
+        hanging,
+        peaks,
+    } = measured;
+    let others = scale.endpoints(HANGING);
+    let p99 = |other: &str, to: &Healthy| {
+        let name = format!("p99 beside {others} that hang, against {other}");
+        Figure::ratio(name, &hanging.times.p99, &to.times.p99)
+    };
+    let rate = |other: &str, to: &Healthy| {
+        let name = format!("deliveries/s beside {others} that hang, against {other}");
+        Figure::ratio(name, &hanging.rates, &to.rates)
+    };
+    let mut figures = vec![
+        p99("alone", &alone).at_most(1.3),
+        rate("alone", &alone).at_least(0.9),
+        Figure::ratio(
+            "CPU for the same events beside them, against alone",
+            &hanging.cpu,
+            &alone.cpu,
+        ),
+        p99("beside as many that are paused", &paused),
+        rate("beside as many that are paused", &paused),
+    ];
+    for (name, healthy) in [
+        ("alone", &alone),
+        ("beside paused", &paused),
+        ("beside hanging", &hanging),
+    ] {
+        figures.extend([
+            Figure::new(format!("{name}: p50"), "ms", &healthy.times.p50),
+            Figure::new(format!("{name}: p99"), "ms", &healthy.times.p99),
+            Figure::new(name, "deliveries/s", &healthy.rates),
+        ]);
+    }
+    figures.push(Figure::new("the deliverer's memory at its peak", "MiB", &peaks));
+    figures
 }
 
-/// One relay: alone first, then with those that hang. Returns the deliverer's memory.
-async fn round(scale: Scale, broker: &PrivateBroker, alone: &mut Healthy, beside: &mut Healthy) -> f64 {
+/// One relay: the healthy endpoint alone first; then with others that have events waiting and are paused,
+/// which tells what the broker has to bear for that; then with the same ones hanging.
+async fn round(scale: Scale, broker: &PrivateBroker, measured: &mut Measured) {
     let world = relay::start(broker).await;
     let healthy = Receiver::start(1, Answers::AtOnce).await;
     let settings = json!({"types": [event_type(HEALTHY)], "max_in_flight": 100});
     relay::add(&world, &healthy, 0, settings).await;
     relay::consumed(&world, 1).await;
-    let healthy = [healthy];
     let producer = Producer::connect(&world.amqp_url, &world.namespace).await;
-    let events = |part: usize| Events::new(scale.events(EVENTS)).of_round(part);
+    let mut bench = Bench {
+        scale,
+        world: &world,
+        broker,
+        producer,
+        healthy: [healthy],
+        part: 0,
+    };
 
-    let most = relay::deliver(&world, &healthy, Door::Amqp, &events(0)).await;
+    let most = bench.rate("alone", &mut measured.alone).await;
     let rate = most / 4.0;
-    println!("    alone: {most:.0} deliveries/s; times measured at {rate:.0} events/s");
-    alone.rates.push(most);
-    relay::recorded(&world).await;
-    let measured = times(&producer, &healthy[0], &events(1), rate).await;
-    alone.times.add("alone", measured);
+    bench.times("alone", rate, &mut measured.alone).await;
 
     let hung = Receiver::start(scale.endpoints(HANGING), Answers::Never).await;
-    hang(scale, &world, &hung, events(4).first()).await;
-    let most = relay::deliver(&world, &healthy, Door::Amqp, &events(2)).await;
-    println!(
-        "    beside {} that hang: {most:.0} deliveries/s",
-        scale.endpoints(HANGING)
-    );
-    beside.rates.push(most);
-    relay::recorded(&world).await;
-    let measured = times(&producer, &healthy[0], &events(3), rate).await;
-    beside.times.add("beside them", measured);
+    let others = bench.fill(&hung).await;
+    bench.rate("beside paused", &mut measured.paused).await;
+    bench.times("beside paused", rate, &mut measured.paused).await;
+
+    resume(&world, &others).await;
+    hung.requested(others.len()).await;
+    bench.rate("beside hanging", &mut measured.hanging).await;
+    bench.times("beside hanging", rate, &mut measured.hanging).await;
     let peaks = relay::usage(&world, broker).peak_memory();
     let deliverer = peaks.iter().find(|(name, _)| *name == "deliverer");
-    deliverer.unwrap().1
+    measured.peaks.push(deliverer.unwrap().1);
 }
 
-/// Adds the endpoints that hang, each with its events waiting, and waits until they were sent to.
-async fn hang(scale: Scale, world: &World, hung: &Receiver, first: usize) {
-    let hanging = scale.endpoints(HANGING);
-    for port in 0..hanging {
-        let settings = json!({"types": [event_type(HUNG)]});
-        relay::add(world, hung, port, settings).await;
+/// Measures the healthy endpoint, each time with other events.
+struct Bench<'a> {
+    scale: Scale,
+    world: &'a World,
+    broker: &'a PrivateBroker,
+    producer: Producer,
+    healthy: [Receiver; 1],
+    part: usize,
+}
+
+impl Bench<'_> {
+    fn events(&mut self) -> Events {
+        self.part += 1;
+        Events::new(self.scale.events(EVENTS)).of_round(self.part)
     }
-    relay::consumed(world, hanging + 1).await;
-    // The same events for all of them: published once, they wait in every queue.
-    let events = Events::new(WAITING.min(scale.events(WAITING)));
-    let events = events.from(first).of_kinds(HUNG..HUNG + 1);
-    relay::publish(world, Door::Amqp, &events).await;
-    hung.requested(hanging).await;
-    relay::recorded(world).await;
+
+    async fn rate(&mut self, name: &str, healthy: &mut Healthy) -> f64 {
+        let events = self.events();
+        let most = relay::deliver(self.world, &self.healthy, Door::Amqp, &events).await;
+        println!("    {name}: {most:.0} deliveries/s");
+        healthy.rates.push(most);
+        relay::recorded(self.world).await;
+        most
+    }
+
+    async fn times(&mut self, name: &str, rate: f64, healthy: &mut Healthy) {
+        let events = self.events();
+        let before = relay::usage(self.world, self.broker);
+        let measured = times(&self.producer, &self.healthy[0], &events, rate).await;
+        healthy.times.add(name, measured);
+        relay::recorded(self.world).await;
+        let spent = relay::usage(self.world, self.broker).cpu_since(&before);
+        healthy.cpu.push(spent.iter().map(|(_, seconds)| seconds).sum());
+    }
+
+    /// Adds the other endpoints, paused, each with its events waiting.
+    async fn fill(&mut self, hung: &Receiver) -> Vec<String> {
+        let mut others = Vec::new();
+        for port in 0..self.scale.endpoints(HANGING) {
+            let settings = json!({"types": [event_type(HUNG)], "timeout_ms": TIMEOUT_MS, "paused": true});
+            others.push(relay::add(self.world, hung, port, settings).await);
+        }
+        // The same events for all of them: published once, they wait in every queue.
+        let first = self.events().first();
+        let events = Events::new(WAITING.min(self.scale.events(WAITING)));
+        let events = events.from(first).of_kinds(HUNG..HUNG + 1);
+        relay::publish(self.world, Door::Amqp, &events).await;
+        relay::recorded(self.world).await;
+        others
+    }
+}
+
+async fn resume(world: &World, endpoints: &[String]) {
+    for id in endpoints {
+        let path = format!("/v1/endpoints/{id}");
+        let active = json!({"paused": false});
+        world.api.json(Method::PATCH, &path, Some(active)).await;
+    }
 }
