@@ -23,7 +23,7 @@ pub struct Config {
 pub const NEW_QUEUE_WAIT: Duration = Duration::from_millis(2_500);
 
 /// The longest frame, in bytes: RabbitMQ's own default, and so as long as the headers that a producer can
-/// send. Told of it in advance, lapin's 8 MiB of buffers are only used as they fill; a URL may name another.
+/// send. Told of it in advance, lapin touches its 8 MiB of buffers only as they are used; a URL may name another.
 const FRAME_MAX: u32 = 128 * 1024;
 
 /// An `amqp://` or `amqps://` URL. Its password prints only where it is asked for.

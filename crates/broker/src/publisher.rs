@@ -70,6 +70,9 @@ impl Publisher {
             message: message(),
             done,
         });
+        if self.jobs.is_closed() {
+            return Err(PublishError::Lost); // or it may lie there for ever
+        }
         confirmed.await.unwrap_or(Err(PublishError::Lost))
     }
 }

@@ -157,11 +157,11 @@ impl Session {
     pub async fn close(&self) {
         const PATIENCE: Duration = Duration::from_secs(5);
         let _ = timeout(PATIENCE, self.0.channels.flush()).await;
-        let _ = timeout(PATIENCE, self.0.inspector.close()).await;
         for connection in [&self.0.consuming, &self.0.publishing] {
             let _ = timeout(PATIENCE, connection.close(200, "OK".into())).await;
         }
         self.0.lost.cancel();
+        let _ = timeout(PATIENCE, self.0.inspector.close()).await;
     }
 
     /// Publishes an event and waits for the broker's confirm.

@@ -52,14 +52,16 @@ const BUFFER: usize = 64 * 1024;
 /// How much a connection may read before others have their turn, in bytes.
 const TURN: usize = 32 * 1024;
 
-/// How many connections are kept for another request. Each takes some 27 KiB, with TLS more; of a thousand
-/// endpoints all could have several.
+/// How many idle connections are kept for another request. Each takes some 27 KiB, with TLS more; of a
+/// thousand endpoints all could have several.
 const KEPT: usize = 1_024;
 
 /// A client that follows no redirect, asks no proxy, unpacks nothing and sends no request twice.
 pub(crate) struct Client {
     connections: legacy::Client<HttpsConnector<Connector>, Full<Bytes>>,
+    kept: usize,
     open: Arc<AtomicUsize>,
+    busy: Arc<AtomicUsize>,
 }
 
 impl Client {
@@ -68,35 +70,52 @@ impl Client {
     /// # Errors
     /// The system's root certificates cannot be loaded.
     pub(crate) fn new() -> Result<Self, rustls::Error> {
-        let open = Arc::new(AtomicUsize::new(0));
-        let connections = connections(Arc::clone(&open))?;
-        Ok(Self { connections, open })
+        Self::keeping(KEPT)
     }
 
-    /// Sends a request; where there are connections enough already, as the last one of its own.
+    fn keeping(kept: usize) -> Result<Self, rustls::Error> {
+        let open = Arc::default();
+        Ok(Self {
+            connections: connections(Arc::clone(&open))?,
+            kept,
+            open,
+            busy: Arc::default(),
+        })
+    }
+
+    /// Sends a request; where idle connections are enough already, as the last one of its own. What it
+    /// returns beside the answer is to be held until that is read.
     pub(crate) async fn request(
         &self,
         mut request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, legacy::Error> {
-        if self.open.load(Ordering::Relaxed) >= KEPT {
+    ) -> Result<(Response<Incoming>, Counted), legacy::Error> {
+        let busy = Counted::by(&self.busy);
+        if self.idle() >= self.kept {
             let close = HeaderValue::from_static("close");
             request.headers_mut().insert(CONNECTION, close);
         }
-        self.connections.request(request).await
+        Ok((self.connections.request(request).await?, busy))
+    }
+
+    /// Requests under way hold connections that are nobody else's to use.
+    fn idle(&self) -> usize {
+        let (open, busy) = (&self.open, &self.busy);
+        open.load(Ordering::Relaxed)
+            .saturating_sub(busy.load(Ordering::Relaxed))
     }
 }
 
-/// Counts a connection until it is dropped.
-struct Open(Arc<AtomicUsize>);
+/// Counts for one until it is dropped.
+pub(crate) struct Counted(Arc<AtomicUsize>);
 
-impl Open {
-    fn one_more(count: &Arc<AtomicUsize>) -> Self {
+impl Counted {
+    fn by(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(count))
     }
 }
 
-impl Drop for Open {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -152,7 +171,7 @@ impl Service<Uri> for Connector {
             Ok(TokioIo::new(TakesTurns {
                 stream,
                 read: 0,
-                _open: Open::one_more(&open),
+                _open: Counted::by(&open),
             }))
         })
     }
@@ -165,7 +184,7 @@ struct TakesTurns {
     stream: TcpStream,
     /// What was read in this turn.
     read: usize,
-    _open: Open,
+    _open: Counted,
 }
 
 impl AsyncRead for TakesTurns {
@@ -253,5 +272,115 @@ impl Service<Name> for SystemResolver {
                 }
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use http_body_util::BodyExt;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        sync::mpsc,
+    };
+
+    use super::*;
+
+    /// A server that says of each request whether it is the last of its connection, and answers when told.
+    struct Server {
+        url: String,
+        requests: mpsc::UnboundedReceiver<(bool, TcpStream)>,
+        waiting: VecDeque<TcpStream>,
+        back: mpsc::UnboundedSender<TcpStream>,
+    }
+
+    impl Server {
+        async fn start() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/", listener.local_addr().unwrap());
+            let (heard, requests) = mpsc::unbounded_channel();
+            let (back, mut answered) = mpsc::unbounded_channel();
+            tokio::spawn(async move {
+                loop {
+                    let stream = tokio::select! {
+                        accepted = listener.accept() => accepted.unwrap().0,
+                        Some(stream) = answered.recv() => stream,
+                    };
+                    tokio::spawn(hear(stream, heard.clone()));
+                }
+            });
+            Self {
+                url,
+                requests,
+                waiting: VecDeque::new(),
+                back,
+            }
+        }
+
+        /// Whether the next request is the last of its connection.
+        async fn next(&mut self) -> bool {
+            let (last, stream) = self.requests.recv().await.unwrap();
+            self.waiting.push_back(stream);
+            last
+        }
+
+        async fn answer_first(&mut self) {
+            let mut stream = self.waiting.pop_front().unwrap();
+            stream
+                .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+                .await
+                .unwrap();
+            let _ = self.back.send(stream);
+        }
+    }
+
+    async fn hear(mut stream: TcpStream, heard: mpsc::UnboundedSender<(bool, TcpStream)>) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            match stream.read_u8().await {
+                Ok(byte) => head.push(byte),
+                Err(_) => return,
+            }
+        }
+        let head = String::from_utf8(head).unwrap().to_lowercase();
+        let _ = heard.send((head.contains("\r\nconnection: close\r\n"), stream));
+    }
+
+    async fn get(client: &Client, url: &str) {
+        let request = Request::get(url).body(Full::default()).unwrap();
+        let (response, _busy) = client.request(request).await.unwrap();
+        response.into_body().collect().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_those_that_are_kept_end_with_their_request() {
+        let (mut server, client) = (Server::start().await, Client::keeping(1).unwrap());
+        let url = server.url.clone();
+        let slow = get(&client, &url);
+        let others = async {
+            assert!(!server.next().await);
+            for _ in 0..2 {
+                let asked = async {
+                    let last = server.next().await;
+                    server.waiting.rotate_right(1);
+                    server.answer_first().await;
+                    last
+                };
+                let ((), last) = tokio::join!(get(&client, &url), asked);
+                assert!(!last, "who is slow takes no connection from others");
+            }
+            server.answer_first().await;
+        };
+        tokio::join!(slow, others);
+        assert_eq!(client.idle(), 2);
+        let last = async {
+            let last = server.next().await;
+            server.answer_first().await;
+            last
+        };
+        let ((), last) = tokio::join!(get(&client, &url), last);
+        assert!(last, "one idle connection is enough");
     }
 }

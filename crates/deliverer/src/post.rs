@@ -111,7 +111,7 @@ async fn exchange(
 ) -> Result<Exchanged, Broken> {
     let began = Instant::now();
     let request = request(endpoint, event, now).map_err(Broken::Request)?;
-    let response = client.request(request).await.map_err(Broken::Answer)?;
+    let (response, _busy) = client.request(request).await.map_err(Broken::Answer)?;
     let (status, after) = (response.status().as_u16(), began.elapsed());
     *head = Some(Head { status, after });
     if response.status().is_informational() {

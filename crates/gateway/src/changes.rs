@@ -24,8 +24,7 @@ pub(crate) async fn create(gateway: &Gateway, endpoint: Endpoint) -> Result<Endp
         return Err(error.into());
     }
     tracing::info!(endpoint = %endpoint.id, "endpoint created");
-    // Before its first event, so that the log knows where that went.
-    let _ = gateway.announce(&endpoint.id).await;
+    gateway.announced(&endpoint.id).await;
     Ok(endpoint)
 }
 
@@ -61,7 +60,7 @@ pub(crate) async fn change(gateway: &Gateway, id: EndpointId, fields: Fields) ->
     drop(admitted);
     if let Some(session) = session {
         bind(gateway, &session, &id).await?;
-        let _ = gateway.announce(&id).await; // as in `create`
+        gateway.announced(&id).await;
     }
     Ok(endpoint)
 }

@@ -1,4 +1,4 @@
-use std::{ops::Deref, sync::Arc};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use relay_broker::{Broker, PublishError, Session};
 use relay_event::EndpointId;
@@ -95,6 +95,13 @@ impl Gateway {
             tracing::error!(%error, "a request's work ended badly");
             Problem::internal()
         })?
+    }
+
+    /// The same as [`Self::announce`], and waits until they are told, if that is soon: the log then knows
+    /// where the next event goes.
+    pub(crate) async fn announced(&self, id: &EndpointId) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let _ = timeout(PATIENCE, self.announce(id)).await;
     }
 
     /// Tells every process of a changed endpoint, as well as it can: all look for themselves anyway. What

@@ -8,11 +8,14 @@ use relay_event::{Endpoint, EndpointId, EndpointState, EventType, Timestamp, Typ
 use relay_store::{Error, Store};
 use tokio::{
     sync::{Mutex, watch},
-    time::MissedTickBehavior,
+    time::{MissedTickBehavior, timeout},
 };
 
 /// Types whose routes are remembered at once; a producer may make up any number of them.
 const REMEMBERED: usize = 10_000;
+
+/// How long a batch waits for endpoints to be read: what is not known then the first attempts tell.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// An endpoint, as far as routing goes.
 #[derive(Debug, Clone)]
@@ -112,9 +115,15 @@ pub(crate) struct Router {
 }
 
 impl Router {
-    /// Returns once no change that was heard of is yet to be read.
+    /// Returns once no change that was heard of is yet to be read, but waits no longer than is worth it.
     pub(crate) async fn up_to_date(&self) {
-        drop(self.looking.lock().await);
+        let read = async {
+            // The look under way may have read too early; who follows waits for the next turn by then.
+            for _ in 0..2 {
+                drop(self.looking.lock().await);
+            }
+        };
+        let _ = timeout(PATIENCE, read).await;
     }
 
     /// The endpoints that an event surely went to. Of the others, such as all of an event that does not

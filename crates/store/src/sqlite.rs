@@ -17,7 +17,7 @@ use sqlx::{
 
 use crate::{Error, error, pool::Pool, schema};
 
-/// How long a writer waits for another, in this process or another one.
+/// How long a writer waits for one of another process.
 const BUSY: Duration = Duration::from_secs(5);
 
 /// Readers wait for nobody.
@@ -72,6 +72,7 @@ pub(crate) async fn open(path: &Path) -> Result<Pool, Error> {
     write_ahead(&mut connection).await.map_err(opening)?;
     connection.close().await.map_err(opening)?;
     let writing = pool(1).connect_lazy_with(options.clone().pragma("cache_size", WRITER_CACHE));
+    let options = options.pragma("query_only", "on");
     let reading = pool(READERS).connect_with(options).await.map_err(opening)?;
     Ok(Pool::sqlite(reading, writing))
 }
@@ -79,7 +80,7 @@ pub(crate) async fn open(path: &Path) -> Result<Pool, Error> {
 fn pool(connections: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(connections)
-        .acquire_timeout(2 * BUSY)
+        .acquire_timeout(2 * BUSY) // so long too a writer waits for the others of its process
         // Asked anything, a connection first ends the rollback it may have been left with.
         .test_before_acquire(true)
         .before_acquire(|connection, _| Box::pin(async { Ok(is_clean(connection)) }))

@@ -122,6 +122,7 @@ async fn round(scale: Scale, broker: &PrivateBroker, measured: &mut Measured) {
     bench.times("beside paused", rate, &mut measured.paused).await;
 
     resume(&world, &others).await;
+    relay::consumed(&world, others.len() + 1).await;
     hung.requested(others.len()).await;
     bench.rate("beside hanging", &mut measured.hanging).await;
     bench.times("beside hanging", rate, &mut measured.hanging).await;
