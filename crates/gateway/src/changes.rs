@@ -19,9 +19,13 @@ pub(crate) async fn create(gateway: &Gateway, endpoint: Endpoint) -> Result<Endp
     gateway.store.insert(&endpoint).await?;
     drop(admitted);
     gateway.metrics.moved(None, Some(&endpoint.state));
-    if let Err(error) = gateway.bindings.follow(&session, &endpoint.id).await {
-        abandon(gateway, &endpoint.id).await;
-        return Err(error.into());
+    match gateway.bindings.follow(&session, &endpoint.id).await {
+        Ok(Some(_)) => {}
+        Ok(None) => return Err(Problem::no_such_endpoint()), // removed meanwhile
+        Err(error) => {
+            abandon(gateway, &endpoint.id).await;
+            return Err(error.into());
+        }
     }
     tracing::info!(endpoint = %endpoint.id, "endpoint created");
     gateway.announced(&endpoint.id).await;

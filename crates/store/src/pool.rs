@@ -73,7 +73,7 @@ impl Pool {
     pub(crate) async fn write(&self) -> Result<Transaction, sqlx::Error> {
         match &self.writing {
             Either::Sqlite(pool) => pool.begin_with(sqlite::WRITE).await.map(Either::Sqlite),
-            Either::Postgres(pool) => pool.begin_with(postgres::WRITE).await.map(Either::Postgres),
+            Either::Postgres(pool) => begin(pool.clone(), postgres::WRITE).await.map(Either::Postgres),
         }
     }
 
@@ -81,9 +81,19 @@ impl Pool {
     pub(crate) async fn read(&self) -> Result<Transaction, sqlx::Error> {
         match &self.reading {
             Either::Sqlite(pool) => pool.begin_with(sqlite::READ).await.map(Either::Sqlite),
-            Either::Postgres(pool) => pool.begin_with(postgres::READ).await.map(Either::Postgres),
+            Either::Postgres(pool) => begin(pool.clone(), postgres::READ).await.map(Either::Postgres),
         }
     }
+}
+
+/// To its end, even if nobody waits for it any more: sqlx forgets a transaction of PostgreSQL that is given up
+/// while it begins, and who gets the connection next would read the past in it.
+async fn begin(
+    pool: PgPool,
+    statement: &'static str,
+) -> Result<sqlx::Transaction<'static, Postgres>, sqlx::Error> {
+    let beginning = tokio::spawn(async move { pool.begin_with(statement).await });
+    beginning.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
 }
 
 /// Commits; what it returns on failure does not tell whether it happened.

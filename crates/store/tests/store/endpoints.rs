@@ -15,6 +15,7 @@ on_both!(
     what_may_be_bound_grows_until_the_bindings_settled,
     settling_never_forgets_what_a_change_adds,
     a_change_that_changes_nothing_still_answers,
+    who_gave_up_reading_leaves_nobody_in_the_past,
 );
 
 fn types(patterns: &[&str]) -> Vec<TypePattern> {
@@ -219,4 +220,25 @@ async fn a_change_that_changes_nothing_still_answers(place: Place) {
         .await
         .unwrap();
     assert_eq!(kept, Some((endpoint, Duration::from_secs(30))));
+}
+
+/// At whatever moment, its connection is used again.
+async fn who_gave_up_reading_leaves_nobody_in_the_past(place: Place) {
+    let store = place.open().await;
+    for patience in 0..200 {
+        let gives_up = async {
+            for _ in 0..patience {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = store.extent() => {}
+            () = gives_up => {}
+        }
+        let endpoint = endpoint(&["#"]);
+        store.insert(&endpoint).await.unwrap();
+        let found = store.endpoint(&endpoint.id).await.unwrap();
+        assert!(found.is_some(), "after one who gave up after {patience} turns");
+    }
 }
