@@ -33,6 +33,7 @@ pub(crate) use on;
 /// Clones share the connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Pool {
+    /// Of SQLite these cannot write.
     pub(crate) reading: Either<SqlitePool, PgPool>,
     /// SQLite lets waiting writers race for its lock, and a busy one wins again and again; so there is one
     /// connection, for which the writers of a process queue. PostgreSQL has queues of its own.
