@@ -21,7 +21,10 @@ pub(crate) async fn create(gateway: &Gateway, endpoint: Endpoint) -> Result<Endp
     gateway.metrics.moved(None, Some(&endpoint.state));
     match gateway.bindings.follow(&session, &endpoint.id).await {
         Ok(Some(_)) => {}
-        Ok(None) => return Err(Problem::no_such_endpoint()), // removed meanwhile
+        Ok(None) => {
+            tracing::error!(endpoint = %endpoint.id, "the store does not have the endpoint that was just added");
+            return Err(Problem::internal());
+        }
         Err(error) => {
             abandon(gateway, &endpoint.id).await;
             return Err(error.into());
