@@ -199,6 +199,7 @@ impl World {
             namespace: self.namespace.parse().unwrap(),
             name: "journey".to_owned(),
             new_queue_wait: std::time::Duration::ZERO,
+            max_event_bytes: relay_event::DEFAULT_MAX_EVENT_BYTES,
         };
         Session::open(&config, None).await.unwrap()
     }

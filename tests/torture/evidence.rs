@@ -33,6 +33,7 @@ impl Inspector {
             namespace: self.namespace.parse().unwrap(),
             name: "inspector".to_owned(),
             new_queue_wait: std::time::Duration::ZERO,
+            max_event_bytes: relay_event::DEFAULT_MAX_EVENT_BYTES,
         };
         wait_until_within(CONNECT_LIMIT, "a session with the broker", || async {
             Session::open(&config, None).await

@@ -16,6 +16,9 @@ pub struct Config {
     /// RabbitMQ keeps what it was told of either in memory for up to two seconds; after a crash in that
     /// time a binding is gone, and a queue is gone, or empty and answers nobody, whatever it confirmed.
     pub new_queue_wait: Duration,
+    /// The largest event, in bytes. Of a larger one only the first 4 KiB come into this process; so with
+    /// letters of more than twice as many bytes, and with anything else of more than 2 MiB and than this.
+    pub max_event_bytes: usize,
 }
 
 /// The two seconds that queues and bindings are at risk, and some more for a broker that is busy. See

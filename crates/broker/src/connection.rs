@@ -6,20 +6,20 @@ use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config,
+    Config, Topology,
     session::{CONNECT_TIMEOUT, Error},
+    transport::{self, Limits},
 };
 
 pub(crate) async fn connect(config: &Config, purpose: &str) -> Result<Connection, Error> {
     let to = config.url.to_string();
     let name = format!("{} {purpose}", config.name);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    match timeout(
-        CONNECT_TIMEOUT,
-        Connection::connect_uri(config.url.uri(), properties),
-    )
-    .await
-    {
+    let uri = config.url.uri();
+    let topology = Topology::new(config.namespace.clone());
+    let frame_max = uri.query.frame_max.unwrap_or_default();
+    let limits = Limits::new(&topology, config.max_event_bytes, frame_max);
+    match timeout(CONNECT_TIMEOUT, transport::connect(uri, properties, limits)).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(source)) => Err(Error::Connect { to, source }),
         Err(_) => Err(Error::Timeout { to }),

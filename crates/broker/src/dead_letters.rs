@@ -14,10 +14,16 @@ use crate::{
     wire::{self, Headers},
 };
 
-const PREFETCH: u16 = 2_000;
-/// Messages kept on one consumer before another one is opened, so that its prefetch never fills up
-/// with those alone.
-const KEPT_PER_CONSUMER: u16 = PREFETCH / 2;
+/// What the largest letters may take up on their way here, in bytes. The broker counts messages only.
+const ON_THE_WAY: usize = 128 * 1024 * 1024;
+
+/// Letters on their way. Each has at most twice the bytes of the largest event.
+fn prefetch(max_event_bytes: usize) -> u16 {
+    const FEWEST: usize = 8;
+    const MOST: usize = 2_000;
+    let fitting = (ON_THE_WAY / max_event_bytes.saturating_mul(2).max(1)).clamp(FEWEST, MOST);
+    u16::try_from(fitting).unwrap_or(u16::MAX)
+}
 
 /// A dead letter, held.
 pub struct DeadMessage {
@@ -27,11 +33,13 @@ pub struct DeadMessage {
     pub event: Result<Event, String>,
     /// The run of its schedule that ended here: when that began, if it is known.
     pub run: Option<Timestamp>,
+    /// How many bytes its body has, if [`DeadMessage::body`] is only the beginning of it.
+    pub cut_from: Option<u64>,
     delivery: Delivery,
 }
 
 impl DeadMessage {
-    /// The message's body as it came.
+    /// The message's body as it came, as far as this process takes it.
     pub fn body(&self) -> &[u8] {
         &self.delivery.data
     }
@@ -66,6 +74,7 @@ impl DeadMessage {
 pub struct DeadLetters {
     session: Session,
     consumer: Subscription,
+    prefetch: u16,
     kept: u16,
     left: u32,
 }
@@ -78,10 +87,12 @@ impl DeadLetters {
     pub async fn open(session: &Session) -> Result<Self, Error> {
         let queue = session.topology().dead();
         let left = session.depth(&queue).await?.map_or(0, |depth| depth.ready);
-        let consumer = session.subscribe(&queue, PREFETCH).await?;
+        let prefetch = prefetch(session.max_event_bytes());
+        let consumer = session.subscribe(&queue, prefetch).await?;
         Ok(Self {
             session: session.clone(),
             consumer,
+            prefetch,
             kept: 0,
             left,
         })
@@ -120,9 +131,10 @@ impl DeadLetters {
     pub async fn keep(&mut self, message: DeadMessage) -> Result<(), Error> {
         drop(message); // Unsettled: it stays with its channel.
         self.kept += 1;
-        if self.kept >= KEPT_PER_CONSUMER {
+        // Lest the prefetch of one consumer fills up with what is kept.
+        if self.kept >= self.prefetch / 2 {
             let queue = self.session.topology().dead();
-            let next = self.session.subscribe(&queue, PREFETCH).await?;
+            let next = self.session.subscribe(&queue, self.prefetch).await?;
             std::mem::replace(&mut self.consumer, next).stop().await;
             self.kept = 0;
         }
@@ -147,13 +159,12 @@ impl DeadLetters {
     }
 
     fn read(&self, delivery: Delivery) -> DeadMessage {
-        let letter = wire::dead_letter(&delivery, self.session.topology());
-        let headers = Headers::of(&delivery.properties);
-        let event = wire::read_any(&delivery, &headers).map_err(|invalid| invalid.to_string());
+        let letter = wire::letter(&delivery, self.session.topology());
         DeadMessage {
-            letter,
-            event,
-            run: wire::published_at(&delivery.properties, &headers),
+            letter: letter.facts,
+            event: letter.event.map_err(|invalid| invalid.to_string()),
+            run: letter.run,
+            cut_from: letter.cut_from,
             delivery,
         }
     }

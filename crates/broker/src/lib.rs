@@ -20,6 +20,7 @@ mod reconnect;
 mod session;
 mod settle;
 mod topology;
+mod transport;
 mod wire;
 
 pub use announce::{Changes, Recordings};
@@ -28,7 +29,7 @@ pub use broker::{Broker, Status};
 pub use channels::Subscription;
 pub use config::{BrokerUrl, Config, NEW_QUEUE_WAIT, Namespace};
 pub use dead_letters::{DeadLetters, DeadMessage};
-pub use log::Records;
+pub use log::{Outlived, Records};
 pub use metrics::Metrics;
 pub use publisher::PublishError;
 pub use reconnect::Delays;

@@ -1,19 +1,20 @@
 //! What travels to the log: events by the archive, records of attempts, and copies of dead letters.
 
 use lapin::message::Delivery;
-use relay_event::{Attempt, DeadReason, Death, Invalid, Timestamp};
+use relay_event::{Attempt, DeadReason, Death, EndpointId, Event, Invalid, Standing, Timestamp};
 
 use crate::{
     publisher::PublishError,
     session::Session,
     settle::Taken,
     topology::Topology,
-    wire::{self, Refused},
+    transport::OWN_BYTES,
+    wire::{self, Headers, Refused},
 };
 
 /// The largest message of records that is read. A deliverer's has 1.7 MiB at the very most; one with
 /// very many records could take the store longer than it is waited for, again and again.
-const MAX_BYTES: usize = 8 * 1024 * 1024;
+const MAX_BYTES: usize = OWN_BYTES;
 
 /// A message of the queue of attempts, read.
 #[derive(Debug)]
@@ -22,24 +23,60 @@ pub struct Records {
     pub attempts: Vec<Attempt>,
     /// The delivery it says to be dead.
     pub death: Option<Death>,
+    /// An event whose producer set a time to live that ended in an endpoint's queue.
+    pub outlived: Option<Outlived>,
     /// The message, if any part of it is no record.
     pub refused: Option<Refused>,
+}
+
+/// An event that is to go to its endpoint all the same.
+#[derive(Debug)]
+pub struct Outlived {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// The event.
+    pub event: Event,
+    /// When it was published, if that is known.
+    pub published_at: Option<Timestamp>,
 }
 
 impl Records {
     fn read(delivery: &Delivery, topology: &Topology, now: Timestamp) -> Self {
         let exchange = delivery.exchange.as_str();
         if exchange == topology.dead() || exchange == topology.return_() {
+            let letter = wire::letter(delivery, topology);
+            let (death, outlived) = match (letter.outlived, letter) {
+                (
+                    true,
+                    wire::Letter {
+                        facts, event, run, ..
+                    },
+                ) => (
+                    None,
+                    facts.endpoint.zip(event.ok()).map(|(endpoint, event)| Outlived {
+                        endpoint,
+                        event,
+                        published_at: run,
+                    }),
+                ),
+                (false, letter) => (wire::death(letter, now), None),
+            };
             return Self {
                 attempts: Vec::new(),
-                death: wire::death(delivery, topology, now),
+                death,
+                outlived,
                 refused: None,
             };
         }
-        let (attempts, refused) = read_lines(&delivery.data);
+        let cut = Headers::of(&delivery.properties).cut();
+        let (attempts, refused) = match cut.refusal() {
+            None => read_lines(&delivery.data),
+            Some(why) => (Vec::new(), Some(why)),
+        };
         Self {
             attempts,
             death: None,
+            outlived: None,
             refused: refused.map(|why| Refused::message(delivery, why)),
         }
     }
@@ -86,6 +123,21 @@ impl Taken {
 }
 
 impl Session {
+    /// Sends an event to its endpoint although its time to live is over, and waits for the confirm.
+    ///
+    /// # Errors
+    /// The session is over: the message will be redelivered.
+    pub async fn send_again(&self, outlived: &Outlived) -> Result<(), PublishError> {
+        let Outlived {
+            endpoint,
+            event,
+            published_at,
+        } = outlived;
+        let run = Standing::run_after(*published_at, Timestamp::now());
+        self.publish_safely(|| wire::redeliver(self.topology(), endpoint, event, run))
+            .await
+    }
+
     /// Puts a copy of what cannot be recorded into the dead-letter queue, and waits for the confirm.
     ///
     /// # Errors

@@ -89,6 +89,7 @@ struct Inner {
     channels: Channels,
     inspector: Inspector,
     new_queues: NewQueues,
+    max_event_bytes: usize,
     blocked: watch::Receiver<bool>,
     lost: CancellationToken,
 }
@@ -128,6 +129,7 @@ impl Session {
             channels: Channels::default(),
             inspector: Inspector::new(config.clone()),
             new_queues: NewQueues::new(config.new_queue_wait),
+            max_event_bytes: config.max_event_bytes,
             blocked,
             lost,
         })))
@@ -262,6 +264,10 @@ impl Session {
     /// The broker went away.
     pub async fn depth(&self, queue: &str) -> Result<Option<QueueDepth>, Error> {
         self.while_it_lasts(self.0.inspector.look_at(queue)).await
+    }
+
+    pub(crate) fn max_event_bytes(&self) -> usize {
+        self.0.max_event_bytes
     }
 
     pub(crate) fn consuming(&self) -> &Connection {

@@ -86,6 +86,11 @@ impl Taken {
         settlement: Settlement,
         attempt: Option<Box<Attempt>>,
     ) -> Result<(), Unsettled> {
+        if let (Settlement::Dead(_), Err(refused)) = (settlement, &message.event)
+            && refused.is_cut()
+        {
+            return self.reject().await;
+        }
         // Rarely anything; it is large while it is, and thousands are settled at once.
         let copied = Box::pin(copy(session, endpoint, message, history, settlement));
         let recorded = async {
@@ -104,6 +109,21 @@ impl Taken {
     pub fn ack(mut self) {
         self.answered = true;
         self.acks.settled(self.delivery.delivery_tag);
+    }
+
+    /// Has the broker move the message to the dead-letter queue, at least once, whole and as it was published:
+    /// this process has only its beginning. Every endpoint's queue has its dead letters moved so.
+    async fn reject(mut self) -> Result<(), Unsettled> {
+        self.answered = true;
+        let reject = BasicRejectOptions { requeue: false };
+        match self.delivery.acker.reject(reject).await {
+            Ok(true) => {
+                self.acks.returned(self.delivery.delivery_tag);
+                Ok(())
+            }
+            // The channel is gone, and the message is back in its queue.
+            Ok(false) | Err(_) => Err(PublishError::Lost.into()),
+        }
     }
 
     /// Puts the message back where it was.

@@ -1,21 +1,25 @@
 //! How events look on the wire. Properties of everything the relay publishes are built afresh:
 //! nothing a producer put on a message (`CC`, `x-death`, `expiration` …) travels on.
 
+mod encoding;
 mod headers;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use lapin::{
     BasicProperties,
     message::Delivery,
-    types::{FieldTable, ShortString},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use relay_event::{
     DeadLetter, DeadReason, Death, Delay, DeliveryState, EndpointId, Event, History, Invalid, Standing,
     Timestamp,
 };
 
+use self::encoding::decoded;
 use self::headers::{
-    DEAD_AT, DETAIL, Died, ENDPOINT, PUBLISHED_AT, REASON, put_attributes, put_history, put_text, put_time,
+    DEAD_AT, DETAIL, ENDPOINT, PARTIAL, PUBLISHED_AT, REASON, put_attributes, put_history, put_text, put_time,
 };
 use crate::{publisher::Outgoing, topology::Topology};
 
@@ -23,6 +27,9 @@ pub(crate) use self::headers::Headers;
 
 const STRUCTURED: &str = "application/cloudevents+json";
 const PERSISTENT: u8 = 2;
+
+/// The longest detail of a dead letter, in bytes.
+const DETAIL_CAP: usize = 4 * 1024;
 
 /// An event's message, read.
 #[derive(Debug)]
@@ -42,7 +49,12 @@ pub struct Refused {
     pub why: Invalid,
     body: Bytes,
     content_type: Option<String>,
-    attributes: Vec<(String, String)>,
+    content_encoding: Option<String>,
+    attributes: Vec<(String, AMQPValue)>,
+    /// Whether headers are missing.
+    headers_cut: bool,
+    /// How large the body is, if that is only its beginning.
+    cut_from: Option<u64>,
 }
 
 impl Refused {
@@ -52,7 +64,10 @@ impl Refused {
             why,
             body: event.body().clone(),
             content_type: Some(STRUCTURED.to_owned()),
+            content_encoding: None,
             attributes: Vec::new(),
+            headers_cut: false,
+            cut_from: None,
         }
     }
 
@@ -61,12 +76,25 @@ impl Refused {
         self.body.len()
     }
 
+    /// Whether only the beginning of its body is here.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut_from.is_some()
+    }
+
     pub(crate) fn message(delivery: &Delivery, why: Invalid) -> Self {
+        Self::of(delivery, why, Bytes::copy_from_slice(&delivery.data))
+    }
+
+    fn of(delivery: &Delivery, why: Invalid, body: Bytes) -> Self {
+        let headers = Headers::of(&delivery.properties);
         Self {
             why,
-            body: Bytes::copy_from_slice(&delivery.data),
+            body,
             content_type: content_type(delivery).map(str::to_owned),
-            attributes: Headers::of(&delivery.properties).attributes(),
+            content_encoding: content_encoding(delivery).map(str::to_owned),
+            attributes: headers.kept_attributes(),
+            headers_cut: headers.cut().headers.is_some(),
+            cut_from: headers.cut().body.map(|(bytes, _)| bytes),
         }
     }
 }
@@ -83,15 +111,13 @@ impl Received {
             headers.history()
         } else {
             History {
-                published_at: published_at(&delivery.properties, &headers),
+                published_at: claimed_time(&delivery.properties, &headers, Timestamp::now()),
                 ..History::default()
             }
         };
         let body = Bytes::from(std::mem::take(&mut delivery.data));
-        let content_type = content_type(delivery).map(str::to_owned);
-        let attributes = headers.attributes();
         let published = delivery.exchange.as_str() == topology.events();
-        let event = event(&body, content_type.as_deref(), &attributes, max_bytes).and_then(|event| {
+        let event = event(&body, delivery, &headers, max_bytes).and_then(|event| {
             let key = delivery.routing_key.as_str();
             if published && key != event.event_type().as_str() {
                 let problem = format!(
@@ -102,12 +128,7 @@ impl Received {
             }
             Ok(event)
         });
-        let event = event.map_err(|why| Refused {
-            why,
-            body,
-            content_type,
-            attributes,
-        });
+        let event = event.map_err(|why| Refused::of(delivery, why, body));
         delivery.properties = BasicProperties::default(); // read, and not to be held until it is settled
         Self {
             event,
@@ -117,23 +138,34 @@ impl Received {
     }
 }
 
+/// The event that a message is. Its headers are asked for attributes in binary mode only.
 fn event(
     body: &Bytes,
-    content_type: Option<&str>,
-    attributes: &[(String, String)],
+    delivery: &Delivery,
+    headers: &Headers<'_>,
     max_bytes: usize,
 ) -> Result<Event, Invalid> {
-    check_size(body.len(), max_bytes)?;
-    if content_type.is_some_and(|given| given.to_ascii_lowercase().starts_with(STRUCTURED)) {
-        return Event::parse(body.clone());
+    if let Some(why) = headers.cut().refusal() {
+        return Err(why);
     }
+    check_size(body.len(), max_bytes)?;
+    let body = decoded(body, content_encoding(delivery), max_bytes)?;
+    let content_type = content_type(delivery);
+    if is_structured(content_type) {
+        return Event::parse(body);
+    }
+    let attributes = headers.event_attributes()?;
     if attributes.is_empty() {
         let problem = format!("is neither structured (content type {STRUCTURED}) nor binary (`ce-` headers)");
         return Err(Invalid::new("event", problem));
     }
-    let event = Event::from_binary(attributes.to_vec(), content_type, body)?;
+    let event = Event::from_binary(attributes, content_type, &body)?;
     check_size(event.body().len(), max_bytes)?;
     Ok(event)
+}
+
+fn is_structured(content_type: Option<&str>) -> bool {
+    content_type.is_some_and(|given| given.to_ascii_lowercase().starts_with(STRUCTURED))
 }
 
 fn check_size(bytes: usize, max_bytes: usize) -> Result<(), Invalid> {
@@ -144,7 +176,16 @@ fn check_size(bytes: usize, max_bytes: usize) -> Result<(), Invalid> {
     Err(Invalid::new("event", problem))
 }
 
-pub(crate) fn published_at(properties: &BasicProperties, headers: &Headers<'_>) -> Option<Timestamp> {
+/// When an event was published, as its producer says. What is more than a minute from now, or older than the
+/// log is kept by default, is not believed, as if there were no such header.
+fn claimed_time(properties: &BasicProperties, headers: &Headers<'_>, now: Timestamp) -> Option<Timestamp> {
+    const AHEAD: Duration = Duration::from_secs(60);
+    const BEHIND: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+    published_at(properties, headers).filter(|at| now.since(*at) <= BEHIND && at.since(now) <= AHEAD)
+}
+
+/// The moment in a message of the relay's own.
+fn published_at(properties: &BasicProperties, headers: &Headers<'_>) -> Option<Timestamp> {
     let seconds = || i64::try_from((*properties.timestamp())?).ok()?.checked_mul(1000);
     Timestamp::from_millis(headers.integer(PUBLISHED_AT).or_else(seconds)?)
 }
@@ -215,9 +256,23 @@ pub(crate) fn set_aside(
 }
 
 fn refused_to_dead(topology: &Topology, refused: &Refused, mut headers: FieldTable) -> Outgoing {
-    put_text(&mut headers, DETAIL, &refused.why.to_string());
+    let mut detail = refused.why.to_string();
+    if let Some(bytes) = refused.cut_from {
+        let kept = refused.body.len();
+        detail += &format!("; the first {kept} of its {bytes} bytes are kept here");
+    }
+    // In structured mode no header says anything of the event.
+    let is_partial = refused.headers_cut && !is_structured(refused.content_type.as_deref());
+    if refused.is_cut() || is_partial {
+        headers.insert(PARTIAL.into(), AMQPValue::Boolean(true));
+    }
+    detail.truncate(detail.floor_char_boundary(DETAIL_CAP));
+    put_text(&mut headers, DETAIL, &detail);
     put_attributes(&mut headers, &refused.attributes);
-    let properties = properties(refused.content_type.as_deref(), headers);
+    let mut properties = properties(refused.content_type.as_deref(), headers);
+    if let Some(encoding) = &refused.content_encoding {
+        properties = properties.with_content_encoding(encoding.as_str().into());
+    }
     to_dead(topology, properties, &refused.body)
 }
 
@@ -250,47 +305,118 @@ pub(crate) fn redeliver(
 }
 
 /// The delivery that a dead letter ends; `None` if it is of none.
-pub(crate) fn death(delivery: &Delivery, topology: &Topology, now: Timestamp) -> Option<Death> {
-    let letter = dead_letter(delivery, topology);
-    let headers = Headers::of(&delivery.properties);
-    let event = read_any(delivery, &headers).ok()?;
-    let error = letter.last_error.as_deref();
+pub(crate) fn death(letter: Letter, now: Timestamp) -> Option<Death> {
+    let Letter {
+        facts, event, run, ..
+    } = letter;
+    let event = event.ok()?;
+    let error = facts.last_error.as_deref();
     Some(Death {
         event_id: event.id().clone(),
         event_source: event.source().to_owned(),
-        endpoint: letter.endpoint?,
+        endpoint: facts.endpoint?,
         standing: Standing {
-            run: published_at(&delivery.properties, &headers).unwrap_or_default(),
-            attempts: letter.attempts,
+            run: run.unwrap_or_default(),
+            attempts: facts.attempts,
             state: DeliveryState::Dead,
-            at: letter.dead_at.unwrap_or(now),
+            at: facts.dead_at.unwrap_or(now),
             next_at: None,
-            reason: Some(letter.reason),
-            status: letter.last_status,
+            reason: Some(facts.reason),
+            status: facts.last_status,
             // The class, and then perhaps the error in words.
             error: error.and_then(|error| error.split(':').next()?.parse().ok()),
         },
     })
 }
 
-/// Reads the facts of a message in the dead-letter queue, however it came there.
-pub(crate) fn dead_letter(delivery: &Delivery, topology: &Topology) -> DeadLetter {
+/// A message in the dead-letter queue, read.
+pub(crate) struct Letter {
+    pub(crate) facts: DeadLetter,
+    /// The event, or why there is none.
+    pub(crate) event: Result<Event, Invalid>,
+    /// The run of the schedule that ended here: when that began, if it is known.
+    pub(crate) run: Option<Timestamp>,
+    /// Whether the time to live that its producer set is over, which says nothing about the event.
+    pub(crate) outlived: bool,
+    /// How large the body is, if this process has only its beginning.
+    pub(crate) cut_from: Option<u64>,
+}
+
+/// What the broker did by itself with a message of an endpoint's queue.
+struct ByBroker {
+    endpoint: EndpointId,
+    reason: DeadReason,
+    detail: Option<String>,
+    /// Whether it is as its producer published it, so that no header in it is the relay's.
+    published: bool,
+    outlived: bool,
+    at: Option<Timestamp>,
+}
+
+fn by_broker(headers: &Headers<'_>, topology: &Topology) -> Option<ByBroker> {
+    let died = headers.death()?;
+    let endpoint = topology.endpoint_of(died.queue)?;
+    let outlived = died.reason == "expired";
+    let (reason, detail) = match died.reason {
+        // Returned to the queue more often than that allows.
+        "delivery_limit" => (DeadReason::DeliveryLimit, None),
+        "expired" => {
+            let expiration = died.expiration.unwrap_or("some");
+            (
+                DeadReason::Expired,
+                Some(format!("its producer set an expiration of {expiration} ms")),
+            )
+        }
+        // By a deliverer that did not take the whole message.
+        "rejected" => {
+            let why = headers.cut().refusal().map(|why| why.to_string());
+            let small = || "event: was too large for the deliverer".to_owned();
+            (DeadReason::InvalidEvent, Some(why.unwrap_or_else(small)))
+        }
+        _ => return None,
+    };
+    Some(ByBroker {
+        endpoint,
+        reason,
+        detail,
+        published: died.exchange == topology.events(),
+        outlived,
+        at: died.at,
+    })
+}
+
+/// Reads a message in the dead-letter queue, however it came there.
+pub(crate) fn letter(delivery: &Delivery, topology: &Topology) -> Letter {
     let headers = Headers::of(&delivery.properties);
-    let died = headers.death();
-    let history = headers.history();
-    let event = read_any(delivery, &headers);
+    let by_broker = by_broker(&headers, topology);
     let by_us = headers.text(REASON).and_then(|reason| reason.parse().ok());
-    let (reason, endpoint, detail) = match (died.as_ref(), by_us) {
-        // The broker's own: returned to an endpoint's queue more often than it allows.
-        (
-            Some(Died {
-                reason: "delivery_limit",
-                queue,
-                ..
-            }),
-            _,
-        ) => (DeadReason::DeliveryLimit, topology.endpoint_of(queue), None),
-        (_, Some(reason)) => {
+    let published = by_broker.as_ref().is_some_and(|died| died.published);
+    let history = if published {
+        History {
+            published_at: claimed_time(&delivery.properties, &headers, Timestamp::now()),
+            ..History::default()
+        }
+    } else {
+        History {
+            published_at: published_at(&delivery.properties, &headers),
+            ..headers.history()
+        }
+    };
+    let body = Bytes::copy_from_slice(&delivery.data);
+    let event = if !published && headers.has(PARTIAL) {
+        Err(Invalid::new("event", "is kept in part only"))
+    } else {
+        // Whatever its size: it was let in once.
+        event(&body, delivery, &headers, usize::MAX)
+    };
+    let outlived = by_broker.as_ref().is_some_and(|died| died.outlived);
+    let mut dead_at = headers.time(DEAD_AT).or_else(|| headers.death()?.at);
+    let (reason, endpoint, detail) = match (by_broker, by_us) {
+        (Some(died), _) => {
+            dead_at = died.at;
+            (died.reason, Some(died.endpoint), died.detail)
+        }
+        (None, Some(reason)) => {
             let endpoint = headers.text(ENDPOINT).and_then(|id| id.parse().ok());
             (reason, endpoint, headers.text(DETAIL).map(str::to_owned))
         }
@@ -300,40 +426,45 @@ pub(crate) fn dead_letter(delivery: &Delivery, topology: &Topology) -> DeadLette
             delivery.routing_key.as_str().parse().ok(),
             None,
         ),
-        _ => (
-            DeadReason::InvalidEvent,
-            None,
-            Some("was not put here by the relay".to_owned()),
-        ),
+        _ => {
+            let why = headers.cut().refusal().map(|why| why.to_string());
+            let own = || "was not put here by the relay".to_owned();
+            (DeadReason::InvalidEvent, None, Some(why.unwrap_or_else(own)))
+        }
     };
     let (event_id, event_type) = match &event {
         Ok(event) => (Some(event.id().to_string()), Some(event.event_type().to_string())),
         Err(_) => (headers.attribute("id"), headers.attribute("type")),
     };
-    DeadLetter {
-        reason,
-        detail,
-        endpoint,
-        event_id,
-        event_type,
-        attempts: history.attempts,
-        first_attempt: history.first_attempt,
-        last_attempt: history.last_attempt,
-        last_status: history.last_status,
-        last_error: history.last_error,
-        dead_at: headers.time(DEAD_AT).or(died.and_then(|death| death.at)),
+    Letter {
+        facts: DeadLetter {
+            reason,
+            detail,
+            endpoint,
+            event_id,
+            event_type,
+            attempts: history.attempts,
+            first_attempt: history.first_attempt,
+            last_attempt: history.last_attempt,
+            last_status: history.last_status,
+            last_error: history.last_error,
+            dead_at,
+        },
+        event,
+        run: history.published_at,
+        outlived,
+        cut_from: headers.cut().body.map(|(bytes, _)| bytes),
     }
-}
-
-/// The event in a dead letter, whatever its size: it was let in once.
-pub(crate) fn read_any(delivery: &Delivery, headers: &Headers<'_>) -> Result<Event, Invalid> {
-    let body = Bytes::copy_from_slice(&delivery.data);
-    event(&body, content_type(delivery), &headers.attributes(), usize::MAX)
 }
 
 fn content_type(delivery: &Delivery) -> Option<&str> {
     let content_type = delivery.properties.content_type().as_ref();
     content_type.map(ShortString::as_str)
+}
+
+fn content_encoding(delivery: &Delivery) -> Option<&str> {
+    let encoding = delivery.properties.content_encoding().as_ref();
+    encoding.map(ShortString::as_str)
 }
 
 fn event_properties(event: &Event, headers: FieldTable) -> BasicProperties {

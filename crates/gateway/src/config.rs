@@ -121,6 +121,7 @@ impl Config {
             namespace: self.namespace.clone(),
             name: name.to_owned(),
             new_queue_wait: self.new_queue_wait,
+            max_event_bytes: self.max_event_bytes,
         }
     }
 

@@ -1,5 +1,5 @@
-//! Messages that cannot be recorded. A copy goes to the dead-letter queue, and the message is acked
-//! once that is confirmed. During an alarm the broker confirms nothing, and the log must go on, for
+//! Messages that cannot be recorded, and events that outlived a time to live of their producer's. A copy
+//! goes to the dead-letter queue, or to the endpoint, and the message is acked once that is confirmed. During an alarm the broker confirms nothing, and the log must go on, for
 //! that empties the broker; so nobody waits for these.
 
 use std::time::Duration;
@@ -26,7 +26,7 @@ impl Asides {
         self.0.is_empty()
     }
 
-    /// Begins to set a refused message aside.
+    /// Begins to set a refused message aside, or to send an event again.
     pub(crate) fn begin(&mut self, session: &Session, item: Item, metrics: &Metrics) {
         let (session, metrics) = (session.clone(), metrics.clone());
         self.0.push(set_aside(session, item, metrics).boxed());
@@ -49,15 +49,23 @@ impl Asides {
 
 async fn set_aside(session: Session, item: Item, metrics: Metrics) -> Result<(), Ended> {
     let reason = item.reason();
-    let Some(refused) = &item.refused else {
-        return Ok(());
+    let publishing = async {
+        if let Some(refused) = &item.refused {
+            session.set_aside(refused, reason).await?;
+        }
+        match &item.again {
+            Some(outlived) => session.send_again(outlived).await,
+            None => Ok(()),
+        }
     };
-    match timeout(HOLD, session.set_aside(refused, reason)).await {
+    match timeout(HOLD, publishing).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) => return Err(Ended::Lost),
         Err(_) => return Err(Ended::Held),
     }
-    metrics.set_aside(reason);
+    if item.refused.is_some() {
+        metrics.set_aside(reason);
+    }
     item.taken.ack();
     Ok(())
 }

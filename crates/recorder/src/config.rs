@@ -74,6 +74,7 @@ impl Config {
             namespace: self.namespace.clone(),
             name: name.to_owned(),
             new_queue_wait: relay_broker::NEW_QUEUE_WAIT,
+            max_event_bytes: self.max_event_bytes,
         }
     }
 }

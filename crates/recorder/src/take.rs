@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use relay_broker::{Received, Records, Refused, Session, Subscription, Taken};
+use relay_broker::{Outlived, Received, Records, Refused, Session, Subscription, Taken};
 use relay_event::Timestamp;
 use relay_store::{NewEvent, Record};
 use tokio::sync::{Semaphore, mpsc::Sender};
@@ -47,6 +47,7 @@ pub(crate) struct Taker {
 struct Said {
     records: Vec<Record>,
     refused: Option<Refused>,
+    again: Option<Outlived>,
     /// When its event was published.
     since: Option<Timestamp>,
 }
@@ -94,6 +95,7 @@ impl Taker {
             queue: self.queue,
             records: said.records,
             refused: said.refused,
+            again: said.again,
             waiting,
             room,
         };
@@ -137,6 +139,7 @@ fn event(received: Received) -> Said {
                 routed_to: Vec::new(), // Known best when it is written.
             })],
             refused: None,
+            again: None,
             since: Some(published_at.unwrap_or_else(Timestamp::now)),
         },
         Err(refused) => {
@@ -157,9 +160,24 @@ fn records(records: Records) -> Said {
         );
     }
     let attempts = records.attempts.into_iter().map(Record::Attempt);
+    let deaths = records.death.into_iter().map(Record::Death);
+    // The archive may have dropped it by then, for its time to live holds there too.
+    let events = records.outlived.iter().map(|outlived| {
+        tracing::warn!(
+            event = %outlived.event.id(), endpoint = %outlived.endpoint,
+            "an event's producer set an expiration, and it passed while the event waited; it is sent to its endpoint all the same"
+        );
+        Record::Event(NewEvent {
+            event: outlived.event.clone(),
+            published_at: outlived.published_at,
+            routed_to: Vec::new(), // Known best when it is written.
+        })
+    });
+    let all = attempts.chain(deaths).chain(events).collect();
     Said {
-        records: attempts.chain(records.death.map(Record::Death)).collect(),
+        records: all,
         refused: records.refused,
+        again: records.outlived,
         since: None,
     }
 }

@@ -117,6 +117,15 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
     }
 }
 
+/// The largest event, by the name that the relay's processes know it by.
+fn max_event_bytes(outside: Lookup<'_>) -> anyhow::Result<usize> {
+    let given = outside("RELAY_MAX_EVENT_BYTES");
+    given.map_or(Ok(relay_event::DEFAULT_MAX_EVENT_BYTES), |text| {
+        text.parse()
+            .with_context(|| format!("RELAY_MAX_EVENT_BYTES must be a number of bytes, not {text:?}"))
+    })
+}
+
 fn find_broker(folder: &DataFolder, outside: Lookup<'_>, name: &str) -> anyhow::Result<Option<Config>> {
     let given = outside("RELAY_AMQP_URL");
     let running = folder.running()?;
@@ -130,6 +139,7 @@ fn find_broker(folder: &DataFolder, outside: Lookup<'_>, name: &str) -> anyhow::
         namespace: namespace.context("RELAY_NAMESPACE")?,
         name: name.to_owned(),
         new_queue_wait: relay_broker::NEW_QUEUE_WAIT,
+        max_event_bytes: max_event_bytes(outside)?,
     }))
 }
 

@@ -133,6 +133,8 @@ async fn private_broker(
     }
     let mut config = relay_local_broker::Config::new(folder.path().join("broker"));
     config.server.clone_from(&args.rabbitmq_server);
+    let max_event_bytes = from_environment::<relay_gateway::Config>().max_event_bytes;
+    config.settings = format!("max_message_size = {}", largest_message(max_event_bytes));
     tokio::select! {
         () = context.shutdown.cancelled() => Ok(None),
         started = PrivateBroker::start(config) => started.map(Some),
@@ -184,6 +186,14 @@ impl Parts {
 
 fn unshown<T: FromStr<Err = Invalid>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|refused: Invalid| refused.problem)
+}
+
+/// The largest message that the private broker takes, in bytes: an event of the largest size with room for
+/// what the relay puts around it, and a batch of attempt records, which has 1.7 MiB at the very most.
+fn largest_message(max_event_bytes: usize) -> usize {
+    const AT_LEAST: usize = 2 * 1024 * 1024;
+    const BROKERS_OWN: usize = 512 * 1024 * 1024;
+    max_event_bytes.saturating_mul(2).clamp(AT_LEAST, BROKERS_OWN)
 }
 
 /// A part's settings as its own program would take them from the environment.

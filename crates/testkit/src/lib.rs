@@ -15,6 +15,7 @@ mod port;
 mod postgres;
 mod process;
 mod proxy;
+pub mod raw_amqp;
 mod receiver;
 mod tls;
 mod wait;

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use lapin::{
     BasicProperties,
-    types::{AMQPValue, FieldTable, ShortString},
+    types::{AMQPValue, FieldArray, FieldTable, ShortString},
 };
-use relay_event::{History, Timestamp};
+use relay_event::{History, Invalid, Timestamp};
+
+use crate::transport::{Cut, MARKER};
 
 pub(super) const ENDPOINT: &str = "relay-endpoint";
 pub(super) const ATTEMPTS: &str = "relay-attempts";
@@ -18,6 +21,8 @@ pub(super) const PUBLISHED_AT: &str = "relay-published-at";
 pub(super) const REASON: &str = "relay-reason";
 pub(super) const DETAIL: &str = "relay-detail";
 pub(super) const DEAD_AT: &str = "relay-dead-at";
+/// A dead letter that does not hold all of what was published.
+pub(super) const PARTIAL: &str = "relay-partial";
 
 /// The CloudEvents AMQP binding's prefix, and the two that older clients use.
 pub(super) const ATTRIBUTE_PREFIXES: [&str; 3] = ["ce-", "cloudEvents_", "cloudEvents:"];
@@ -35,15 +40,20 @@ pub(super) fn put_history(headers: &mut FieldTable, history: &History) {
     }
 }
 
-/// As many as are sure to fit into a frame: headers cannot be split, and RabbitMQ closes the
-/// connection over a frame of more than 128 KiB.
-pub(super) fn put_attributes(headers: &mut FieldTable, attributes: &[(String, String)]) {
-    const ROOM: usize = 64 * 1024;
+/// As many as are sure to be read again beside the facts of a dead letter, and to fit into a frame: headers
+/// cannot be split, and RabbitMQ closes the connection over a frame of more than 128 KiB.
+pub(super) fn put_attributes(headers: &mut FieldTable, attributes: &[(String, AMQPValue)]) {
+    const ROOM: usize = 48 * 1024;
     let mut taken = 0;
     for (name, value) in attributes {
-        taken += name.len() + value.len() + 16;
+        let bytes = match value {
+            AMQPValue::LongString(text) => text.as_bytes().len(),
+            AMQPValue::ByteArray(bytes) => bytes.len(),
+            _ => 0,
+        };
+        taken += name.len() + bytes + 16;
         if taken <= ROOM {
-            put_text(headers, &format!("ce-{name}"), value);
+            headers.insert(format!("ce-{name}").into(), value.clone());
         }
     }
 }
@@ -65,6 +75,10 @@ pub(crate) struct Headers<'a>(Option<&'a BTreeMap<ShortString, AMQPValue>>);
 pub(super) struct Died<'a> {
     pub(super) queue: &'a str,
     pub(super) reason: &'a str,
+    /// What it was published to.
+    pub(super) exchange: &'a str,
+    /// The time to live that its producer set, in milliseconds.
+    pub(super) expiration: Option<&'a str>,
     pub(super) at: Option<Timestamp>,
 }
 
@@ -105,15 +119,57 @@ impl<'a> Headers<'a> {
         }
     }
 
-    /// The CloudEvents attributes among the headers, without their prefix.
-    pub(crate) fn attributes(&self) -> Vec<(String, String)> {
-        let attribute = |(name, value): (&ShortString, &AMQPValue)| {
-            let name = ATTRIBUTE_PREFIXES
+    /// What is missing of the message.
+    pub(crate) fn cut(&self) -> Cut {
+        self.text(MARKER).and_then(Cut::parse).unwrap_or_default()
+    }
+
+    /// The headers that are CloudEvents attributes, with their names in full and without the prefix.
+    fn prefixed(&self) -> impl Iterator<Item = (&'a str, &'a str, &'a AMQPValue)> {
+        let headers = self.0.into_iter().flatten();
+        headers.filter_map(|(name, value)| {
+            let name = name.as_str();
+            let bare = ATTRIBUTE_PREFIXES
                 .iter()
-                .find_map(|prefix| name.as_str().strip_prefix(prefix))?;
-            Some((name.to_owned(), readable(value)?))
+                .find_map(|prefix| name.strip_prefix(prefix))?;
+            Some((name, bare, value))
+        })
+    }
+
+    /// The attributes of an event in binary mode. One whose header is void is not set.
+    ///
+    /// # Errors
+    /// The first header that no attribute can be made of.
+    pub(super) fn event_attributes(&self) -> Result<Vec<(String, String)>, Invalid> {
+        let attribute = |(name, bare, value): (&str, &str, &AMQPValue)| match attribute(value) {
+            Ok(text) => Ok(text.map(|text| (bare.to_owned(), text))),
+            Err(problem) => Err(Invalid::new(format!("header {name}"), problem)),
         };
-        self.0.into_iter().flatten().filter_map(attribute).collect()
+        let attributes = self.prefixed().map(attribute);
+        attributes.filter_map(Result::transpose).collect()
+    }
+
+    /// The attributes that can be read, of a message that need not be an event.
+    pub(crate) fn attributes(&self) -> Vec<(String, String)> {
+        let readable = |(_, bare, value): (_, &str, _)| Some((bare.to_owned(), attribute(value).ok()??));
+        self.prefixed().filter_map(readable).collect()
+    }
+
+    /// The attributes for a dead letter, from which the same is read again: tables and lists are empty.
+    pub(super) fn kept_attributes(&self) -> Vec<(String, AMQPValue)> {
+        let kept = |(_, bare, value): (_, &str, &AMQPValue)| {
+            let value = match value {
+                AMQPValue::FieldTable(_) => AMQPValue::FieldTable(FieldTable::default()),
+                AMQPValue::FieldArray(_) => AMQPValue::FieldArray(FieldArray::default()),
+                simple => simple.clone(),
+            };
+            (bare.to_owned(), value)
+        };
+        self.prefixed().map(kept).collect()
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
     }
 
     pub(super) fn attribute(&self, name: &str) -> Option<String> {
@@ -140,6 +196,8 @@ impl<'a> Headers<'a> {
         Some(Died {
             queue: text(newest.get("queue")?)?,
             reason: text(newest.get("reason")?)?,
+            exchange: newest.get("exchange").and_then(text).unwrap_or_default(),
+            expiration: newest.get("original-expiration").and_then(text),
             at,
         })
     }
@@ -166,16 +224,28 @@ fn integer(value: &AMQPValue) -> Option<i64> {
     }
 }
 
-/// An attribute as the text it has in binary mode (CloudEvents section 3.1, type system).
-fn readable(value: &AMQPValue) -> Option<String> {
+/// An attribute as the text it has in binary mode (CloudEvents 1.0, section 3.1, the type system; AMQP binding,
+/// section 3.1.3.2). Integers are passed on as the text they are, beyond 32 bits too.
+fn attribute(value: &AMQPValue) -> Result<Option<String>, &'static str> {
+    const BEYOND: &str = "is a timestamp beyond the year 9999; AMQP counts seconds, not milliseconds";
     match value {
-        AMQPValue::Boolean(truth) => Some(truth.to_string()),
+        AMQPValue::Void => Ok(None),
+        AMQPValue::Boolean(truth) => Ok(Some(truth.to_string())),
+        AMQPValue::ByteArray(bytes) => Ok(Some(STANDARD.encode(bytes.as_slice()))),
         AMQPValue::Timestamp(seconds) => {
-            let millis = i64::try_from(*seconds).ok()?.checked_mul(1000)?;
-            Some(Timestamp::from_millis(millis)?.to_string())
+            let millis = i64::try_from(*seconds).ok().and_then(|s| s.checked_mul(1000));
+            let time = millis.and_then(Timestamp::from_millis).ok_or(BEYOND)?;
+            Ok(Some(time.to_string()))
         }
+        AMQPValue::Float(_) => Err("is a float; CloudEvents has no such type: send a string"),
+        AMQPValue::Double(_) => Err("is a double; CloudEvents has no such type: send a string"),
+        AMQPValue::DecimalValue(_) => Err("is a decimal; CloudEvents has no such type: send a string"),
+        AMQPValue::FieldTable(_) => Err("is a table; CloudEvents has no such type: send a string"),
+        AMQPValue::FieldArray(_) => Err("is a list; CloudEvents has no such type: send a string"),
         other => text(other)
             .map(str::to_owned)
-            .or_else(|| integer(other).map(|number| number.to_string())),
+            .or_else(|| integer(other).map(|number| number.to_string()))
+            .map(Some)
+            .ok_or("is a text that is not UTF-8"),
     }
 }

@@ -134,10 +134,11 @@ fn a_dead_letter_carries_its_facts() {
         now,
     );
     let body = std::str::from_utf8(&outgoing.body).unwrap();
-    let letter = dead_letter(
+    let letter = letter(
         &delivery("relay.dead", "", outgoing.properties.clone(), body),
         &topology(),
-    );
+    )
+    .facts;
     assert_eq!(
         letter,
         DeadLetter {
@@ -166,7 +167,7 @@ fn a_retry_whose_endpoint_is_gone_says_so() {
         &event(),
         &history(),
     );
-    let letter = dead_letter(&returned(&outgoing), &topology());
+    let letter = letter(&returned(&outgoing), &topology()).facts;
     assert_eq!(
         (letter.reason, letter.endpoint),
         (DeadReason::EndpointRemoved, Some(endpoint))

@@ -19,6 +19,9 @@ pub(super) struct Record {
     /// The message's body, where it is no event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) body_base64: Option<String>,
+    /// How many bytes the body has, where this is only its beginning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_bytes: Option<u64>,
     /// That body's content type.
     #[serde(skip_serializing_if = "Option::is_none")]
     content_type: Option<String>,
@@ -38,6 +41,7 @@ impl Record {
         Self {
             letter: message.letter.clone(),
             body_base64: raw.then(|| STANDARD.encode(message.body())),
+            body_bytes: message.cut_from,
             content_type: message.content_type().filter(|_| raw).map(str::to_owned),
             attributes: if raw {
                 message.attributes().into_iter().collect()

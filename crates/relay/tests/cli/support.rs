@@ -219,6 +219,7 @@ async fn open(amqp_url: &str, namespace: &str) -> Session {
         namespace: namespace.parse().unwrap(),
         name: "relay tests".to_owned(),
         new_queue_wait: std::time::Duration::ZERO,
+        max_event_bytes: relay_event::DEFAULT_MAX_EVENT_BYTES,
     };
     Session::open(&config, None).await.unwrap()
 }

@@ -18,6 +18,9 @@ impl Redeliver {
         session: &Session,
         message: &DeadMessage,
     ) -> anyhow::Result<Option<Stay>> {
+        if let Some(bytes) = message.cut_from {
+            return Ok(Some(Stay::TooLarge(bytes)));
+        }
         let Some(endpoint) = &message.letter.endpoint else {
             return Ok(Some(Stay::NoEndpoint));
         };

@@ -9,6 +9,8 @@ pub(super) enum Stay {
     NoEvent,
     /// It does not say whom it was for.
     NoEndpoint,
+    /// It has so many bytes, and only the first of them come into the tool.
+    TooLarge(u64),
 }
 
 /// What happened to the dead letters that were looked at.
@@ -21,6 +23,9 @@ pub(super) struct Tally {
     endpoint_removed: u64,
     no_event: u64,
     no_endpoint: u64,
+    too_large: u64,
+    /// The bytes of the largest of those.
+    largest: u64,
 }
 
 impl Tally {
@@ -29,6 +34,10 @@ impl Tally {
             Stay::EndpointRemoved => self.endpoint_removed += 1,
             Stay::NoEvent => self.no_event += 1,
             Stay::NoEndpoint => self.no_endpoint += 1,
+            Stay::TooLarge(bytes) => {
+                self.too_large += 1;
+                self.largest = self.largest.max(bytes);
+            }
         }
     }
 
@@ -47,6 +56,13 @@ impl Tally {
         for (number, why) in stays.into_iter().filter(|(number, _)| *number > 0) {
             let verb = if number == 1 { "stays" } else { "stay" };
             lines.push(format!("{number} {verb}: {why}; export or discard them"));
+        }
+        if self.too_large > 0 {
+            let verb = if self.too_large == 1 { "stays" } else { "stay" };
+            lines.push(format!(
+                "{} {verb}: they are too large for an event; discard them, or set RELAY_MAX_EVENT_BYTES={} to take them whole",
+                self.too_large, self.largest
+            ));
         }
         if chosen && self.others > 0 {
             lines.push(format!("{} did not match", self.others));

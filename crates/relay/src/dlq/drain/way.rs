@@ -44,7 +44,9 @@ impl Way {
     ) -> anyhow::Result<Option<Stay>> {
         match self {
             Self::Redeliver(redeliver) => redeliver.stays(session, message).await,
-            Self::Export(_) | Self::Discard => Ok(None),
+            // What this process does not have would be lost.
+            Self::Export(_) => Ok(message.cut_from.map(Stay::TooLarge)),
+            Self::Discard => Ok(None),
         }
     }
 

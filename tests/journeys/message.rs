@@ -1,0 +1,358 @@
+//! What a producer may write on a message beside the event: types that CloudEvents has no word for, an
+//! encoding, a time to live, a time of its own, and bodies of any size.
+
+use std::io::Write;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use flate2::{Compression, write::GzEncoder};
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, DecimalValue, FieldArray, FieldTable},
+};
+use relay_event::DeadReason;
+use relay_testkit::{Answer, Process, Receiver, wait_until};
+use relay_tests::{Database, World, amqp};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+const MIB: usize = 1 << 20;
+
+fn event(id: &str) -> Vec<u8> {
+    json!({"specversion": "1.0", "id": id, "source": "/x", "type": "a.b"})
+        .to_string()
+        .into_bytes()
+}
+
+/// An event in binary mode with one more header.
+fn binary(id: &str, name: &str, value: AMQPValue) -> BasicProperties {
+    let mut headers = amqp::headers(&[
+        ("ce-specversion", "1.0"),
+        ("ce-id", id),
+        ("ce-source", "/x"),
+        ("ce-type", "a.b"),
+    ]);
+    headers.insert(name.into(), value);
+    BasicProperties::default()
+        .with_headers(headers)
+        .with_content_type("application/json".into())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_is_an_attribute_or_a_reason_to_refuse_the_event() {
+    let world = World::start().await;
+    let receiver = Receiver::start().await;
+    world.api.add(&receiver, &["#"], json!({})).await;
+    let producer = world.producer().await;
+    let taken = [
+        ("text", AMQPValue::LongString("high".into()), json!("high")),
+        ("bytes", AMQPValue::ByteArray(vec![0, 255].into()), json!("AP8=")),
+        ("truth", AMQPValue::Boolean(true), json!("true")),
+        ("number", AMQPValue::LongInt(-7), json!("-7")),
+        ("large", AMQPValue::LongLongInt(1 << 40), json!("1099511627776")),
+        ("time", AMQPValue::Timestamp(0), json!("1970-01-01T00:00:00.000Z")),
+        ("void", AMQPValue::Void, Value::Null),
+    ];
+    for (id, value, _) in &taken {
+        let properties = binary(id, "ce-level", value.clone());
+        producer.publish("a.b", properties, b"{}").await;
+    }
+    let requests = receiver.wait_for(taken.len()).await;
+    for (id, _, level) in &taken {
+        let request = requests.iter().find(|r| r.webhook_id() == Some(id)).unwrap();
+        assert_eq!(&request.json()["level"], level, "{id}");
+    }
+
+    let refused = [
+        ("double", AMQPValue::Double(0.5), "is a double"),
+        ("float", AMQPValue::Float(0.5), "is a float"),
+        (
+            "decimal",
+            AMQPValue::DecimalValue(DecimalValue { scale: 1, value: 5 }),
+            "is a decimal",
+        ),
+        (
+            "table",
+            AMQPValue::FieldTable(FieldTable::default()),
+            "is a table",
+        ),
+        ("list", AMQPValue::FieldArray(FieldArray::default()), "is a list"),
+        (
+            "latin",
+            AMQPValue::LongString(vec![0xE9].into()),
+            "is a text that is not UTF-8",
+        ),
+        (
+            "milliseconds",
+            AMQPValue::Timestamp(1_700_000_000_000),
+            "beyond the year 9999",
+        ),
+    ];
+    for (id, value, _) in &refused {
+        let properties = binary(id, "ce-level", value.clone());
+        producer.publish("a.b", properties, b"{}").await;
+    }
+    let letters = world.dead_letters(u32::try_from(refused.len()).unwrap()).await;
+    for (id, _, why) in &refused {
+        let letter = letters
+            .iter()
+            .find(|l| l.event_id.as_deref() == Some(id))
+            .unwrap();
+        let detail = letter.detail.as_deref().unwrap();
+        assert!(
+            letter.reason == DeadReason::InvalidEvent
+                && detail.starts_with("header ce-level: ")
+                && detail.contains(why),
+            "{letter:#?}"
+        );
+    }
+    // Sent on without what made it invalid, it would be another event.
+    let drained = world.cli(&["dlq", "drain", "--redeliver"]).await;
+    assert!(drained.output().contains("7 stay"), "{}", drained.output());
+    // What has no prefix is nobody's business.
+    let other = binary("other", "level", AMQPValue::Double(0.5));
+    producer.publish("a.b", other, b"{}").await;
+    let requests = receiver.wait_for(taken.len() + 1).await;
+    assert_eq!(requests[taken.len()].webhook_id(), Some("other"));
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_says_gzip_is_unpacked_up_to_the_size_of_an_event() {
+    let world = World::start().await;
+    let receiver = Receiver::start().await;
+    receiver.script([Answer::status(500)]);
+    world.api.add(&receiver, &["#"], json!({"retry": ["1s"]})).await;
+    let producer = world.producer().await;
+    let encoded =
+        |properties: BasicProperties, encoding: &str| properties.with_content_encoding(encoding.into());
+    let packed = gzip(&event("packed"));
+    producer
+        .publish("a.b", encoded(amqp::structured(), "gzip"), &packed)
+        .await;
+    // Its retry is the event, and not packed twice.
+    let requests = receiver.wait_for(2).await;
+    assert_eq!(requests[1].body, event("packed"));
+    let text = encoded(binary("text", "ce-level", AMQPValue::Void), "gzip");
+    producer.publish("a.b", text, &gzip(b"{\"n\": 1}")).await;
+    let plain = encoded(amqp::structured(), "utf-8");
+    producer.publish("a.b", plain, &event("plain")).await;
+    let requests = receiver.wait_for(4).await;
+    let text = requests.iter().find(|r| r.webhook_id() == Some("text")).unwrap();
+    assert_eq!(text.json()["data"], json!({"n": 1}));
+
+    let bomb = gzip(&vec![b' '; 100 * MIB]);
+    let refused: [(&str, &[u8], &str); 4] = [
+        ("gzip", &bomb, "is more than 262144 bytes when unpacked"),
+        ("gzip", &packed[..packed.len() - 2], "no whole gzip file"),
+        ("gzip", b"{}", "no whole gzip file"),
+        ("deflate", b"{}", "\"deflate\" is not known; send gzip or none"),
+    ];
+    for (encoding, body, _) in &refused {
+        producer
+            .publish("a.b", encoded(amqp::structured(), encoding), body)
+            .await;
+    }
+    let letters = world.dead_letters(u32::try_from(refused.len()).unwrap()).await;
+    for (_, _, why) in &refused {
+        let says = |detail: &str| detail.contains(why);
+        assert!(
+            letters
+                .iter()
+                .any(|letter| letter.detail.as_deref().is_some_and(says)),
+            "{why}: {letters:#?}"
+        );
+    }
+}
+
+/// The event's record, once there is one and all its deliveries have ended.
+async fn settled(world: &World, id: &str) -> Value {
+    let path = format!("/v1/events/{id}");
+    wait_until(format!("the deliveries of {id}"), || async {
+        let answer = world.api.call(Method::GET, &path, None).await;
+        if !answer.status().is_success() {
+            return Err(format!("{}", answer.status()));
+        }
+        let event: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        let deliveries = event["deliveries"].as_array().unwrap().len();
+        if event["settled"] == json!(true) && deliveries > 0 {
+            Ok(event)
+        } else {
+            Err(event.to_string())
+        }
+    })
+    .await
+}
+
+/// The broker counts a producer's time to live wherever the message waits. An event that outlives it while
+/// its endpoint is paused goes there all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producers_expiration_loses_nothing() {
+    let mut world = World::start().await;
+    let receiver = Receiver::start().await;
+    let endpoint = world.api.add(&receiver, &["#"], json!({"paused": true})).await;
+    let mortal = amqp::structured()
+        .with_expiration("50".into())
+        .with_headers(amqp::headers(&[("relay-reason", "endpoint_gone")]));
+    world
+        .producer()
+        .await
+        .publish("a.b", mortal, &event("mortal"))
+        .await;
+    let letter = world.dead_letters(1).await.remove(0);
+    assert_eq!(
+        (letter.reason, letter.detail.as_deref()),
+        (
+            DeadReason::Expired,
+            Some("its producer set an expiration of 50 ms")
+        )
+    );
+    assert_eq!(letter.endpoint.unwrap().as_str(), endpoint.id);
+    // Nobody recorded it in time: the archive has dropped it.
+    assert_eq!(world.waiting("archive").await, 0);
+
+    world.add_recorder().await;
+    let queue = format!("endpoint.{}", endpoint.id);
+    wait_until("the event in its endpoint's queue", || async {
+        match world.waiting(&queue).await {
+            1 => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    world.api.change(&endpoint.id, json!({"paused": false})).await;
+    assert_eq!(receiver.wait_for(1).await[0].webhook_id(), Some("mortal"));
+    let event = settled(&world, "mortal").await;
+    assert_eq!(event["deliveries"][0]["state"], json!("delivered"), "{event}");
+}
+
+/// A time that cannot be is not believed, and a delivery never stands by one that nothing can follow.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_time_changes_nothing() {
+    let world = World::recorded(Database::Sqlite).await;
+    let receiver = Receiver::start().await;
+    world.api.add(&receiver, &["#"], json!({"retry": []})).await;
+    let producer = world.producer().await;
+    let now = i64::try_from(
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_millis(),
+    )
+    .unwrap();
+    let day = 24 * 60 * 60 * 1_000;
+    for (id, millis) in [
+        ("year-9999", 253_402_300_799_999),
+        ("tomorrow", now + day),
+        ("last-year", now - 365 * day),
+        ("epoch", 0),
+        ("minus", -1),
+        ("largest", i64::MAX),
+    ] {
+        receiver.respond_with(Answer::status(500));
+        let mut headers = amqp::headers(&[("relay-first-attempt", "1"), ("relay-attempts", "9")]);
+        headers.insert("relay-published-at".into(), AMQPValue::LongLongInt(millis));
+        let forged = amqp::structured().with_headers(headers);
+        producer.publish("a.b", forged, &event(id)).await;
+        let dead = settled(&world, id).await;
+        assert_eq!(dead["deliveries"][0]["state"], json!("dead"), "{dead}");
+        let published = dead["published_at"].as_str().unwrap_or_default();
+        let published: i64 = published
+            .parse::<relay_event::Timestamp>()
+            .map_or(now, relay_event::Timestamp::as_millis);
+        assert!((now - 1_000..now + 60_000).contains(&published), "{id}: {dead}");
+        receiver.respond_with(Answer::status(204));
+        let replay = format!("/v1/events/{id}/replay");
+        let replayed = world.api.call(Method::POST, &replay, Some(json!({}))).await;
+        assert!(replayed.status().is_success(), "{id}");
+        wait_until(format!("the replay of {id}"), || async {
+            let event = settled(&world, id).await;
+            if event["deliveries"][0]["state"] == json!("delivered") {
+                Ok(())
+            } else {
+                Err(event)
+            }
+        })
+        .await;
+    }
+}
+
+/// The most memory a process has needed so far, in bytes.
+fn peak(process: &Process) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+/// Prefetch counts messages, and a message may be as large as the broker allows.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_any_size_cost_little_memory() {
+    const COUNT: usize = 16;
+    let mut world = World::recorded(Database::Sqlite).await;
+    let receiver = Receiver::start().await;
+    let endpoint = world.api.add(&receiver, &["#"], json!({})).await;
+    let idle = [peak(&world.deliverers[0]), peak(&world.recorders[0])];
+    world.deliverers.remove(0).kill_9();
+    world.recorders.remove(0).kill_9();
+    let body = vec![b'x'; 16 * MIB];
+    let producer = world.producer().await;
+    for _ in 0..COUNT {
+        producer.publish("a.b", amqp::structured(), &body).await;
+    }
+    world.add_deliverer().await;
+    world.add_recorder().await;
+
+    let letters = world.dead_letters(2 * u32::try_from(COUNT).unwrap()).await;
+    for letter in &letters {
+        let detail = letter.detail.as_deref().unwrap();
+        assert!(detail.contains("16777216"), "{letter:#?}");
+        assert_eq!(letter.reason, DeadReason::InvalidEvent);
+    }
+    let whole = letters.iter().filter(|letter| letter.endpoint.is_some()).count();
+    assert_eq!((letters.len(), whole), (2 * COUNT, COUNT));
+    assert_eq!(
+        letters
+            .iter()
+            .filter(|l| l.endpoint.as_ref().is_some_and(|e| e.as_str() == endpoint.id))
+            .count(),
+        COUNT
+    );
+    for (process, idle) in [&world.deliverers[0], &world.recorders[0]].into_iter().zip(idle) {
+        let grown = peak(process).saturating_sub(idle);
+        assert!(grown < 64 * MIB, "{} MiB more than idle", grown / MIB);
+    }
+
+    // The tool takes no more of them than it says, and removes none that it does not have whole.
+    let file = world.folder().join("letters.ndjson");
+    let path = file.to_str().unwrap();
+    let export = ["dlq", "drain", "--endpoint", &endpoint.id, "--export", path];
+    let cut = world.cli(&export).await.output();
+    assert!(
+        cut.contains("16 stay") && cut.contains("RELAY_MAX_EVENT_BYTES=16777216"),
+        "{cut}"
+    );
+    let tool = world.cli_with(
+        &[("RELAY_MAX_EVENT_BYTES", "16777216")],
+        &[&export[..], &["--limit", "2"]].concat(),
+    );
+    assert!(tool.wait_exit().await.success(), "{}", tool.output());
+    let exported = std::fs::read_to_string(&file).unwrap();
+    for line in exported.lines() {
+        let letter: Value = serde_json::from_str(line).unwrap();
+        let whole = STANDARD.decode(letter["body_base64"].as_str().unwrap()).unwrap();
+        assert!(whole == body, "{} bytes", whole.len());
+    }
+    assert_eq!(exported.lines().count(), 2);
+    let discarded = world.cli(&["dlq", "drain", "--discard"]).await.output();
+    assert!(discarded.contains("30 dead letters discarded"), "{discarded}");
+    let good = world.api.publish("a.b", json!(1)).await;
+    receiver.wait_for(1).await;
+    settled(&world, &good).await;
+}

@@ -1,0 +1,210 @@
+//! Messages that no library would send. Each becomes a dead letter with its reason, and no process stops
+//! over it, nor does one that starts on what waits already.
+
+use relay_event::{DeadLetter, DeadReason};
+use relay_testkit::{
+    Process, Receiver,
+    raw_amqp::{RawProducer, RawProperties, field, long, nested_arrays, nested_tables, short},
+};
+use relay_tests::{Database, World};
+use serde_json::json;
+
+const STRUCTURED: &[u8] = b"application/cloudevents+json";
+
+fn event(id: &str) -> Vec<u8> {
+    json!({"specversion": "1.0", "id": id, "source": "/x", "type": "a.b"})
+        .to_string()
+        .into_bytes()
+}
+
+fn structured(table: &[u8]) -> RawProperties {
+    RawProperties::new(STRUCTURED, table)
+}
+
+/// Header tables that nest, as many as fit into a frame of 128 KiB.
+fn nestings() -> Vec<Vec<u8>> {
+    let mixed = (0..7_500).fold(Vec::new(), |inner, _| {
+        let table = field(b"", b'F', &long(&inner));
+        let list = [&b"F"[..], &long(&table)].concat();
+        field(b"", b'A', &long(&list))
+    });
+    let beside = [
+        field(b"ce-id", b'S', &long(b"beside")),
+        nested_tables(b"ce-level", 900),
+        field(b"last", b't', &[1]),
+    ]
+    .concat();
+    let within_death = field(
+        b"x-death",
+        b'A',
+        &long(&[&b"F"[..], &long(&nested_tables(b"queue", 5_000))].concat()),
+    );
+    vec![
+        nested_tables(b"a", 17),
+        nested_tables(b"a", 900),
+        nested_tables(b"a", 18_000),
+        nested_tables(b"", 20_000),
+        nested_arrays(b"a", 25_000),
+        mixed,
+        beside,
+        within_death,
+        nested_arrays(b"CC", 1_000),
+    ]
+}
+
+async fn publish(world: &World, properties: &[RawProperties]) {
+    let mut producer = RawProducer::connect(&world.amqp_url).await;
+    let exchange = format!("{}.events", world.namespace);
+    for (number, properties) in properties.iter().enumerate() {
+        let body = event(&format!("poison-{number}"));
+        let published = producer.publish(&exchange, b"a.b", properties, &body).await;
+        published.unwrap_or_else(|why| panic!("{number}: {why}"));
+    }
+}
+
+fn is_running(process: &Process) {
+    assert_eq!(process.exit_status(), None, "{}", process.output());
+}
+
+fn are_of(letters: &[DeadLetter], detail: &str) {
+    for letter in letters {
+        let said = letter.detail.as_deref().unwrap_or_default();
+        assert!(
+            letter.reason == DeadReason::InvalidEvent && said.contains(detail),
+            "{letter:#?}"
+        );
+    }
+}
+
+/// The recorder's and the deliverer's letters of what was published, and then an event that is delivered.
+async fn become_letters(world: &World, receiver: &Receiver, count: usize) -> Vec<DeadLetter> {
+    let letters = world.dead_letters(u32::try_from(2 * count).unwrap()).await;
+    assert_eq!(letters.len(), 2 * count, "{letters:#?}");
+    let good = world.api.publish("a.b", json!(1)).await;
+    let requests = receiver
+        .wait_until("the good event", |requests| {
+            requests.iter().any(|r| r.webhook_id() == Some(&good))
+        })
+        .await;
+    assert_eq!(requests.len(), 1, "{requests:#?}");
+    for process in world.deliverers.iter().chain(&world.recorders) {
+        is_running(process);
+    }
+    letters
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_nest_end_no_process() {
+    let world = World::recorded(Database::Sqlite).await;
+    let receiver = Receiver::start().await;
+    world.api.add(&receiver, &["#"], json!({})).await;
+    let nested: Vec<_> = nestings().iter().map(|table| structured(table)).collect();
+    publish(&world, &nested).await;
+    let letters = become_letters(&world, &receiver, nested.len()).await;
+    are_of(&letters, "nest deeper than 16");
+}
+
+/// As after an older version died of it, again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_start_on_queues_that_are_poisoned() {
+    let mut world = World::without_deliverer(relay_testkit::shared_broker().await).await;
+    let receiver = Receiver::start().await;
+    world.api.add(&receiver, &["#"], json!({})).await;
+    let nested: Vec<_> = nestings().iter().map(|table| structured(table)).collect();
+    publish(&world, &nested).await;
+    world.add_deliverer().await;
+    world.add_recorder().await;
+    become_letters(&world, &receiver, nested.len()).await;
+}
+
+/// The tool reads the dead-letter queue itself, whoever put there what.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tool_works_through_letters_that_nest() {
+    let world = World::without_deliverer(relay_testkit::shared_broker().await).await;
+    let mut producer = RawProducer::connect(&world.amqp_url).await;
+    let exchange = format!("{}.dead", world.namespace);
+    let nestings = nestings();
+    for table in &nestings {
+        let properties = structured(table);
+        producer
+            .publish(&exchange, b"", &properties, &event("poison"))
+            .await
+            .unwrap();
+    }
+    let file = world.folder().join("letters.ndjson");
+    let works = async |args: &[&str], said: &str| {
+        let tool = world.cli(args).await;
+        assert!(
+            tool.wait_exit().await.success() && tool.output().contains(said),
+            "{args:?}: {}",
+            tool.output()
+        );
+    };
+    works(&["dlq", "list"], "invalid_event").await;
+    works(&["dlq", "list", "--json"], "nest deeper than 16").await;
+    works(&["dlq", "drain", "--redeliver"], "stay").await;
+    works(
+        &["dlq", "drain", "--export", file.to_str().unwrap(), "--limit", "2"],
+        "2 dead letters exported",
+    )
+    .await;
+    let left = format!("{} dead letters discarded", nestings.len() - 2);
+    works(&["dlq", "drain", "--discard"], &left).await;
+    let exported = std::fs::read_to_string(file).unwrap();
+    assert_eq!(exported.lines().count(), 2, "{exported}");
+}
+
+/// What is not UTF-8 where AMQP has texts, and everything else that a broker lets through.
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_that_are_no_utf8_end_no_connection() {
+    let world = World::recorded(Database::Sqlite).await;
+    let receiver = Receiver::start().await;
+    world.api.add(&receiver, &["#"], json!({})).await;
+    let mut producer = RawProducer::connect(&world.amqp_url).await;
+    let exchange = format!("{}.events", world.namespace);
+    let inner = long(&field(b"\xff", b't', &[1]));
+    let refused = [
+        (&b"a.\xff"[..], structured(b""), "routing key"),
+        (b"a.b", structured(&field(b"\xff\xfe", b't', &[1])), "UTF-8"),
+        (b"a.b", structured(&field(b"a", b'F', &inner)), "UTF-8"),
+        (b"a.b", RawProperties::new(b"application/\xff", b""), "UTF-8"),
+    ];
+    for (key, properties, _) in &refused {
+        producer
+            .publish(&exchange, key, properties, &event("odd"))
+            .await
+            .unwrap();
+    }
+    let letters = world
+        .dead_letters(2 * u32::try_from(refused.len()).unwrap())
+        .await;
+    assert_eq!(letters.len(), 2 * refused.len(), "{letters:#?}");
+    for (_, _, detail) in &refused {
+        let says = |letter: &&DeadLetter| letter.detail.as_deref().is_some_and(|said| said.contains(detail));
+        assert!(letters.iter().filter(says).count() >= 2, "{detail}: {letters:#?}");
+    }
+    // What the relay does not read says nothing about the event.
+    let ignored = structured(&field(b"a", b'S', &long(b"\xff")))
+        .with(11, &[9])
+        .with(10, &short(b"\xff"))
+        .with(9, &short(b"\xff"))
+        .with(7, &short(b"\xff"))
+        .with(6, &u64::MAX.to_be_bytes())
+        .with(5, &short(b"\xff"))
+        .with(3, &short(b"\xff"));
+    producer
+        .publish(&exchange, b"a.b", &ignored, &event("fine"))
+        .await
+        .unwrap();
+    let requests = receiver.wait_for(1).await;
+    assert_eq!(requests[0].webhook_id(), Some("fine"));
+    for process in world.deliverers.iter().chain(&world.recorders) {
+        is_running(process);
+        let address = relay_tests::metrics_address(process).await;
+        let metrics = world.api.metrics(&address).await;
+        assert!(
+            metrics.contains("relay_broker_connections_total 1"),
+            "the connection did not end over it: {metrics}"
+        );
+    }
+}
