@@ -44,6 +44,9 @@ pub use cors::Origin;
 
 use crate::{gateway::Gateway, look_over::LookOver, metrics::Metrics};
 
+/// Its name among the parts of a process, which says when it has begun.
+pub const PART: &str = "gateway";
+
 /// Serves until `context` shuts down, then finishes the requests under way.
 ///
 /// # Errors
@@ -68,6 +71,9 @@ pub async fn run(
         metrics,
         context.shutdown.clone(),
     );
+    let broker_health = context.health.component("broker");
+    let store_health = context.health.component("store");
+    context.health.begun(PART);
     tracing::info!(%address, token = config.token.is_some(), "taking requests");
     tokio::select! {
         () = server::serve(listener, &gateway, &context.shutdown) => {}
@@ -75,8 +81,8 @@ pub async fn run(
         () = noter.run() => {}
         () = gateway.tail.run(broker) => {}
         () = feed::consumers::tell_lags(&gateway) => {}
-        () = context.health.component("broker").follow(broker.status(), Status::trouble) => {}
-        () = health::tell_store(store, context.health.component("store")) => {}
+        () = broker_health.follow(broker.status(), Status::trouble) => {}
+        () = health::tell_store(store, store_health) => {}
     }
     gateway.finish().await;
     noter.finish().await;
