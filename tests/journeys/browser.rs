@@ -73,6 +73,11 @@ impl Job {
     /// The same for so long; answers with the access token.
     async fn open_for(&self, expires_in: &str, relay: &str) -> String {
         let grant = json!({"types": ["import.*"], "subject": "import-42", "expires_in": expires_in});
+        self.open_with(grant, relay).await
+    }
+
+    /// The same, with another access token.
+    async fn open_with(&self, grant: Value, relay: &str) -> String {
         let api = &self.world.api;
         let granted = api.json(Method::POST, "/v1/access-tokens", Some(grant)).await;
         let access = granted["access_token"].as_str().unwrap();
@@ -169,6 +174,92 @@ async fn a_page_misses_nothing_when_its_gateway_is_killed() {
     let metrics = metrics_address(&again).await;
     let nobody = "relay_feed_followers{how=\"stream\"} 0";
     job.world.api.wait_for_metric(&metrics, nobody).await;
+}
+
+/// A page cannot know in advance which types a pattern stands for; nor may an event be taken for what a
+/// browser says of the connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_hears_events_of_every_type_and_takes_none_for_a_cut() {
+    let mut job = Job::start().await;
+    let (_gateway, api) = job.gateway().await;
+    let grant = json!({"subject": "import-42", "expires_in": "1h"});
+    job.open_with(grant, api.url()).await;
+    job.until_state("streaming").await;
+    for event_type in [
+        "import.started",
+        "import.row.skipped",
+        "error",
+        "open",
+        "message",
+        "disk.full",
+    ] {
+        job.publish(event_type, json!({})).await;
+    }
+    job.until_shown(6).await;
+    job.until_state("streaming").await;
+    job.finish().await;
+}
+
+/// Listens by the types' names, without `follow.js`, as a page may that knows them.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_type_error_is_no_error_of_a_stream_with_names() {
+    let mut job = Job::start().await;
+    let (_gateway, api) = job.gateway().await;
+    let access = job.open_for("1h", api.url()).await;
+    let grant = json!({"subject": "import-42", "expires_in": "1h"});
+    let all = job
+        .world
+        .api
+        .json(Method::POST, "/v1/access-tokens", Some(grant))
+        .await;
+    let all = all["access_token"].as_str().unwrap();
+    assert_ne!(all, access);
+    let url = format!("{}/v1/stream?after=start&access_token={all}", api.url());
+    let listen = format!(
+        "window.heard = []; const source = new EventSource({url:?});
+        for (const name of ['error', 'open', 'message', 'import.done'])
+            source.addEventListener(name, (event) => heard.push(name + ':' + (event.data ? JSON.parse(event.data).type : '')));"
+    );
+    job.browser.run(&listen).await;
+    for event_type in ["error", "open", "message", "import.done"] {
+        job.publish(event_type, json!({})).await;
+    }
+    let heard = wait_until("the last event", || async {
+        let heard = job.browser.run("return window.heard").await;
+        let last = heard.as_array().unwrap().last() == Some(&json!("import.done:import.done"));
+        if last { Ok(heard) } else { Err(heard) }
+    })
+    .await;
+    let expected = [
+        "open:",
+        "message:error",
+        "message:open",
+        "message:message",
+        "import.done:import.done",
+    ];
+    assert_eq!(heard, json!(expected));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_is_told_nothing_says_what_is_missing() {
+    let job = Job::start().await;
+    let page = origin(&job.page);
+    for (behind, why) in [
+        ("", "refused: this page was not told where the relay is"),
+        (
+            "#relay=http://127.0.0.1:1",
+            "refused: this page was given no access token",
+        ),
+    ] {
+        job.browser.open("about:blank").await;
+        job.browser.open(&format!("{page}/{behind}")).await;
+        job.until_state(why).await;
+        let help = job
+            .browser
+            .run("return document.getElementById('help').hidden")
+            .await;
+        assert_eq!(help, json!(false));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,8 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use relay_testkit::{Answer, Process, Receiver, wait_until};
+use relay_tests::metrics_address;
+use reqwest::{Client, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -127,6 +129,40 @@ async fn stops_whole_and_finds_everything_again() {
     assert!(up.cli(&["endpoint", "list"]).await.contains(&receiver.url()));
     third.terminate();
     third.wait_exit().await;
+}
+
+/// Whoever waits for it goes on then: takes the token, publishes, adds endpoints.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_says_that_it_is_ready_once_everything_is_there() {
+    let up = Up::new();
+    let listen = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
+    let relay = up.spawn(&[&["up", "--log-format", "json"], &listen[..]].concat());
+    relay_service::install_crypto();
+    let client = Client::builder().no_proxy().build().unwrap();
+    let ready = format!("http://{}/ready", metrics_address(&relay).await);
+    let said = wait_until("the relay to be ready", || async {
+        let answer = client.get(&ready).send().await.unwrap();
+        let (status, said) = (answer.status(), answer.text().await.unwrap());
+        match status {
+            StatusCode::OK => Ok(said),
+            _ => Err(said),
+        }
+    })
+    .await;
+    let said: Value = serde_json::from_str(&said).unwrap();
+    let parts: Vec<&String> = said["components"].as_object().unwrap().keys().collect();
+    assert_eq!(
+        parts,
+        ["broker", "deliverer", "gateway", "process", "recorder", "store"]
+    );
+    let token = fs::read_to_string(up.folder.path().join("data/token")).unwrap();
+    let endpoints = format!("{}/v1/endpoints", up.running()["url"].as_str().unwrap());
+    let listed = client.get(endpoints).bearer_auth(token.trim()).send().await;
+    assert_eq!(listed.unwrap().status(), StatusCode::OK);
+    up.cli(&["publish", "--type", "order.created", "--data", "1"])
+        .await;
+    relay.terminate();
+    assert!(relay.wait_exit().await.success(), "{}", relay.output());
 }
 
 #[tokio::test(flavor = "multi_thread")]

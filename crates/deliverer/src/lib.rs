@@ -31,6 +31,9 @@ pub use courier::{Courier, Posted};
 
 use crate::{delivery::Workshop, fleet::Fleet, metrics::Metrics, shortage::Shortages, slots::Slots};
 
+/// Its name among the parts of a process, which says when it has begun.
+pub const PART: &str = "deliverer";
+
 /// Delivers until `context` shuts down, then finishes the attempts under way.
 ///
 /// # Errors
@@ -52,10 +55,12 @@ pub async fn run(config: &Config, context: &Context, broker: &Broker, store: &St
         store.clone(),
         context.health.component("store"),
     );
+    let broker_health = context.health.component("broker");
+    context.health.begun(PART);
     tokio::select! {
         () = fleet.run(broker, config, &context.shutdown) => {}
         () = backlog::watch(broker, store, &workshop.metrics, config) => {}
-        () = context.health.component("broker").follow(broker.status(), Status::trouble) => {}
+        () = broker_health.follow(broker.status(), Status::trouble) => {}
     }
     Ok(())
 }

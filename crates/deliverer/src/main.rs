@@ -23,7 +23,10 @@ const METRICS_LISTEN: &str = "127.0.0.1:7402";
 
 fn main() -> ExitCode {
     let Args { config, service } = Args::parse();
-    relay_service::run("relay-deliverer", &service, |context| deliver(config, context))
+    let parts = [relay_deliverer::PART];
+    relay_service::run("relay-deliverer", &parts, &service, |context| {
+        deliver(config, context)
+    })
 }
 
 async fn deliver(config: Config, context: Context) -> anyhow::Result<()> {

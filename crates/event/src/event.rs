@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     EventId, EventType, Timestamp,
-    invalid::{Given, Invalid},
+    invalid::{Given, GivenJson, Invalid},
 };
 
 /// The size an event may have unless a process is told otherwise: 256 KiB.
@@ -52,11 +52,12 @@ pub struct Fill {
 }
 
 impl Event {
-    /// Reads an event in structured mode. The bytes are kept as they are.
+    /// Reads an event in structured mode. The bytes are kept as they are, without a byte order mark.
     ///
     /// # Errors
     /// The first attribute that CloudEvents, or the relay's limits, do not allow.
     pub fn parse(body: Bytes) -> Result<Self, Invalid> {
+        let body = bare(body);
         let known = Attributes::read(&body)?.checked()?;
         Ok(known.with_body(body))
     }
@@ -67,6 +68,7 @@ impl Event {
     /// # Errors
     /// As [`Event::parse`].
     pub fn complete(body: Bytes, fill: &Fill) -> Result<Self, Invalid> {
+        let body = bare(body);
         let attributes = Attributes::read(&body)?;
         let filled = [
             ("specversion", SPEC_VERSION.to_owned()),
@@ -88,6 +90,7 @@ impl Event {
     /// # Errors
     /// It is no JSON object, its source is not allowed, or it has an id, beside which a key says nothing.
     pub fn with_key(body: Bytes, key: &str, source: &str) -> Result<Bytes, Invalid> {
+        let body = bare(body);
         let attributes = Attributes::read(&body)?;
         if attributes.get("id").is_some() {
             return Err(Invalid::new("Idempotency-Key", KEY_BESIDE_ID));
@@ -121,6 +124,15 @@ impl Event {
     pub fn body(&self) -> &Bytes {
         &self.body
     }
+}
+
+/// JSON without a byte order mark at its beginning, which a reader may ignore (RFC 8259, section 8.1).
+pub fn without_byte_order_mark(json: &[u8]) -> &[u8] {
+    json.strip_prefix("\u{feff}".as_bytes()).unwrap_or(json)
+}
+
+fn bare(body: Bytes) -> Bytes {
+    body.slice_ref(without_byte_order_mark(&body))
 }
 
 /// The members of an event's JSON object, in their order, values unread.
@@ -179,7 +191,7 @@ impl<'a> Attributes<'a> {
             Ok(Text(text)) if !text.is_empty() => Ok(Some(text)),
             _ => Err(Invalid::new(
                 name,
-                format!("must be a non-empty string, not {}", Given(value.get())),
+                format!("must be a non-empty string, not {}", GivenJson(value.get())),
             )),
         }
     }

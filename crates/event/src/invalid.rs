@@ -1,4 +1,4 @@
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// Input that was refused: which field, and what is allowed there instead of what was given.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,15 +32,39 @@ fn shortened(mut text: String, most: usize) -> String {
     text
 }
 
+/// How many characters of a refused value are shown.
+const SHOWN: usize = 60;
+
 /// Shows a refused value without flooding the reader: at most 60 characters of it.
 pub(crate) struct Given<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Given<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 60;
         match self.0.char_indices().nth(SHOWN) {
             None => write!(f, "{:?}", self.0),
             Some((end, _)) => write!(f, "{:?} and {} bytes more", &self.0[..end], self.0.len() - end),
+        }
+    }
+}
+
+/// The same for a value in JSON, whose strings have quotes of their own.
+pub(crate) struct GivenJson<'a>(pub(crate) &'a str);
+
+impl fmt::Display for GivenJson<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (shown, rest) = match self.0.char_indices().nth(SHOWN) {
+            None => (self.0, 0),
+            Some((end, _)) => (&self.0[..end], self.0.len() - end),
+        };
+        for c in shown.chars() {
+            match c {
+                '"' | '\'' | '\\' => f.write_char(c)?,
+                c => write!(f, "{}", c.escape_debug())?,
+            }
+        }
+        match rest {
+            0 => Ok(()),
+            rest => write!(f, " and {rest} bytes more"),
         }
     }
 }

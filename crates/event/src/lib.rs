@@ -21,7 +21,7 @@ pub use dead::{DeadLetter, DeadReason, Death};
 pub use delay::{Delay, RetrySchedule};
 pub use delivery::{DeliveryState, Standing};
 pub use endpoint::{ActiveSecret, Endpoint, EndpointState, EndpointUrl, SignatureStyle};
-pub use event::{DEFAULT_MAX_EVENT_BYTES, Event, Fill, KEY_BESIDE_ID};
+pub use event::{DEFAULT_MAX_EVENT_BYTES, Event, Fill, KEY_BESIDE_ID, without_byte_order_mark};
 pub use headers::CustomHeaders;
 pub use id::{AttemptId, EndpointId, EventId};
 pub use invalid::Invalid;

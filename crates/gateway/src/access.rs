@@ -8,7 +8,7 @@ use std::{convert::Infallible, future::pending, time::Duration};
 use axum::{
     Json,
     extract::{FromRequestParts, Request, State},
-    http::{StatusCode, header, request::Parts},
+    http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
 };
 use relay_event::{Invalid, Timestamp, TypePattern};
@@ -38,15 +38,15 @@ const LARGEST: usize = 4_096;
 pub(crate) struct Grant {
     /// Events of a type that one of these patterns matches; `["#"]` for all.
     #[serde(default)]
-    #[schema(value_type = Vec<types::TypePattern>, required = false)]
+    #[schema(value_type = Vec<types::TypePattern>, required = false, min_items = 1)]
     types: Vec<TypePattern>,
     /// Of this source.
     #[serde(default)]
-    #[schema(value_type = String, required = false, examples("/imports"))]
+    #[schema(value_type = Option<String>, required = false, examples("/imports"))]
     source: Option<String>,
     /// About this.
     #[serde(default)]
-    #[schema(value_type = String, required = false, examples("import-42"))]
+    #[schema(value_type = Option<String>, required = false, examples("import-42"))]
     subject: Option<String>,
     /// How long it is good for, from `1s` to `24h`.
     #[schema(value_type = String, examples("1h"))]
@@ -103,7 +103,7 @@ impl Grant {
 /// It is kept nowhere: it ends by its time, or when the relay's token is changed, and not before.
 #[utoipa::path(
     post, path = "/v1/access-tokens", operation_id = "create_access_token", tag = "feed",
-    request_body(content = Grant, example = json!({"types": ["import.*"], "subject": "import-42", "expires_in": "1h"})),
+    request_body(content = types::AccessGrant, example = json!({"types": ["import.*"], "subject": "import-42", "expires_in": "1h"})),
     responses((status = 201, body = Granted, description = "The token."), problems::RefusedBody),
 )]
 pub(crate) async fn create(
@@ -123,8 +123,7 @@ pub(crate) async fn create(
         access_token,
         expires_at: access.expires_at,
     };
-    let unstored = [(header::CACHE_CONTROL, "no-store")];
-    Ok((StatusCode::CREATED, unstored, Json(granted)).into_response())
+    Ok((StatusCode::CREATED, Json(granted)).into_response())
 }
 
 /// What a request may read: everything, or what its access token says.

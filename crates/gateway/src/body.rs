@@ -1,14 +1,15 @@
 //! Requests' bodies, read only as far as they are allowed to go.
 
-use std::time::Duration;
+use std::{io::Read, time::Duration};
 
 use axum::{
     body::Body,
     http::{HeaderMap, header},
 };
 use bytes::{Bytes, BytesMut};
+use flate2::bufread::MultiGzDecoder;
 use futures_util::StreamExt;
-use relay_event::Invalid;
+use relay_event::{Invalid, without_byte_order_mark};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 use tokio::time::timeout;
@@ -29,25 +30,73 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
     utf_8.then_some(media_type)
 }
 
-/// A body of at most `limit` bytes.
+/// How a body is packed (RFC 9110, section 8.4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Identity,
+    Gzip,
+}
+
+impl Coding {
+    fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let given = headers.get_all(header::CONTENT_ENCODING).into_iter();
+        let given: Vec<_> = given
+            .map(|value| String::from_utf8_lossy(value.as_bytes()))
+            .collect();
+        let given = given.join(", ");
+        let named = given.split(',').map(|name| name.trim().to_ascii_lowercase());
+        let mut named = named.filter(|name| !name.is_empty() && name != "identity");
+        match (named.next().as_deref(), named.next()) {
+            (None, _) => Ok(Self::Identity),
+            (Some("gzip" | "x-gzip"), None) => Ok(Self::Gzip),
+            _ => Err(Problem::unsupported_encoding(&given)),
+        }
+    }
+}
+
+/// A body of at most `limit` bytes, both as it comes and unpacked.
 pub(crate) async fn read(
     headers: &HeaderMap,
     body: Body,
     limit: usize,
     patience: Duration,
 ) -> Result<Bytes, Problem> {
+    let coding = Coding::of(headers)?;
     let announced = headers.get(header::CONTENT_LENGTH);
     let announced: Option<u64> = announced.and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length| length > limit as u64) {
         return Err(too_large(limit));
     }
-    timeout(patience, collect(body, limit)).await.unwrap_or_else(|_| {
-        let detail = format!(
-            "the body must arrive within {}",
-            humantime::format_duration(patience)
-        );
-        Err(Problem::new(Kind::BodyTimeout, detail))
-    })
+    let body = timeout(patience, collect(body, limit))
+        .await
+        .unwrap_or_else(|_| {
+            let detail = format!(
+                "the body must arrive within {}",
+                humantime::format_duration(patience)
+            );
+            Err(Problem::new(Kind::BodyTimeout, detail))
+        })?;
+    match coding {
+        Coding::Identity => Ok(body),
+        Coding::Gzip => unpacked(&body, limit),
+    }
+}
+
+/// What a gzip holds. Beyond the limit it is not unpacked.
+fn unpacked(gzip: &[u8], limit: usize) -> Result<Bytes, Problem> {
+    let mut unpacked = Vec::new();
+    let one_too_many = limit as u64 + 1;
+    MultiGzDecoder::new(gzip)
+        .take(one_too_many)
+        .read_to_end(&mut unpacked)
+        .map_err(|error| {
+            let problem = format!("must be a whole gzip and nothing else, as Content-Encoding says: {error}");
+            Invalid::new("body", problem)
+        })?;
+    match unpacked.len() <= limit {
+        true => Ok(unpacked.into()),
+        false => Err(too_large(limit)),
+    }
 }
 
 async fn collect(body: Body, limit: usize) -> Result<Bytes, Problem> {
@@ -64,11 +113,15 @@ async fn collect(body: Body, limit: usize) -> Result<Bytes, Problem> {
 }
 
 fn too_large(limit: usize) -> Problem {
-    Problem::new(Kind::TooLarge, format!("at most {limit} bytes are allowed"))
+    Problem::new(
+        Kind::TooLarge,
+        format!("at most {limit} bytes are allowed, unpacked too"),
+    )
 }
 
 /// A JSON object, whose refusal names the path of the field to blame.
 pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let body = without_byte_order_mark(body);
     // Otherwise a list would be read as the fields in their order.
     if !body.trim_ascii_start().starts_with(b"{") {
         serde_json::from_slice::<IgnoredAny>(body).map_err(|error| unreadable(&error))?;

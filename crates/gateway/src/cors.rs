@@ -51,7 +51,12 @@ pub(crate) fn layer(origins: &[Origin]) -> Option<CorsLayer> {
     let cors = CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET])
-        .allow_headers([header::AUTHORIZATION, header::IF_NONE_MATCH, LAST_EVENT_ID])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::IF_MODIFIED_SINCE,
+            header::IF_NONE_MATCH,
+            LAST_EVENT_ID,
+        ])
         .expose_headers([header::ETAG, header::RETRY_AFTER])
         .max_age(REMEMBERED);
     Some(cors)

@@ -6,7 +6,7 @@ use axum::{
 };
 use bytes::Bytes;
 use relay_event::{Endpoint, EndpointId, Timestamp};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     bindings::is_removed,
@@ -16,6 +16,7 @@ use crate::{
     gateway::Gateway,
     openapi::{problems, types},
     problem::{Kind, Problem},
+    validators::{self, Conditions, Validators},
     view::{Created, Listed, View},
 };
 
@@ -59,39 +60,58 @@ pub(crate) async fn create(State(gateway): State<Gateway>, request: Request) -> 
         async move { changes::create(&gateway, endpoint).await }
     };
     let endpoint = gateway.to_the_end(work).await?;
-    let headers = [
-        (header::LOCATION, format!("/v1/endpoints/{}", endpoint.id)),
-        (header::CACHE_CONTROL, "no-store".to_owned()),
-    ];
-    Ok((StatusCode::CREATED, headers, Json(Created::of(&endpoint))).into_response())
+    let location = [(header::LOCATION, format!("/v1/endpoints/{}", endpoint.id))];
+    Ok((StatusCode::CREATED, location, Json(Created::of(&endpoint))).into_response())
 }
 
 /// List endpoints.
 #[utoipa::path(
     get, path = "/v1/endpoints", operation_id = "list_endpoints", tag = "endpoints",
-    responses((status = 200, body = Listed, description = "All that are not removed.")),
+    params(Conditions),
+    responses(
+        (status = 200, body = Listed, description = "All that are not removed.", headers(
+            ("ETag" = String, description = "For `If-None-Match`."),
+            ("Last-Modified" = String, description = "For `If-Modified-Since`; not in the second of a change."),
+        )),
+        (status = 304, description = "As the client has it."),
+    ),
 )]
-pub(crate) async fn list(State(gateway): State<Gateway>) -> Result<Response, Problem> {
+pub(crate) async fn list(State(gateway): State<Gateway>, headers: HeaderMap) -> Result<Response, Problem> {
     let stored = gateway.store.endpoints().await?;
     let now = Timestamp::now();
+    let newest = stored.iter().map(|stored| stored.endpoint.updated_at).max();
     let endpoints: Vec<View<'_>> = stored
         .iter()
         .map(|stored| &stored.endpoint)
         .filter(|endpoint| !is_removed(endpoint))
         .map(|endpoint| View::of(endpoint, now))
         .collect();
-    Ok(Json(Listed { endpoints }).into_response())
+    let newest = newest.unwrap_or_default();
+    conditional(&gateway, &headers, "endpoints", &Listed { endpoints }, newest)
 }
 
 /// Show an endpoint.
 #[utoipa::path(
     get, path = "/v1/endpoints/{id}", operation_id = "show_endpoint", tag = "endpoints",
-    params(("id" = types::EndpointId, Path, description = "The endpoint's id.")),
-    responses((status = 200, body = View, description = "The endpoint."), problems::NoSuchEndpoint),
+    params(("id" = types::EndpointId, Path, description = "The endpoint's id."), Conditions),
+    responses(
+        (status = 200, body = View, description = "The endpoint.", headers(
+            ("ETag" = String, description = "For `If-None-Match`."),
+            ("Last-Modified" = String, description = "For `If-Modified-Since`; not in the second of a change."),
+        )),
+        (status = 304, description = "As the client has it."),
+        problems::NoSuchEndpoint,
+    ),
 )]
-pub(crate) async fn show(State(gateway): State<Gateway>, Id(id): Id) -> Result<Response, Problem> {
+pub(crate) async fn show(
+    State(gateway): State<Gateway>,
+    Id(id): Id,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let endpoint = find(&gateway, &id).await?;
-    Ok(view(&endpoint))
+    let view = View::of(&endpoint, Timestamp::now());
+    let name = format!("endpoint {id}");
+    conditional(&gateway, &headers, &name, &view, endpoint.updated_at)
 }
 
 /// Change an endpoint.
@@ -177,6 +197,29 @@ fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
             "the content type must be application/json, in UTF-8",
         )),
     }
+}
+
+/// The answer of this name, unless the client has it already. `newest` is the newest time in it.
+fn conditional(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+    name: &str,
+    answer: &impl Serialize,
+    newest: Timestamp,
+) -> Result<Response, Problem> {
+    let json = serde_json::to_string(answer).map_err(|_| Problem::internal())?;
+    let (now, tag) = (Timestamp::now(), validators::tag(&json));
+    let date = gateway.dates.of(name, &tag, newest, now);
+    let validators = Validators {
+        tag,
+        date: Some(date),
+    };
+    let mut response = match validators.are_known(headers, now) {
+        true => StatusCode::NOT_MODIFIED.into_response(),
+        false => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+    };
+    validators.say(&mut response, now);
+    Ok(response)
 }
 
 fn view(endpoint: &Endpoint) -> Response {

@@ -48,53 +48,42 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
 /// An event, and what came of it.
 type Outcome = (EventId, Result<Sent, Unsent>);
 
-/// Publish an event, or a batch of them.
+/// Publish an event.
 ///
-/// Answered when the broker has confirmed all of it. An event whose source and id were accepted before
-/// gets the same answer and is not sent again.
+/// Answered when the broker has confirmed it. An event whose source and id were accepted before
+/// gets the same answer and is not sent again. A batch, as `publish_batch` describes it, is taken here too.
 #[utoipa::path(
     post, path = "/v1/events", operation_id = "publish", tag = "events",
     params(
         ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, example = "order-42-created",
-            description = "Stands for the id of an event that has none: the same key and source are the same event. Not for a batch."),
+            description = "Stands for the id of an event that has none: the same key and source are the same event."),
         ("ce-specversion" = Option<String>, Header, example = "1.0", description = "In binary mode, as all `ce-` headers."),
         ("ce-id" = Option<types::EventId>, Header, description = "In binary mode: the event's id."),
         ("ce-source" = Option<types::Source>, Header, description = "In binary mode: its source."),
         ("ce-type" = Option<types::EventType>, Header, description = "In binary mode: its type."),
         ("ce-subject" = Option<String>, Header, example = "42", description = "In binary mode: its subject."),
-        ("ce-time" = Option<types::Time>, Header, description = "In binary mode: when it happened."),
+        ("ce-time" = Option<String>, Header, example = "2026-01-31T09:30:00Z", description = "In binary mode: when it happened."),
     ),
     request_body(
-        description = "A whole CloudEvent; a list of at most 1,000; or one in shorthand, whose missing \
-            attributes are filled in. With `ce-` headers it is the data of an event in CloudEvents' binary \
-            mode, of any other media type.",
+        description = "A whole CloudEvent, or one in shorthand, whose missing attributes are filled in. With \
+            `ce-` headers it is the data of an event in CloudEvents' binary mode, of this or any other media type.",
         content(
-            (types::CloudEvent = "application/cloudevents+json", example = json!({
+            (types::EventToPublish = "application/cloudevents+json", example = json!({
                 "specversion": "1.0", "id": "0198f2a4-6a5c-7bb2-9d35-1f0e8f1c2a3c", "source": "/orders",
                 "type": "order.created", "subject": "42", "data": {"order_id": 42},
             })),
-            (Vec<types::CloudEvent> = "application/cloudevents-batch+json", example = json!([
-                {
-                    "specversion": "1.0", "id": "0198f2a4-6a5c-7bb2-9d35-1f0e8f1c2a3d", "source": "/orders",
-                    "type": "order.created", "data": {"order_id": 43},
-                },
-                {
-                    "specversion": "1.0", "id": "0198f2a4-6a5c-7bb2-9d35-1f0e8f1c2a3e", "source": "/orders",
-                    "type": "invoice.sent", "data": {"order_id": 43},
-                },
-            ])),
             (types::EventInShort = "application/json", example = json!({
                 "type": "order.created", "data": {"order_id": 44},
             })),
-            (String = "*/*", example = "Order 45 was created."),
+            (types::Data = "application/octet-stream", example = "Order 45 was created."),
         ),
     ),
     responses(
         (
-            status = 202, body = types::Accepted, description = "All of it is with the broker.",
+            status = 202, body = types::Accepted, description = "It is with the broker.",
             headers(
-                ("Location" = String, description = "The event's path in the log; not for a batch."),
-                ("Idempotent-Replayed" = String, description = "`true`, if all of it was published before."),
+                ("Location" = String, description = "The event's path in the log."),
+                ("Idempotent-Replayed" = String, description = "`true`, if it was published before."),
             ),
         ),
         problems::RefusedBody,
@@ -115,6 +104,45 @@ pub(crate) async fn publish(State(gateway): State<Gateway>, request: Request) ->
         }
         Incoming::Batch(events) => all(&once(&gateway, events).await?),
     }
+}
+
+/// Publish a batch of events.
+///
+/// At most 1,000, each a whole CloudEvent. Answered when the broker has confirmed all of them; events that were
+/// accepted before are not sent again.
+#[utoipa::path(
+    post, path = "/v1/batches", operation_id = "publish_batch", tag = "events",
+    request_body(
+        description = "As CloudEvents' JSON format has a batch; `application/json` is taken for the same.",
+        content(
+            (Vec<types::CloudEvent> = "application/cloudevents-batch+json", example = json!([
+                {
+                    "specversion": "1.0", "id": "0198f2a4-6a5c-7bb2-9d35-1f0e8f1c2a3d", "source": "/orders",
+                    "type": "order.created", "data": {"order_id": 43},
+                },
+                {
+                    "specversion": "1.0", "id": "0198f2a4-6a5c-7bb2-9d35-1f0e8f1c2a3e", "source": "/orders",
+                    "type": "invoice.sent", "data": {"order_id": 43},
+                },
+            ])),
+        ),
+    ),
+    responses(
+        (
+            status = 202, body = types::AcceptedBatch, description = "All of it is with the broker.",
+            headers(("Idempotent-Replayed" = String, description = "`true`, if all of it was published before.")),
+        ),
+        problems::RefusedBody,
+    ),
+)]
+pub(crate) async fn publish_batch(
+    State(gateway): State<Gateway>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let events = read::batch(&gateway, request)
+        .await
+        .inspect_err(|problem| gateway.metrics.refused(reason(problem)))?;
+    all(&once(&gateway, events).await?)
 }
 
 /// Others may wait for the same events to be sent, so a client that goes away ends nothing.

@@ -144,7 +144,7 @@ mod tests {
         let fields: Fields = from_value(json!({"url": "https://example.com/", "types": ["a"]})).unwrap();
         let endpoint = fields.create(now).unwrap();
         let view = to_value(View::of(&endpoint, now)).unwrap();
-        let described = to_value(types::NewEndpoint::schema()).unwrap();
+        let described = to_value(Fields::schema()).unwrap();
         let mut compared = 0;
         for (name, field) in described["properties"].as_object().unwrap() {
             if let (Some(default), Some(real)) = (field.get("default"), view.get(name)) {
@@ -153,6 +153,9 @@ mod tests {
             }
         }
         assert_eq!(compared, 4);
+        let told = to_value(types::NewEndpoint::schema()).unwrap();
+        let timeout = told["properties"]["timeout_ms"]["description"].as_str().unwrap();
+        assert!(timeout.ends_with(" Unless it is given: `30000`."), "{timeout}");
         assert_eq!(
             (&described["properties"]["paused"]["default"], &view["state"]),
             (&json!(false), &json!("active"))

@@ -18,6 +18,7 @@ use crate::{
     metrics::Metrics,
     problem::Problem,
     schedules::Schedules,
+    validators::Dates,
 };
 
 /// What the handlers work with. Clones share it.
@@ -33,6 +34,7 @@ pub(crate) struct Inner {
     pub(crate) schedules: Schedules,
     pub(crate) idempotency: Idempotency,
     pub(crate) tail: Tail,
+    pub(crate) dates: Dates,
     pub(crate) metrics: Metrics,
     /// Cancelled when those who wait are to be answered.
     pub(crate) shutdown: CancellationToken,
@@ -64,6 +66,7 @@ impl Gateway {
             schedules: Schedules::new(store.clone()),
             idempotency: Idempotency::new(store.clone(), notes),
             tail: Tail::new(store.clone()),
+            dates: Dates::default(),
             under_way: TaskTracker::new(),
             config,
             broker,

@@ -11,11 +11,11 @@ mod connections;
 mod cors;
 mod cursor;
 mod endpoints;
-mod etag;
 mod events;
 mod feed;
 mod fields;
 mod gateway;
+mod headers;
 mod health;
 mod log;
 mod look_over;
@@ -31,6 +31,7 @@ mod schedules;
 mod secrets;
 mod server;
 mod stats;
+mod validators;
 mod view;
 
 use anyhow::Context as _;
@@ -43,6 +44,9 @@ pub use config::{Config, Token};
 pub use cors::Origin;
 
 use crate::{gateway::Gateway, look_over::LookOver, metrics::Metrics};
+
+/// Its name among the parts of a process, which says when it has begun.
+pub const PART: &str = "gateway";
 
 /// Serves until `context` shuts down, then finishes the requests under way.
 ///
@@ -68,6 +72,9 @@ pub async fn run(
         metrics,
         context.shutdown.clone(),
     );
+    let broker_health = context.health.component("broker");
+    let store_health = context.health.component("store");
+    context.health.begun(PART);
     tracing::info!(%address, token = config.token.is_some(), "taking requests");
     tokio::select! {
         () = server::serve(listener, &gateway, &context.shutdown) => {}
@@ -75,8 +82,8 @@ pub async fn run(
         () = noter.run() => {}
         () = gateway.tail.run(broker) => {}
         () = feed::consumers::tell_lags(&gateway) => {}
-        () = context.health.component("broker").follow(broker.status(), Status::trouble) => {}
-        () = health::tell_store(store, context.health.component("store")) => {}
+        () = broker_health.follow(broker.status(), Status::trouble) => {}
+        () = health::tell_store(store, store_health) => {}
     }
     gateway.finish().await;
     noter.finish().await;

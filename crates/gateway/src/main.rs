@@ -20,7 +20,10 @@ struct Args {
 
 fn main() -> ExitCode {
     let Args { config, service } = Args::parse();
-    relay_service::run("relay-gateway", &service, |context| serve(config, context))
+    let parts = [relay_gateway::PART];
+    relay_service::run("relay-gateway", &parts, &service, |context| {
+        serve(config, context)
+    })
 }
 
 async fn serve(config: Config, context: Context) -> anyhow::Result<()> {

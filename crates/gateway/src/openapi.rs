@@ -26,7 +26,8 @@ pub(crate) const ACCESS_TOKEN: &str = "access_token";
         title = "Event relay",
         description = "Publish an event once to RabbitMQ, and every consumer gets it as a signed webhook. \
             Every error is a problem document (RFC 9457). Lists are answered in pages: `next` is the \
-            `cursor` of the next, and null at the end.",
+            `cursor` of the next, and null at the end. Bodies of requests may be compressed \
+            (`Content-Encoding: gzip`), and so are answers to clients that accept it.",
     ),
     tags(
         (name = "events", description = "Publish events, read them in the log, and send them again."),
@@ -40,7 +41,9 @@ pub(crate) const ACCESS_TOKEN: &str = "access_token";
         types::DeliveryState,
         types::EndpointId,
         types::EventId,
+        types::ConsumerName,
         types::Moment,
+        types::Names,
         types::TypePattern,
     )),
 )]

@@ -28,6 +28,7 @@ pub(crate) enum Kind {
     BodyTimeout,
     TooLarge,
     UnsupportedMediaType,
+    UnsupportedContentEncoding,
     Internal,
     BrokerUnavailable,
     StoreUnavailable,
@@ -53,6 +54,11 @@ impl Kind {
                 "unsupported-media-type",
                 S::UNSUPPORTED_MEDIA_TYPE,
                 "Unsupported media type",
+            ),
+            Self::UnsupportedContentEncoding => (
+                "unsupported-content-encoding",
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "Unsupported content encoding",
             ),
             Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "Internal error"),
             Self::BrokerUnavailable => (
@@ -163,6 +169,15 @@ impl Problem {
         )
     }
 
+    /// The body is packed in a way that is not known here.
+    pub(crate) fn unsupported_encoding(given: &str) -> Self {
+        let problem = format!("must be gzip, or left out for a body that is not compressed, not {given:?}");
+        Self {
+            kind: Kind::UnsupportedContentEncoding,
+            ..Invalid::new("Content-Encoding", problem).into()
+        }
+    }
+
     /// It is not known whether the broker took the event.
     pub(crate) fn unconfirmed(id: EventId) -> Self {
         let detail = "the broker did not confirm the event, which may have been accepted: send it again with the same id";
@@ -264,6 +279,9 @@ impl IntoResponse for Problem {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
+        if self.kind == Kind::UnsupportedContentEncoding {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE || self.kind == Kind::NoSuchEvent {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

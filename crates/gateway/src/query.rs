@@ -1,7 +1,8 @@
 //! What stands behind the question mark of a path. Each parameter is a field of a struct; one that is
-//! none, or does not read as what it must be, is refused by its name.
+//! none, or does not read as what it must be, is refused by its name. A list may be given at once
+//! (`types=a,b`) or bit by bit (`types=a&types=b`), as clients differ in that.
 
-use std::{borrow::Cow, collections::HashSet};
+use std::{borrow::Cow, collections::HashMap};
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use percent_encoding::percent_decode_str;
@@ -9,7 +10,7 @@ use relay_event::Invalid;
 use serde::{
     Deserialize,
     de::{
-        DeserializeOwned, Deserializer, IntoDeserializer, Visitor,
+        DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Visitor,
         value::{Error, MapDeserializer, SeqDeserializer},
     },
     forward_to_deserialize_any,
@@ -36,21 +37,26 @@ impl<T: DeserializeOwned> FromRequestParts<Gateway> for Query<T> {
 
 fn read<T: DeserializeOwned>(query: &str) -> Result<T, Invalid> {
     let given = query.split('&').filter(|parameter| !parameter.is_empty());
-    let parameters: Vec<_> = given.map(parameter).collect::<Result<_, _>>()?;
-    let mut names = HashSet::new();
-    if let Some((name, _)) = parameters.iter().find(|(name, _)| !names.insert(name)) {
-        return Err(Invalid::new(name, "is given twice"));
+    let mut parameters: Vec<(String, Value)> = Vec::new();
+    let mut places = HashMap::new();
+    for parameter in given.map(parameter) {
+        let (name, value) = parameter?;
+        let place = *places.entry(name.clone()).or_insert(parameters.len());
+        match parameters.get_mut(place) {
+            Some((_, values)) => values.0.push(value),
+            None => parameters.push((name, Value(vec![value]))),
+        }
     }
     let reader = MapDeserializer::<_, Error>::new(parameters.into_iter());
     serde_path_to_error::deserialize(reader)
         .map_err(|refused| Invalid::new(refused.path().to_string(), refused.inner().to_string()))
 }
 
-fn parameter(text: &str) -> Result<(String, Value), Invalid> {
+fn parameter(text: &str) -> Result<(String, String), Invalid> {
     let (name, value) = text.split_once('=').unwrap_or((text, ""));
     let name = decoded(name).ok_or_else(|| Invalid::new("query", "must be UTF-8, percent-encoded"))?;
     match decoded(value) {
-        Some(value) => Ok((name, Value(value))),
+        Some(value) => Ok((name, value)),
         None => Err(Invalid::new(name, "must be UTF-8, percent-encoded")),
     }
 }
@@ -62,14 +68,23 @@ fn decoded(text: &str) -> Option<String> {
     decoded.map(Cow::into_owned)
 }
 
-/// A parameter's value: a text, or several with commas between them.
-struct Value(String);
+/// The values of a parameter, as often as it is given. Only of a list may there be more than one.
+struct Value(Vec<String>);
+
+impl Value {
+    fn one(self) -> Result<String, Error> {
+        match <[String; 1]>::try_from(self.0) {
+            Ok([value]) => Ok(value),
+            Err(_) => Err(Error::custom("is given twice")),
+        }
+    }
+}
 
 impl<'de> Deserializer<'de> for Value {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_string(self.0)
+        visitor.visit_string(self.one()?)
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -77,7 +92,8 @@ impl<'de> Deserializer<'de> for Value {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let parts = self.0.split(',').map(|part| Value(part.to_owned()));
+        let parts = self.0.iter().flat_map(|value| value.split(','));
+        let parts = parts.map(|part| Value(vec![part.to_owned()]));
         visitor.visit_seq(SeqDeserializer::new(parts))
     }
 
@@ -87,7 +103,7 @@ impl<'de> Deserializer<'de> for Value {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        self.0
+        self.one()?
             .into_deserializer()
             .deserialize_enum(name, variants, visitor)
     }
@@ -134,6 +150,9 @@ mod tests {
         assert_eq!(types.collect::<Vec<_>>(), ["order.*", "invoice.#"]);
         assert_eq!(wanted.source.as_deref(), Some("/orders?a=1+2"));
         assert_eq!(wanted.state, Some(DeliveryState::Dead));
+        let bit_by_bit: Wanted = read("types=order.*&source=a&types=b,invoice.%23").unwrap();
+        let types = bit_by_bit.types.iter().map(TypePattern::as_str);
+        assert_eq!(types.collect::<Vec<_>>(), ["order.*", "b", "invoice.#"]);
         let spaced: Wanted = read("source=two+words%20and=more").unwrap();
         assert_eq!(spaced.source.as_deref(), Some("two words and=more"));
     }
@@ -143,6 +162,9 @@ mod tests {
         for (query, field) in [
             ("types=order.*,a..b", "types[1]"),
             ("types=", "types[0]"),
+            ("types=a&types=b,a..b", "types[2]"),
+            ("types=a&types=", "types[1]"),
+            ("state=dead&state=dead", "state"),
             ("state=gone", "state"),
             ("endpoint=7", "endpoint"),
             ("source=%ff", "source"),

@@ -37,18 +37,18 @@ struct Wanted {
     #[schema(value_type = types::Moment, required)]
     since: Option<Moment>,
     /// Events recorded before this time; without it, before the request.
-    #[schema(value_type = Option<types::Moment>)]
+    #[schema(value_type = Option<types::Moment>, examples("2099-12-31T00:00:00Z"))]
     until: Option<Moment>,
     /// Also those that are pending or retrying, which are still on their way.
     #[serde(default)]
-    #[schema(default = false)]
+    #[schema(required = false)]
     include_waiting: bool,
     /// Only count them.
     #[serde(default)]
-    #[schema(default = false)]
+    #[schema(required = false)]
     dry_run: bool,
     /// Go on from the `next` of an answer; the other fields as before.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, min_length = 1)]
     cursor: Option<Cursor>,
 }
 

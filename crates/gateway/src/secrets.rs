@@ -3,7 +3,6 @@ use std::time::Duration;
 use axum::{
     Json,
     extract::{Request, State},
-    http::header,
     response::{IntoResponse, Response},
 };
 use relay_event::{Endpoint, Invalid, Secret, Timestamp};
@@ -103,10 +102,11 @@ pub(crate) async fn rotate(
         async move { changes::rotate(&gateway, id, secret, overlap).await }
     };
     let endpoint = gateway.to_the_end(work).await?;
-    Ok(unstored(Rotated {
+    let rotated = Rotated {
         secret: endpoint.secrets.first().map(|held| &held.secret),
         previous_expires_at: endpoint.secrets.get(1).and_then(|held| held.expires_at),
-    }))
+    };
+    Ok(Json(rotated).into_response())
 }
 
 /// List an endpoint's secrets.
@@ -123,10 +123,5 @@ pub(crate) async fn list(State(gateway): State<Gateway>, Id(id): Id) -> Result<R
     let secrets = view::active(&endpoint, Timestamp::now())
         .map(|(secret, expires_at)| Held { secret, expires_at })
         .collect();
-    Ok(unstored(Secrets { secrets }))
-}
-
-/// An answer with secrets, which nothing on its way may keep.
-fn unstored(answer: impl Serialize) -> Response {
-    ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response()
+    Ok(Json(Secrets { secrets }).into_response())
 }

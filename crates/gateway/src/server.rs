@@ -4,7 +4,7 @@ use axum::{
     Extension, Router,
     extract::{MatchedPath, Request, State},
     http::Method,
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn_with_state, map_response},
     response::Response,
 };
 use tokio::net::TcpListener;
@@ -19,7 +19,7 @@ use crate::{
     connections, cors, endpoints, events,
     feed::{consumers, poll, socket, stream},
     gateway::Gateway,
-    log, openapi,
+    headers, log, openapi,
     problem::{Kind, Problem},
     recover, replay, secrets, stats,
 };
@@ -69,6 +69,7 @@ fn routes(gateway: Gateway) -> Router {
         .merge(readable)
         .merge(closed)
         .layer(from_fn_with_state(gateway.clone(), observe))
+        .layer(map_response(headers::add))
         .with_state(gateway)
 }
 
@@ -114,6 +115,7 @@ fn closed() -> OpenApiRouter<Gateway> {
     OpenApiRouter::default()
         .routes(routes!(access::create))
         .routes(routes!(events::publish, log::events::list))
+        .routes(routes!(events::publish_batch))
         .routes(routes!(log::attempts::list))
         .routes(routes!(replay::replay))
         .routes(routes!(log::deliveries::list))

@@ -23,6 +23,9 @@ pub use config::Config;
 
 use crate::{keeper::Keeper, lag::Lag, metrics::Metrics, record::Recorder, routes::Routes};
 
+/// Its name among the parts of a process, which says when it has begun.
+pub const PART: &str = "recorder";
+
 /// Records until `context` shuts down, then finishes the batch under way.
 ///
 /// # Errors
@@ -37,11 +40,13 @@ pub async fn run(config: &Config, context: &Context, broker: &Broker, store: &St
         metrics: metrics.clone(),
         lag: lag.clone(),
     };
+    let broker_health = context.health.component("broker");
+    context.health.begun(PART);
     tokio::select! {
         () = recorder.run(broker, &context.shutdown) => {}
         () = forget::forget_for_ever(store, broker, config, &metrics) => {}
         () = lag.tell(&metrics.lag) => {}
-        () = context.health.component("broker").follow(broker.status(), Status::trouble) => {}
+        () = broker_health.follow(broker.status(), Status::trouble) => {}
     }
     Ok(())
 }

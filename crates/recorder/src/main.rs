@@ -23,7 +23,10 @@ const METRICS_LISTEN: &str = "127.0.0.1:7403";
 
 fn main() -> ExitCode {
     let Args { config, service } = Args::parse();
-    relay_service::run("relay-recorder", &service, |context| record(config, context))
+    let parts = [relay_recorder::PART];
+    relay_service::run("relay-recorder", &parts, &service, |context| {
+        record(config, context)
+    })
 }
 
 async fn record(config: Config, context: Context) -> anyhow::Result<()> {

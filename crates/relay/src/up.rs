@@ -66,6 +66,9 @@ pub(crate) struct UpArgs {
     service: ServiceArgs,
 }
 
+/// What runs in here.
+const PARTS: [&str; 3] = [relay_gateway::PART, relay_deliverer::PART, relay_recorder::PART];
+
 /// Runs everything in one process.
 pub(crate) fn run(args: UpArgs) -> ExitCode {
     // Before anything is listened on: the other relay on the folder has the addresses too.
@@ -77,7 +80,7 @@ pub(crate) fn run(args: UpArgs) -> ExitCode {
         }
     };
     let service = args.service.clone();
-    relay_service::run("relay", &service, |context| up(args, folder, context))
+    relay_service::run("relay", &PARTS, &service, |context| up(args, folder, context))
 }
 
 fn own_folder(args: &UpArgs) -> anyhow::Result<(DataFolder, File)> {

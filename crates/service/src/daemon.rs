@@ -60,7 +60,7 @@ impl Context {
 
 /// A daemon's whole `main`: a runtime, the log, and [`supervise`]. An error is said once, with all
 /// its causes.
-pub fn run<F, P>(name: &str, args: &ServiceArgs, program: F) -> ExitCode
+pub fn run<F, P>(name: &str, parts: &[&'static str], args: &ServiceArgs, program: F) -> ExitCode
 where
     F: FnOnce(Context) -> P,
     P: Future<Output = anyhow::Result<()>>,
@@ -72,7 +72,7 @@ where
     let ended = Runtime::new()
         .context("could not start the runtime")
         .and_then(|runtime| {
-            let ended = runtime.block_on(supervise(name, args, program));
+            let ended = runtime.block_on(supervise(name, parts, args, program));
             // What mattered was waited for; a thread that still looks up a name does not.
             runtime.shutdown_background();
             ended
@@ -87,11 +87,17 @@ where
 }
 
 /// Runs `program` until it returns, with signals that shut it down, and its health and metrics
-/// served from before it starts until after it has drained. While it drains it is not ready.
+/// served from before it starts until after it has drained. It is not ready before each of `parts` says
+/// that it has begun ([`Health::begun`]), nor while it drains.
 ///
 /// # Errors
 /// The metrics' address cannot be listened on, or the program failed.
-pub async fn supervise<F, P>(name: &str, args: &ServiceArgs, program: F) -> anyhow::Result<()>
+pub async fn supervise<F, P>(
+    name: &str,
+    parts: &[&'static str],
+    args: &ServiceArgs,
+    program: F,
+) -> anyhow::Result<()>
 where
     F: FnOnce(Context) -> P,
     P: Future<Output = anyhow::Result<()>>,
@@ -111,6 +117,9 @@ where
         shutdown,
         metrics_address: address,
     };
+    for part in parts {
+        context.health.expect(part);
+    }
     let served = CancellationToken::new();
     let server = tokio::spawn(serve(
         listener,

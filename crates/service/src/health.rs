@@ -34,6 +34,20 @@ impl Health {
         }
     }
 
+    /// Notes that a part of this name will begin, which is not ready until [`Self::begun`].
+    pub fn expect(&self, part: &'static str) {
+        self.component(part);
+    }
+
+    /// Notes that an expected part has begun: whatever it needs is a component of its own by now.
+    pub fn begun(&self, part: &'static str) {
+        self.with(|slots| {
+            for slot in slots.iter_mut().filter(|slot| slot.name == part) {
+                slot.reason = None;
+            }
+        });
+    }
+
     /// Whether everything is ready.
     pub fn is_ready(&self) -> bool {
         self.with(|slots| slots.iter().all(|slot| slot.reason.is_none()))
@@ -140,6 +154,18 @@ mod tests {
         let broker = health.component("broker");
         assert!(!health.is_ready());
         broker.ready();
+        assert!(health.is_ready());
+    }
+
+    #[test]
+    fn what_is_expected_is_not_ready_before_it_begins() {
+        let health = Health::default();
+        health.expect("gateway");
+        let broker = health.component("broker");
+        broker.ready();
+        assert!(!health.is_ready());
+        health.begun("gateway");
+        health.begun("another");
         assert!(health.is_ready());
     }
 

@@ -30,19 +30,29 @@ fn child() {
     // A task that panics would leave the process waiting for it, and the test too.
     std::panic::set_hook(Box::new(|_| std::process::abort()));
     let args = Args::parse_from(["test-daemon"]);
-    let ended = relay_service::run("test-daemon", &args.service, async |context: Context| {
-        let broker = context.health.component("broker");
-        match program.as_str() {
-            "drains" => {
-                broker.ready();
-                context.shutdown.cancelled().await;
-                tracing::info!("drained");
-                Ok(())
+    let ended = relay_service::run(
+        "test-daemon",
+        &["work"],
+        &args.service,
+        async |context: Context| {
+            let broker = context.health.component("broker");
+            match program.as_str() {
+                "drains" => {
+                    broker.ready();
+                    context.health.begun("work");
+                    context.shutdown.cancelled().await;
+                    tracing::info!("drained");
+                    Ok(())
+                }
+                "begins late" => {
+                    broker.ready();
+                    std::future::pending().await
+                }
+                "hangs" => std::future::pending().await,
+                _ => Err(anyhow::anyhow!("connection refused").context("could not reach the broker")),
             }
-            "hangs" => std::future::pending().await,
-            _ => Err(anyhow::anyhow!("connection refused").context("could not reach the broker")),
-        }
-    });
+        },
+    );
     std::process::exit(i32::from(ended != ExitCode::SUCCESS));
 }
 
@@ -139,6 +149,32 @@ fn a_signal_drains_it() {
         daemon.says("test-daemon ended");
         assert_eq!(daemon.exit_code(), Some(0));
     }
+}
+
+/// What it needs may be there long before it does its work.
+#[test]
+fn it_is_ready_once_its_parts_have_begun_and_not_before() {
+    let mut late = Daemon::start("begins late");
+    let address = address_of(&mut late);
+    let mut answers = std::iter::repeat_with(|| get(address, "/ready"));
+    let with_broker = answers
+        .find(|answer| answer.contains("\"broker\":{\"ready\":true}"))
+        .unwrap();
+    assert!(with_broker.contains("503"), "{with_broker}");
+    assert!(
+        with_broker.contains("\"work\":{\"ready\":false,\"reason\":\"starting\"}"),
+        "{with_broker}"
+    );
+
+    let mut prompt = Daemon::start("drains");
+    let address = address_of(&mut prompt);
+    while !get(address, "/ready").contains("200 OK") {
+        std::thread::yield_now();
+    }
+}
+
+fn address_of(daemon: &mut Daemon) -> SocketAddr {
+    address(&daemon.says("test-daemon starts"))
 }
 
 #[test]

@@ -6,11 +6,13 @@
  *
  * relay        where it is, such as http://127.0.0.1:7400
  * accessToken  of POST /v1/access-tokens
- * types        the types of events to listen to; a browser wants them by name
  * onEvent      is given each event (a CloudEvent); says true when it was the last
  * onState      is told "streaming", "reconnecting", "polling", "ended", or "refused" and why
  */
-function follow({ relay, accessToken, types, onEvent, onState = () => {} }) {
+function follow({ relay, accessToken, onEvent, onState = () => {} }) {
+  if (!relay) return onState("refused", "this page was not told where the relay is");
+  if (!accessToken) return onState("refused", "this page was given no access token");
+
   // After this event we go on; at first, with the oldest that is kept.
   let cursor = "start";
   let ended = false;
@@ -20,21 +22,20 @@ function follow({ relay, accessToken, types, onEvent, onState = () => {} }) {
 
   function take(at, event) {
     cursor = at;
-    if (types.includes(event.type) && onEvent(event)) {
+    if (onEvent(event)) {
       ended = true;
       onState("ended");
     }
   }
 
-  // A browser comes back to a stream that was cut by itself, and says which event it had last.
+  // A browser comes back to a stream that was cut by itself, and says which event it had last. It hears events
+  // that have a name only by that name, so they come without: what the access token reads may be of any type.
   function stream() {
-    const source = new EventSource(address("/v1/stream"));
-    for (const type of types) {
-      source.addEventListener(type, (message) => {
-        take(message.lastEventId, JSON.parse(message.data));
-        if (ended) source.close();
-      });
-    }
+    const source = new EventSource(address("/v1/stream", { names: "off" }));
+    source.onmessage = (message) => {
+      take(message.lastEventId, JSON.parse(message.data));
+      if (ended) source.close();
+    };
     source.onopen = () => onState("streaming");
     source.onerror = () => {
       if (source.readyState !== EventSource.CLOSED) return onState("reconnecting");

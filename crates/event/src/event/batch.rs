@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::Event;
+use super::{Event, without_byte_order_mark};
 use crate::Invalid;
 
 impl Event {
@@ -20,7 +20,7 @@ impl Event {
     /// # Errors
     /// It is no JSON array.
     pub fn split_batch(batch: &Bytes, most: usize) -> Result<(Vec<Bytes>, usize), Invalid> {
-        let mut reader = serde_json::Deserializer::from_slice(batch);
+        let mut reader = serde_json::Deserializer::from_slice(without_byte_order_mark(batch));
         let split = Slices { most }
             .deserialize(&mut reader)
             .and_then(|split| reader.end().map(|()| split));

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::value::RawValue;
 
-use super::{Event, check_name, push_member, quoted};
+use super::{Event, check_name, push_member, quoted, without_byte_order_mark};
 use crate::invalid::Invalid;
 
 impl Event {
@@ -63,7 +63,7 @@ fn json_data<'a>(
     let claims_json = media_type
         .as_deref()
         .is_some_and(|media| media.ends_with("/json") || media.ends_with("+json"));
-    match serde_json::from_slice::<&RawValue>(data) {
+    match serde_json::from_slice::<&RawValue>(without_byte_order_mark(data)) {
         Ok(value) if claims_json || media_type.is_none() => return Ok(("data", value.get().into())),
         Err(error) if claims_json => {
             return Err(Invalid::new(

@@ -220,3 +220,53 @@ proptest! {
         let _ = Event::from_binary(vec![("id".to_owned(), "1".to_owned())], Some("text/json"), &body);
     }
 }
+
+#[test]
+fn a_value_that_is_no_text_is_shown_as_it_came() {
+    for (id, shown) in [
+        (r#""""#, r#"not """#),
+        ("7", "not 7"),
+        (r#"["a\\b"]"#, r#"not ["a\\b"]"#),
+        ("{\"\u{9b}\": 1}", r#"not {"\u{9b}": 1}"#),
+        (
+            &"1".repeat(70),
+            &format!("not {} and 10 bytes more", "1".repeat(60)),
+        ),
+    ] {
+        let event = format!(r#"{{"specversion":"1.0","id":{id},"source":"/x","type":"a"}}"#);
+        let refused = Event::parse(event.into()).unwrap_err();
+        assert_eq!(
+            refused,
+            Invalid::new("id", format!("must be a non-empty string, {shown}"))
+        );
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_an_event() {
+    const BOM: &str = "\u{feff}";
+    let plain = r#"{"specversion":"1.0","id":"1","source":"/x","type":"a"}"#;
+    let marked = Event::parse(format!("{BOM}{plain}").into()).unwrap();
+    assert_eq!(marked, Event::parse(plain.into()).unwrap());
+    let (events, count) = Event::split_batch(&format!("{BOM}[{plain}]").into(), 10).unwrap();
+    assert_eq!((events, count), (vec![plain.into()], 1));
+    // One is a mark, two are text.
+    assert!(Event::parse(format!("{BOM}{BOM}{plain}").into()).is_err());
+    let text = Event::from_binary(
+        [
+            ("id", "1"),
+            ("source", "/x"),
+            ("specversion", "1.0"),
+            ("type", "a"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into(),
+        Some("text/plain"),
+        format!("{BOM}x").as_bytes(),
+    );
+    assert!(
+        text.unwrap()
+            .body()
+            .ends_with("\"data\":\"\u{feff}x\"}".as_bytes())
+    );
+}

@@ -24,6 +24,10 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Option<&str>, Invalid> {
     )))
 }
 
+pub(super) fn beside_batch() -> Invalid {
+    refused("cannot stand beside a batch, whose events have ids of their own")
+}
+
 pub(super) fn refused(problem: impl Into<String>) -> Invalid {
     Invalid::new(NAME, problem)
 }

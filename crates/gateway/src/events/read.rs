@@ -72,7 +72,7 @@ pub(super) async fn read(gateway: &Gateway, request: Request) -> Result<Incoming
     let mode = Mode::of(headers)?;
     let key = key::read(headers)?;
     if mode == Mode::Batch && key.is_some() {
-        return Err(key::refused("cannot stand beside a batch, whose events have ids of their own").into());
+        return Err(key::beside_batch().into());
     }
     let limit = match mode {
         Mode::Batch => config.max_batch_bytes,
@@ -88,6 +88,25 @@ pub(super) async fn read(gateway: &Gateway, request: Request) -> Result<Incoming
             within(event, config.max_event_bytes).map(Incoming::Named)
         }
     }
+}
+
+/// Reads a batch where nothing else is expected, so that it may come as plain JSON.
+pub(super) async fn batch(gateway: &Gateway, request: Request) -> Result<Vec<Event>, Problem> {
+    let (head, body) = request.into_parts();
+    let (config, headers) = (&gateway.config, &head.headers);
+    match body::media_type(headers).as_deref() {
+        Some("application/cloudevents-batch+json" | "application/json") => {}
+        _ => {
+            let detail =
+                "the content type must be application/cloudevents-batch+json or application/json, in UTF-8";
+            return Err(Problem::new(Kind::UnsupportedMediaType, detail));
+        }
+    }
+    if key::read(headers)?.is_some() {
+        return Err(key::beside_batch().into());
+    }
+    let body = body::read(headers, body, config.max_batch_bytes, config.body_timeout).await?;
+    batch::read(&body, config.max_event_bytes)
 }
 
 fn structured(body: Bytes, key: Option<&str>, limit: usize) -> Result<Incoming, Problem> {

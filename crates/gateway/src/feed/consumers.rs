@@ -67,7 +67,7 @@ pub(crate) struct Commit {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Consumer)]
 pub(crate) struct View {
-    #[schema(examples("billing"))]
+    #[schema(value_type = types::ConsumerName)]
     name: String,
     /// It is done with everything up to here.
     #[schema(value_type = types::FeedCursor)]
@@ -109,7 +109,7 @@ fn lag(consumer: &Consumer, extent: &Extent) -> i64 {
 /// where it begins. Reading commits nothing: what was not committed comes again.
 #[utoipa::path(
     get, path = "/v1/feed/{consumer}", operation_id = "read_consumer_feed", tag = "feed",
-    params(("consumer" = String, Path, description = "The consumer's name.", example = "billing"), Asked),
+    params(("consumer" = types::ConsumerName, Path, description = "The consumer's name.", example = "billing"), Asked),
     responses(
         (status = 200, body = super::poll::Feed<'_>, description = "A page of the feed."),
         (status = 304, description = "As the client has it."),
@@ -132,7 +132,9 @@ pub(crate) async fn read(
         }
         None => asked.begin(&gateway).await?,
     };
-    answer(&gateway, &asked.question(&Scope::default(), after)?, &headers).await
+    // What is committed moves it.
+    let question = asked.question(&Scope::default(), after)?.moving();
+    answer(&gateway, &question, &headers).await
 }
 
 /// Commit what a consumer is done with.
@@ -140,7 +142,7 @@ pub(crate) async fn read(
 /// The first commit makes the consumer.
 #[utoipa::path(
     post, path = "/v1/feed/{consumer}/commit", operation_id = "commit", tag = "feed",
-    params(("consumer" = String, Path, description = "The consumer's name.", example = "billing")),
+    params(("consumer" = types::ConsumerName, Path, description = "The consumer's name.", example = "billing")),
     request_body(content = Commit, example = json!({"cursor": "ZmVlZCAwMTIzNDU2Nzg5YWJjZGVmIDE3"})),
     responses(
         (status = 200, body = View, description = "Where the consumer is now."),
@@ -194,7 +196,7 @@ pub(crate) async fn list(
 /// Its place is forgotten; the events are not.
 #[utoipa::path(
     delete, path = "/v1/feed/{consumer}", operation_id = "remove_consumer", tag = "feed",
-    params(("consumer" = String, Path, description = "The consumer's name.", example = "billing")),
+    params(("consumer" = types::ConsumerName, Path, description = "The consumer's name.", example = "billing")),
     responses((status = 204, description = "It is removed."), problems::Refused, problems::NoSuchConsumer),
 )]
 pub(crate) async fn remove(

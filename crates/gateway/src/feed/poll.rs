@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use relay_event::TypePattern;
+use relay_event::{Timestamp, TypePattern};
 use relay_store::EventFilter;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -22,7 +22,6 @@ use super::{
 use crate::{
     access::Scope,
     cursor::Cursor,
-    etag,
     gateway::Gateway,
     log::{Limit, json},
     metrics::How,
@@ -30,6 +29,7 @@ use crate::{
     openapi::{problems, types},
     problem::Problem,
     query::Query,
+    validators::{self, Conditions, Date, Validators},
 };
 
 /// The bytes of events in one answer.
@@ -59,7 +59,7 @@ impl TryFrom<String> for Wait {
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Asked {
-    /// Of a type that one of these patterns matches, separated by commas.
+    /// Of a type that one of these patterns matches, separated by commas; or the parameter comes for each.
     #[param(
         value_type = Option<Vec<types::TypePattern>>, style = Form, explode = false,
         example = json!(["order.*", "invoice.sent"])
@@ -72,7 +72,7 @@ pub(crate) struct Asked {
     #[param(example = "42")]
     subject: Option<String>,
     /// After which event: `start` (the oldest that is kept comes first), `now`, or the `next` of an answer.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, min_length = 1)]
     after: Option<After>,
     /// Recorded at this time or later; not beside `after`.
     #[param(value_type = Option<types::Moment>)]
@@ -99,6 +99,7 @@ impl Asked {
             after,
             limit: self.limit.get(),
             wait: scope.at_most(self.wait.0),
+            moves: self.since.is_some(),
         })
     }
 
@@ -116,6 +117,8 @@ pub(super) struct Question {
     after: i64,
     limit: u32,
     wait: Duration,
+    /// Whether the page may be another one though the log is as it was.
+    moves: bool,
 }
 
 /// Events in the order of the log.
@@ -138,9 +141,12 @@ pub(super) struct Feed<'a> {
 /// to 60 the longer there was nothing new.
 #[utoipa::path(
     get, path = "/v1/feed", operation_id = "read_feed", tag = "feed",
-    params(Asked, ("If-None-Match" = Option<String>, Header, description = "The `ETag` of an answer to the same request.")),
+    params(Asked, Conditions),
     responses(
-        (status = 200, body = Feed<'_>, description = "A page of the feed."),
+        (status = 200, body = Feed<'_>, description = "A page of the feed.", headers(
+            ("ETag" = String, description = "For `If-None-Match`."),
+            ("Last-Modified" = String, description = "For `If-Modified-Since`: when the log changed last; not in that second, and not with `since`."),
+        )),
         (status = 304, description = "As the client has it."),
         problems::Refused,
         problems::CursorExpired,
@@ -163,19 +169,18 @@ pub(super) async fn answer(
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     let page = question.page(gateway).await?;
-    let tag = question.tag(&page);
-    let mut response = match etag::is_known(headers, &tag) {
+    let now = Timestamp::now();
+    let validators = Validators {
+        tag: question.tag(&page),
+        date: question.date(gateway, &page),
+    };
+    let mut response = match validators.are_known(headers, now) {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => Json(view(&page)?).into_response(),
     };
-    let headers = response.headers_mut();
+    validators.say(&mut response, now);
     let pause = HeaderValue::from(pause(gateway, &page));
-    headers.insert(header::RETRY_AFTER, pause);
-    headers.insert(
-        header::CACHE_CONTROL,
-        HeaderValue::from_static("private, no-cache"),
-    );
-    headers.insert(header::ETAG, tag);
+    response.headers_mut().insert(header::RETRY_AFTER, pause);
     Ok(response)
 }
 
@@ -204,6 +209,11 @@ fn pause(gateway: &Gateway, page: &Page) -> u64 {
 }
 
 impl Question {
+    /// The same, where more than the log decides about the page.
+    pub(super) fn moving(self) -> Self {
+        Self { moves: true, ..self }
+    }
+
     async fn page(&self, gateway: &Gateway) -> Result<Page, Problem> {
         let size = Size {
             events: self.limit,
@@ -228,9 +238,15 @@ impl Question {
         Ok(page)
     }
 
+    /// The same question has the same page for as long as the log is as it is.
+    fn date(&self, gateway: &Gateway, page: &Page) -> Option<Date> {
+        let head = gateway.tail.head()?;
+        (!self.moves && head.extent == page.extent).then(|| Date::seen_at(head.changed_at))
+    }
+
     fn tag(&self, page: &Page) -> HeaderValue {
         let (log, through) = (&page.extent.log, page.through);
-        etag::of(&format!(
+        validators::tag(&format!(
             "{log} {} {through} {} {} {:?}",
             self.after,
             page.more(),

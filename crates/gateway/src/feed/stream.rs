@@ -41,7 +41,7 @@ pub(crate) const LAST_EVENT_ID: &str = "last-event-id";
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Followed {
-    /// Of a type that one of these patterns matches, separated by commas.
+    /// Of a type that one of these patterns matches, separated by commas; or the parameter comes for each.
     #[param(
         value_type = Option<Vec<types::TypePattern>>, style = Form, explode = false,
         example = json!(["order.*", "invoice.sent"])
@@ -54,11 +54,71 @@ pub(crate) struct Followed {
     #[param(example = "42")]
     subject: Option<String>,
     /// After which event: `start` (the oldest that is kept comes first), `now`, or a cursor.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, min_length = 1)]
     after: Option<After>,
     /// Recorded at this time or later; not beside `after`.
     #[param(value_type = Option<types::Moment>)]
     since: Option<Moment>,
+}
+
+/// Which part of the feed, and how a stream tells it.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Streamed {
+    /// Of a type that one of these patterns matches, separated by commas; or the parameter comes for each.
+    #[param(
+        value_type = Option<Vec<types::TypePattern>>, style = Form, explode = false,
+        example = json!(["order.*", "invoice.sent"])
+    )]
+    types: Vec<TypePattern>,
+    /// Of this source.
+    #[param(example = "/orders")]
+    source: Option<String>,
+    /// About this.
+    #[param(example = "42")]
+    subject: Option<String>,
+    /// After which event: `start` (the oldest that is kept comes first), `now`, or a cursor.
+    #[param(value_type = Option<String>, min_length = 1)]
+    after: Option<After>,
+    /// Recorded at this time or later; not beside `after`.
+    #[param(value_type = Option<types::Moment>)]
+    since: Option<Moment>,
+    /// `off` leaves `event` out, so that a browser's `onmessage` hears events of all types.
+    #[param(value_type = types::Names, default = "on")]
+    names: Names,
+}
+
+impl Streamed {
+    fn parts(self) -> (Followed, Names) {
+        let followed = Followed {
+            types: self.types,
+            source: self.source,
+            subject: self.subject,
+            after: self.after,
+            since: self.since,
+        };
+        (followed, self.names)
+    }
+}
+
+/// Whether the messages of a stream are named by their events' types.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Names {
+    #[default]
+    On,
+    Off,
+}
+
+impl Names {
+    /// The events that `EventSource` has of its own (HTML, section 9.2.2).
+    const OF_BROWSERS: [&str; 3] = ["error", "message", "open"];
+
+    /// The name of a message about an event of this type, if it has one.
+    fn name(self, event_type: &str) -> Option<&str> {
+        (self == Self::On && !Self::OF_BROWSERS.contains(&event_type)).then_some(event_type)
+    }
 }
 
 impl Followed {
@@ -96,11 +156,13 @@ fn last_event_id(id: &HeaderValue) -> Result<Cursor, Invalid> {
 /// Stream the feed.
 ///
 /// Server-Sent Events, as a browser's `EventSource` or `curl -N` reads them: `id` is the cursor, `event` the
-/// type, `data` the event. A client that was cut off goes on after its `Last-Event-ID`. One that gets
-/// nothing for 15 seconds is sent an `id` alone, so that this stays young.
+/// type, `data` the event. Events of the types `error`, `message` and `open` come without `event`, for
+/// `EventSource` has events of its own by these names. A client that was cut off goes on after its
+/// `Last-Event-ID`. One that gets nothing for 15 seconds is sent an `id` alone, so that this stays young;
+/// some libraries hand that on as an event without data.
 #[utoipa::path(
     get, path = "/v1/stream", operation_id = "stream_feed", tag = "feed",
-    params(Followed, ("Last-Event-ID" = Option<String>, Header, description = "The last `id` that came; it counts more than `after` and `since`.")),
+    params(Streamed, ("Last-Event-ID" = Option<String>, Header, description = "The last `id` that came; it counts more than `after` and `since`.")),
     responses(
         (status = 200, body = String, content_type = "text/event-stream", description = "The events, as they come."),
         problems::Refused,
@@ -110,15 +172,16 @@ fn last_event_id(id: &HeaderValue) -> Result<Cursor, Invalid> {
 pub(crate) async fn stream(
     State(gateway): State<Gateway>,
     scope: Scope,
-    Query(followed): Query<Followed>,
+    Query(streamed): Query<Streamed>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let (followed, names) = streamed.parts();
     let follower = followed.begin(&gateway, How::Stream, scope, &headers).await?;
     let begun = Event::default().retry(RETRY).id(follower.place().to_string());
-    let events = stream::unfold(follower, async |mut follower| {
-        let event = event(follower.next().await?);
-        Some((event, follower))
+    let told = stream::unfold(follower, async |mut follower| {
+        Some((follower.next().await?, follower))
     });
+    let events = told.map(move |told| event(told, names));
     let begun = stream::once(async { begun });
     Ok(sse(begun.chain(events)))
 }
@@ -132,12 +195,16 @@ pub(crate) fn sse(events: impl stream::Stream<Item = Event> + Send + 'static) ->
     ([UNBUFFERED], Sse::new(events.map(Ok::<_, Infallible>))).into_response()
 }
 
-fn event(told: Told) -> Event {
+fn event(told: Told, names: Names) -> Event {
     match told {
-        Told::Event(cursor, whole) => Event::default()
-            .id(cursor.to_string())
-            .event(whole.event.event_type.as_str())
-            .data(one_text(&whole.body)),
+        Told::Event(cursor, whole) => {
+            let message = Event::default().id(cursor.to_string());
+            let message = match names.name(whole.event.event_type.as_str()) {
+                Some(name) => message.event(name),
+                None => message,
+            };
+            message.data(one_text(&whole.body))
+        }
         Told::Beat(cursor) => Event::default().comment("").id(cursor.to_string()),
     }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use relay_broker::Broker;
+use relay_event::Timestamp;
 use relay_store::{EventFilter, Extent, FeedPage, Store, WholeEvent};
 use tokio::{
     sync::{Notify, watch},
@@ -33,6 +34,8 @@ const KEPT_BYTES: usize = 8 << 20;
 pub(crate) struct Head {
     pub(crate) extent: Extent,
     pub(crate) grown_at: Instant,
+    /// Since when it is so, as far as this process knows.
+    pub(crate) changed_at: Timestamp,
 }
 
 /// The end of the log. Clones share it.
@@ -186,7 +189,15 @@ impl Tail {
                 Some(head) if !grown => head.grown_at,
                 _ => Instant::now(),
             };
-            *head = Some(Head { extent, grown_at });
+            let changed_at = match head.as_ref() {
+                Some(head) if !changed => head.changed_at,
+                _ => Timestamp::now(),
+            };
+            *head = Some(Head {
+                extent,
+                grown_at,
+                changed_at,
+            });
             changed
         });
     }

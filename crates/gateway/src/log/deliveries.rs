@@ -39,7 +39,7 @@ pub(crate) struct Wanted {
     #[param(value_type = u32, minimum = 1, maximum = 1000, default = 100)]
     limit: Limit,
     /// Go on from the `next` of an answer.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, min_length = 1)]
     cursor: Option<Cursor>,
 }
 

@@ -23,7 +23,7 @@ use crate::{
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
-    /// Of a type that one of these patterns matches, separated by commas.
+    /// Of a type that one of these patterns matches, separated by commas; or the parameter comes for each.
     #[param(
         value_type = Option<Vec<types::TypePattern>>, style = Form, explode = false,
         example = json!(["order.*", "invoice.sent"])
@@ -45,7 +45,7 @@ pub(crate) struct Wanted {
     #[param(value_type = u32, minimum = 1, maximum = 1000, default = 100)]
     limit: Limit,
     /// Go on from the `next` of an answer.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, min_length = 1)]
     cursor: Option<Cursor>,
 }
 

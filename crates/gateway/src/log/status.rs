@@ -23,12 +23,12 @@ use super::{
 };
 use crate::{
     access::Scope,
-    etag,
     feed::{LAST_EVENT_ID, Wait, Watch, sse},
     gateway::Gateway,
     openapi::{problems, types},
     problem::{Kind, Problem},
     query::Query,
+    validators::{self, Validators},
 };
 
 /// How often it is looked at how an event stands, lest an announcement was missed.
@@ -99,7 +99,23 @@ impl Status {
 
     /// Says how it stands, and nothing else.
     fn tag(&self) -> HeaderValue {
-        etag::of(&format!("{} {:?}", self.event.sequence, self.deliveries))
+        validators::tag(&format!("{} {:?}", self.event.sequence, self.deliveries))
+    }
+
+    /// The newest time in it.
+    fn newest(&self) -> Timestamp {
+        let deliveries = self.deliveries.iter().map(|delivery| delivery.standing.at);
+        deliveries.fold(self.event.recorded_at, Timestamp::max)
+    }
+
+    fn validators(&self, gateway: &Gateway, now: Timestamp) -> Validators {
+        let tag = self.tag();
+        let name = format!("event {}", self.event.sequence);
+        let date = gateway.dates.of(&name, &tag, self.newest(), now);
+        Validators {
+            tag,
+            date: Some(date),
+        }
     }
 
     /// When it is worth to ask again, in seconds: at the next attempt, or soon.
@@ -127,10 +143,13 @@ fn is_ended(delivery: &LoggedDelivery) -> bool {
     params(
         ("id" = types::EventId, Path, description = "The event's id, percent-encoded."),
         Asked,
-        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of an answer to the same request."),
+        validators::Conditions,
     ),
     responses(
-        (status = 200, body = Whole, description = "The event."),
+        (status = 200, body = Whole, description = "The event.", headers(
+            ("ETag" = String, description = "For `If-None-Match`."),
+            ("Last-Modified" = String, description = "For `If-Modified-Since`; not in the second of a change."),
+        )),
         (status = 304, description = "It stands as the client knows."),
         problems::Refused,
         problems::NoSuchEvent,
@@ -147,17 +166,15 @@ pub(crate) async fn show(
     let until = Instant::now() + scope.at_most(asked.wait.0);
     let event = recorded(&gateway, &id, &wanted, until).await?;
     let status = settled(&gateway, event, until).await?;
-    let tag = status.tag();
-    let mut response = match etag::is_known(&headers, &tag) {
+    let now = Timestamp::now();
+    let validators = status.validators(&gateway, now);
+    let mut response = match validators.are_known(&headers, now) {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => whole(&gateway, &status).await?,
     };
-    let headers = response.headers_mut();
-    headers.insert(header::ETAG, tag);
-    let cached = HeaderValue::from_static("private, no-cache");
-    headers.insert(header::CACHE_CONTROL, cached);
+    validators.say(&mut response, now);
     if let Some(pause) = status.pause() {
-        headers.insert(header::RETRY_AFTER, pause.into());
+        response.headers_mut().insert(header::RETRY_AFTER, pause.into());
     }
     Ok(response)
 }
@@ -233,6 +250,8 @@ async fn settled(gateway: &Gateway, event: LoggedEvent, until: Instant) -> Resul
 ///
 /// Server-Sent Events: a `status` as it is and at every change, and at last, when every delivery has ended,
 /// `settled`. A client that comes back after that is answered `204`, so that a browser's `EventSource` stops.
+/// An event that is not in the log may have been published just now, and a browser does not come back after a
+/// `404`: so it is waited for, for 10 seconds.
 #[utoipa::path(
     get, path = "/v1/events/{id}/stream", operation_id = "follow_event", tag = "events",
     params(

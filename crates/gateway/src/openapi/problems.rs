@@ -38,10 +38,10 @@ problems! {
 
     /// Of a body.
     RefusedBody {
-        400: "A parameter or a part of the body was refused, and `field` names it; or the body is no JSON.",
+        400: "A parameter or a part of the body was refused, and `field` names it; or the body is no JSON, or no whole gzip.",
         408: "The body took too long to arrive.",
         413: "The body is too large.",
-        415: "The body's media type is none of these.",
+        415: "The body's media type is none of these; or its `Content-Encoding` is not `gzip`, which `Accept-Encoding` then names.",
     }
 
     /// Of a cursor of the feed.

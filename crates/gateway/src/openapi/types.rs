@@ -7,12 +7,12 @@ use std::borrow::Cow;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
-        KnownFormat, Object, ObjectBuilder, OneOfBuilder, Ref, RefOr, SchemaFormat, Type,
-        schema::{AdditionalProperties, ArrayBuilder, Schema, SchemaType},
+        AllOfBuilder, KnownFormat, Object, ObjectBuilder, Ref, RefOr, SchemaFormat, Type,
+        schema::{AdditionalProperties, AnyOfBuilder, ArrayBuilder, Schema, SchemaType},
     },
 };
 
-use crate::fields::Fields;
+use crate::{access::Grant, fields::Fields};
 
 /// The id of an event, chosen by its producer: visible ASCII characters.
 #[derive(ToSchema)]
@@ -49,15 +49,20 @@ pub(crate) struct TypePattern(String);
 #[schema(value_type = String, format = DateTime, examples("2026-01-31T09:30:00.000Z"))]
 pub(crate) struct Time(String);
 
-/// An RFC 3339 time, or a span back from now such as `90s`, `1h` or `7d`.
+/// An RFC 3339 time such as `2026-01-31T09:30:00Z`, or a span back from now such as `90s`, `1h` or `7d`.
 #[derive(ToSchema)]
-#[schema(value_type = String, examples("1h", "2026-01-31T09:30:00Z"))]
+#[schema(value_type = String, min_length = 1, examples("1h"))]
 pub(crate) struct Moment(String);
 
 /// A place in the feed of this relay. It says nothing to anybody else.
 #[derive(ToSchema)]
-#[schema(value_type = String, examples("ZmVlZCAwMTIzNDU2Nzg5YWJjZGVmIDE3"))]
+#[schema(value_type = String, min_length = 1, examples("ZmVlZCAwMTIzNDU2Nzg5YWJjZGVmIDE3"))]
 pub(crate) struct FeedCursor(String);
+
+/// The name of a consumer: letters, digits, dashes, underscores and dots.
+#[derive(ToSchema)]
+#[schema(value_type = String, pattern = "^[A-Za-z0-9._-]{1,64}$", examples("billing"))]
+pub(crate) struct ConsumerName(String);
 
 /// How long a retry waits: whole seconds, from 1 s to 7 days.
 #[derive(ToSchema)]
@@ -66,7 +71,7 @@ pub(crate) struct Delay(String);
 
 /// A signing secret: `whsec_` and 24 to 64 bytes in base64.
 #[derive(ToSchema)]
-#[schema(value_type = String, pattern = "^whsec_[A-Za-z0-9+/]+=*$", examples("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="))]
+#[schema(value_type = String, pattern = "^whsec_(?:[A-Za-z0-9+/]{4}){8,20}(?:(?:[A-Za-z0-9+/]{4})?(?:[A-Za-z0-9+/][AQgw]==)?|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)$", examples("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="))]
 pub(crate) struct Secret(String);
 
 /// Where deliveries are posted: an http or https URL without fragment, user name or password.
@@ -106,29 +111,47 @@ described! {
     SignatureStyle: "How deliveries are signed: as Standard Webhooks has it, or by `X-Webhook-Signature`.",
     one_of(["standard", "plain"]);
 
+    Names: "Whether the messages of a stream are named by their events' types.",
+    one_of(["on", "off"]);
+
     EndpointState: "Whether an endpoint is sent to.",
     one_of(["active", "paused", "disabled"]);
 
     CloudEvent: "An event as CloudEvents 1.0 has it, in its JSON format.",
     cloud_event().required("specversion").required("id").required("source").required("type");
 
+    EventToPublish: "An event as CloudEvents 1.0 has it. Its `id` may be missing beside an `Idempotency-Key`.",
+    cloud_event().required("specversion").required("source").required("type");
+
     EventInShort: "An event whose missing `specversion`, `id`, `source` and `time` are filled in.",
     cloud_event().required("type");
 
-    Accepted: "The id of the event, or the ids of a batch's events in their order.",
-    OneOfBuilder::new()
-        .item(ObjectBuilder::new().property("id", Ref::from_schema_name("EventId")).required("id"))
-        .item(
-            ObjectBuilder::new()
-                .property("ids", ArrayBuilder::new().items(Ref::from_schema_name("EventId")))
-                .required("ids"),
-        );
+    Accepted: "The id of the event.",
+    ObjectBuilder::new().property("id", Ref::from_schema_name("EventId")).required("id");
+
+    AcceptedBatch: "The ids of the events, in their order.",
+    ObjectBuilder::new()
+        .property("ids", ArrayBuilder::new().items(Ref::from_schema_name("EventId")))
+        .required("ids");
+
+    AccessGrant: "What a new access token lets read: at least one of `types`, `source` and `subject` says it.",
+    AllOfBuilder::new().item(Grant::schema()).item(
+        AnyOfBuilder::new()
+            .item(given("types", ArrayBuilder::new().items(Ref::from_schema_name("TypePattern"))))
+            .item(given("source", ObjectBuilder::new().schema_type(Type::String)))
+            .item(given("subject", ObjectBuilder::new().schema_type(Type::String))),
+    );
+
+    Data: "The data of an event, as it is.",
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)));
 
     OpenApiDocument: "An OpenAPI document.",
     ObjectBuilder::new().additional_properties(Some(AdditionalProperties::FreeForm(true)));
 
     NewEndpoint: "An endpoint to add.",
-    ObjectBuilder::from(fields()).required("url").required("types");
+    ObjectBuilder::from(defaults_in_words(fields())).required("url").required("types");
 
     EndpointChange: "What to change of an endpoint: what is not named stays.",
     ObjectBuilder::from(change(fields()));
@@ -138,6 +161,11 @@ fn one_of<const N: usize>(values: [&'static str; N]) -> ObjectBuilder {
     ObjectBuilder::new()
         .schema_type(Type::String)
         .enum_values(Some(values))
+}
+
+/// An object in which this is given, as nothing else than this.
+fn given(field: &str, schema: impl Into<RefOr<Schema>>) -> ObjectBuilder {
+    ObjectBuilder::new().property(field, schema).required(field)
 }
 
 fn cloud_event() -> ObjectBuilder {
@@ -161,6 +189,31 @@ fn fields() -> Object {
         RefOr::T(Schema::Object(object)) => object,
         _ => Object::default(),
     }
+}
+
+/// Says in words what a field is if it is not given. Some generators take a field with a default for one that
+/// must be there.
+fn defaults_in_words(mut fields: Object) -> Object {
+    for property in fields.properties.values_mut() {
+        let (default, description) = match property {
+            RefOr::T(Schema::Object(object)) => (&mut object.default, &mut object.description),
+            RefOr::T(Schema::Array(array)) => (&mut array.default, &mut array.description),
+            RefOr::Ref(reference) => {
+                let words = reference.default.take().map(in_words).unwrap_or_default();
+                reference.description.push_str(&words);
+                continue;
+            }
+            RefOr::T(_) => continue,
+        };
+        if let Some(default) = default.take() {
+            description.get_or_insert_default().push_str(&in_words(default));
+        }
+    }
+    fields
+}
+
+fn in_words(default: serde_json::Value) -> String {
+    format!(" Unless it is given: `{default}`.")
 }
 
 /// What of it can be changed; what is not named has no default, but stays.

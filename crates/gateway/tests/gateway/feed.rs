@@ -70,6 +70,12 @@ async fn pages_go_on_from_each_other() {
         ("", 3, numbers(0..20)),
         ("&types=odd", 4, numbers((1..20).step_by(2))),
         ("&types=odd,even&source=/orders", 7, numbers(0..20)),
+        ("&types=odd&types=even", 7, numbers(0..20)),
+        (
+            "&types=none&source=/orders&types=odd,none.%23",
+            7,
+            numbers((1..20).step_by(2)),
+        ),
         ("&source=/others", 7, vec![]),
         ("&types=none.%23", 1, vec![]),
         ("&subject=none", 1, vec![]),
@@ -124,7 +130,7 @@ async fn a_client_that_has_it_is_told_so_without_the_store() {
     let path = format!("/v1/feed?after={end}");
     let first = relay.get(&path).await;
     let tag = first.header("etag").unwrap().to_owned();
-    assert_eq!(first.header("cache-control"), Some("private, no-cache"));
+    assert_eq!(first.header("cache-control"), Some("no-store"));
     let ask = async |path: &str| {
         let request = relay.request(reqwest::Method::GET, path);
         relay.send(request.header("if-none-match", &tag)).await
@@ -224,6 +230,8 @@ async fn what_is_asked_wrongly_is_refused_by_name() {
         ("after=now&since=1h".to_owned(), "since"),
         ("since=soon".to_owned(), "since"),
         ("types=a..b".to_owned(), "types[0]"),
+        ("types=a,b&types=c&types=a..b".to_owned(), "types[3]"),
+        ("source=/orders&source=/orders".to_owned(), "source"),
         ("until=1h".to_owned(), "until"),
     ] {
         for path in ["/v1/feed", "/v1/stream"] {
@@ -289,6 +297,48 @@ async fn a_pretty_event_streams_as_it_is() {
     let data: Vec<_> = lines.filter_map(|line| line.strip_prefix("data: ")).collect();
     let data: Value = serde_json::from_str(&data.join("\n")).unwrap();
     assert_eq!(data["id"], "1");
+}
+
+/// The lines of a stream that name its messages, up to the last of these events.
+async fn names(relay: &Relay, query: &str, last: &str) -> Vec<String> {
+    let mut stream = stream(relay, &format!("/v1/stream?after=start{query}")).await;
+    assert_eq!(stream.status(), 200, "{query}");
+    let told = told(&mut stream, &format!("\"id\":\"{last}\"")).await;
+    let names = told.lines().filter_map(|line| line.strip_prefix("event: "));
+    names.map(ToOwned::to_owned).collect()
+}
+
+/// So that a page's `onmessage` hears all of a pattern's types, which it cannot know in advance.
+#[tokio::test]
+async fn a_stream_may_leave_out_the_names_of_its_messages() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    fill(&relay, 4).await;
+    assert_eq!(names(&relay, "", "3").await, ["even", "odd", "even", "odd"]);
+    assert_eq!(names(&relay, "&names=on&types=odd", "3").await, ["odd", "odd"]);
+    assert!(names(&relay, "&names=off", "3").await.is_empty());
+    let refused = relay.get("/v1/stream?names=none").await;
+    assert_eq!(refused.problem(400, "invalid")["field"], "names");
+    for path in ["/v1/feed?names=off", "/v1/socket?names=off"] {
+        let request = crate::access::handshake(&relay, path);
+        let refused = relay.send(request).await;
+        assert_eq!(refused.problem(400, "invalid")["field"], "names", "{path}");
+    }
+}
+
+/// `EventSource` has events of its own by these names: a broken connection, say, is an `error`.
+#[tokio::test]
+async fn no_event_is_taken_for_one_of_a_browser_s_own() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    for (number, event_type) in ["error", "open", "message", "error.disk", "Error"]
+        .iter()
+        .enumerate()
+    {
+        record_event(&relay, event(&number.to_string(), event_type), &[]).await;
+    }
+    until_seen(&relay, 5).await;
+    assert_eq!(names(&relay, "", "4").await, ["error.disk", "Error"]);
 }
 
 #[tokio::test]

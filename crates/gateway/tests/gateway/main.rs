@@ -3,6 +3,8 @@
 
 mod access;
 mod bindings;
+mod dates;
+mod encodings;
 mod endpoints;
 mod events;
 mod feed;

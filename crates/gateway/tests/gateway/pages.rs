@@ -39,7 +39,10 @@ async fn known_pages_may_read_the_feed() {
         let request = request
             .header("origin", origin)
             .header("access-control-request-method", "GET")
-            .header("access-control-request-headers", "authorization,if-none-match");
+            .header(
+                "access-control-request-headers",
+                "authorization,if-none-match,if-modified-since",
+            );
         relay.send(request).await
     };
     let read = async |path: &str, origin: &str| {
@@ -53,7 +56,9 @@ async fn known_pages_may_read_the_feed() {
         assert_eq!((asked.status, asked.header(allowed)), (200, Some(PAGE)), "{path}");
         assert_eq!(asked.header("access-control-allow-methods"), Some("GET"));
         let headers = asked.header("access-control-allow-headers").unwrap();
-        assert!(headers.contains("authorization") && headers.contains("if-none-match"));
+        for header in ["authorization", "if-none-match", "if-modified-since"] {
+            assert!(headers.contains(header), "{headers}");
+        }
         assert_eq!(
             preflight(path, "https://evil.example").await.header(allowed),
             None

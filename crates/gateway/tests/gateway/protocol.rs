@@ -105,6 +105,60 @@ async fn errors_of_every_kind_are_problem_documents() {
         .problem(413, "too-large");
 }
 
+/// What a token's holder was told must not be handed to anybody else, and no browser may guess what it is.
+#[tokio::test]
+async fn every_answer_says_that_it_is_not_to_be_stored_guessed_at_or_named_elsewhere() {
+    let folder = folder();
+    let mut config = config(shared_broker().await, &folder);
+    config.token = Some("hunter2".parse().unwrap());
+    config.cors_origins = vec!["https://app.example.com".parse().unwrap()];
+    let relay = Relay::start_with(config).await;
+    relay.until_ready().await;
+    let large = "x".repeat(300_000);
+    for (method, path, body, status) in [
+        (Method::GET, "/v1/openapi.json", "", 200),
+        (Method::GET, "/v1/endpoints", "", 200),
+        (Method::GET, "/v1/events", "", 200),
+        (Method::GET, "/v1/deliveries", "", 200),
+        (Method::GET, "/v1/consumers", "", 200),
+        (Method::GET, "/v1/feed", "", 200),
+        (Method::GET, "/v1/stream", "", 200),
+        (Method::POST, "/v1/events", r#"{"type":"a.b"}"#, 202),
+        (Method::POST, "/v1/events", "{", 400),
+        (Method::GET, "/v1/endpoints?x=1", "", 200),
+        (Method::GET, "/v1/feed?x=1", "", 400),
+        (Method::GET, ENDPOINT, "", 404),
+        (Method::GET, "/v1/else", "", 404),
+        (Method::GET, "/", "", 404),
+        (Method::PUT, "/v1/feed", "", 405),
+        (Method::POST, "/v1/endpoints", &large, 413),
+        (Method::OPTIONS, "/v1/feed", "", 200),
+    ] {
+        let mut request = relay.request(method.clone(), path).bearer_auth("hunter2");
+        if method == Method::OPTIONS {
+            request = request
+                .header("origin", "https://app.example.com")
+                .header("access-control-request-method", "GET");
+        }
+        let request = request.header("content-type", "application/json");
+        is_kept_to_itself(request.body(body.to_owned()), status, path).await;
+    }
+    is_kept_to_itself(relay.request(Method::GET, "/v1/feed"), 401, "without a token").await;
+}
+
+async fn is_kept_to_itself(request: reqwest::RequestBuilder, status: u16, path: &str) {
+    let answer = request.send().await.unwrap();
+    let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap());
+    assert_eq!(answer.status(), status, "{path}");
+    assert_eq!(header("cache-control"), Some("no-store"), "{path} {status}");
+    assert_eq!(
+        header("x-content-type-options"),
+        Some("nosniff"),
+        "{path} {status}"
+    );
+    assert_eq!(header("referrer-policy"), Some("no-referrer"), "{path} {status}");
+}
+
 #[tokio::test]
 async fn requests_are_measured_by_their_route() {
     let folder = folder();

@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 
 use crate::relay::{Answer, Relay, config, folder};
 
-const WHOLE: &str = "application/cloudevents+json";
-const BATCH: &str = "application/cloudevents-batch+json";
+pub(crate) const WHOLE: &str = "application/cloudevents+json";
+pub(crate) const BATCH: &str = "application/cloudevents-batch+json";
 
-fn event(id: &str) -> Value {
+pub(crate) fn event(id: &str) -> Value {
     json!({"specversion": "1.0", "id": id, "source": "/orders", "type": "order.created"})
 }
 
@@ -33,13 +33,13 @@ async fn post(relay: &Relay, content_type: &str, body: impl ToString) -> Answer 
 }
 
 /// Whether it is known to have been sent before; it must be accepted.
-fn is_replayed(answer: &Answer) -> bool {
+pub(crate) fn is_replayed(answer: &Answer) -> bool {
     assert_eq!(answer.status, 202, "{answer:?}");
     answer.header("idempotent-replayed") == Some("true")
 }
 
 /// What is in an endpoint's queue, which must be so many events; they stay there.
-async fn take(relay: &Relay, id: &str, count: u32) -> Vec<Event> {
+pub(crate) async fn take(relay: &Relay, id: &str, count: u32) -> Vec<Event> {
     assert_eq!(relay.waiting(id).await, Some(count));
     let session = relay.session().await;
     let mut queue = session.subscribe(&relay.queue(id), 1_000).await.unwrap();
