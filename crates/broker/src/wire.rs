@@ -15,7 +15,8 @@ use relay_event::{
 };
 
 use self::headers::{
-    DEAD_AT, DETAIL, Died, ENDPOINT, PUBLISHED_AT, REASON, put_attributes, put_history, put_text, put_time,
+    DEAD_AT, DETAIL, Died, ENDPOINT, Earlier, PUBLISHED_AT, REASON, put_attributes, put_earlier, put_history,
+    put_text, put_time,
 };
 use crate::{publisher::Outgoing, topology::Topology};
 
@@ -33,6 +34,8 @@ pub struct Received {
     pub history: History,
     /// Whether it came by the exchange of events, which gave it to every endpoint that wants it.
     pub published: bool,
+    /// Of an event that was redelivered: how it had ended before.
+    pub(crate) earlier: Option<Box<Earlier>>,
 }
 
 /// A message that is not what it should be, as it came.
@@ -87,6 +90,7 @@ impl Received {
                 ..History::default()
             }
         };
+        let earlier = returned.then(|| headers.earlier()).flatten().map(Box::new);
         let body = Bytes::from(std::mem::take(&mut delivery.data));
         let content_type = content_type(delivery).map(str::to_owned);
         let attributes = headers.attributes();
@@ -113,6 +117,7 @@ impl Received {
             event,
             history,
             published,
+            earlier,
         }
     }
 }
@@ -185,17 +190,20 @@ pub(crate) fn retry(
 pub(crate) fn dead(
     topology: &Topology,
     endpoint: &EndpointId,
-    message: &Result<Event, Refused>,
+    message: &Received,
     history: &History,
     reason: DeadReason,
     now: Timestamp,
 ) -> Outgoing {
     let mut headers = FieldTable::default();
     put_history(&mut headers, history);
+    if let Some(earlier) = &message.earlier {
+        put_earlier(&mut headers, earlier);
+    }
     put_text(&mut headers, ENDPOINT, endpoint.as_str());
     put_text(&mut headers, REASON, reason.as_str());
     put_time(&mut headers, DEAD_AT, Some(now));
-    match message {
+    match &message.event {
         Ok(event) => to_dead(topology, event_properties(event, headers), event.body()),
         Err(refused) => refused_to_dead(topology, refused, headers),
     }
@@ -231,15 +239,20 @@ fn to_dead(topology: &Topology, properties: BasicProperties, body: &Bytes) -> Ou
     }
 }
 
-/// An event on its way to one endpoint once more, with its schedule begun anew at `run`.
+/// An event on its way to one endpoint once more, with its schedule begun anew at `run`; of a dead letter,
+/// with the facts of that.
 pub(crate) fn redeliver(
     topology: &Topology,
     endpoint: &EndpointId,
     event: &Event,
     run: Timestamp,
+    letter: Option<&DeadLetter>,
 ) -> Outgoing {
     let mut headers = FieldTable::default();
     put_time(&mut headers, PUBLISHED_AT, Some(run));
+    if let Some(letter) = letter {
+        put_earlier(&mut headers, &Earlier::of(letter));
+    }
     Outgoing {
         exchange: topology.return_(),
         routing_key: endpoint.to_string(),
@@ -277,7 +290,16 @@ pub(crate) fn death(delivery: &Delivery, topology: &Topology, now: Timestamp) ->
 pub(crate) fn dead_letter(delivery: &Delivery, topology: &Topology) -> DeadLetter {
     let headers = Headers::of(&delivery.properties);
     let died = headers.death();
-    let history = headers.history();
+    let mut history = headers.history();
+    // What was redelivered and never attempted has ended as before.
+    let earlier = headers.earlier().filter(|_| history.attempts == 0);
+    let (earlier_reason, earlier_death) = match earlier {
+        None => (None, None),
+        Some(earlier) => {
+            history = earlier.history;
+            (earlier.reason, earlier.dead_at)
+        }
+    };
     let event = read_any(delivery, &headers);
     let by_us = headers.text(REASON).and_then(|reason| reason.parse().ok());
     let (reason, endpoint, detail) = match (died.as_ref(), by_us) {
@@ -306,6 +328,8 @@ pub(crate) fn dead_letter(delivery: &Delivery, topology: &Topology) -> DeadLette
             Some("was not put here by the relay".to_owned()),
         ),
     };
+    let before = || earlier_reason.map(|reason| format!("was {reason} before it was redelivered"));
+    let detail = detail.or_else(before);
     let (event_id, event_type) = match &event {
         Ok(event) => (Some(event.id().to_string()), Some(event.event_type().to_string())),
         Err(_) => (headers.attribute("id"), headers.attribute("type")),
@@ -321,7 +345,10 @@ pub(crate) fn dead_letter(delivery: &Delivery, topology: &Topology) -> DeadLette
         last_attempt: history.last_attempt,
         last_status: history.last_status,
         last_error: history.last_error,
-        dead_at: headers.time(DEAD_AT).or(died.and_then(|death| death.at)),
+        dead_at: headers
+            .time(DEAD_AT)
+            .or(died.and_then(|death| death.at))
+            .or(earlier_death),
     }
 }
 
