@@ -141,7 +141,8 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Sends the event to its endpoint once more, with its schedule begun anew after the run `before`.
+    /// Sends the event to its endpoint once more, with its schedule begun anew after the run `before`. Should
+    /// it come back without another attempt, it has the facts of `letter` again.
     ///
     /// # Errors
     /// It is not confirmed, so the dead letter must not be removed.
@@ -150,11 +151,12 @@ impl DeadLetters {
         endpoint: &EndpointId,
         event: &Event,
         before: Option<Timestamp>,
+        letter: &DeadLetter,
     ) -> Result<(), PublishError> {
         let topology = self.session.topology();
         let run = Standing::run_after(before, Timestamp::now());
         self.session
-            .publish_safely(|| wire::redeliver(topology, endpoint, event, run))
+            .publish_safely(|| wire::redeliver(topology, endpoint, event, run, Some(letter)))
             .await
     }
 

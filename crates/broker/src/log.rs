@@ -134,7 +134,7 @@ impl Session {
             published_at,
         } = outlived;
         let run = Standing::run_after(*published_at, Timestamp::now());
-        self.publish_safely(|| wire::redeliver(self.topology(), endpoint, event, run))
+        self.publish_safely(|| wire::redeliver(self.topology(), endpoint, event, run, None))
             .await
     }
 

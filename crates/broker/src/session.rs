@@ -187,7 +187,7 @@ impl Session {
         event: &Event,
         run: Timestamp,
     ) -> Result<(), PublishError> {
-        self.publish_once(|| wire::redeliver(self.topology(), endpoint, event, run))
+        self.publish_once(|| wire::redeliver(self.topology(), endpoint, event, run, None))
             .await
     }
 

@@ -170,7 +170,7 @@ async fn dead(
     reason: DeadReason,
 ) -> Result<(), Unsettled> {
     let (topology, now) = (session.topology(), Timestamp::now());
-    let dead = || wire::dead(topology, endpoint, &message.event, history, reason, now);
+    let dead = || wire::dead(topology, endpoint, message, history, reason, now);
     Ok(session.publish_safely(dead).await?)
 }
 

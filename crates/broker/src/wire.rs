@@ -19,7 +19,8 @@ use relay_event::{
 
 use self::encoding::decoded;
 use self::headers::{
-    DEAD_AT, DETAIL, ENDPOINT, PARTIAL, PUBLISHED_AT, REASON, put_attributes, put_history, put_text, put_time,
+    DEAD_AT, DETAIL, ENDPOINT, Earlier, PARTIAL, PUBLISHED_AT, REASON, put_attributes, put_earlier,
+    put_history, put_text, put_time,
 };
 use crate::{publisher::Outgoing, topology::Topology};
 
@@ -40,6 +41,8 @@ pub struct Received {
     pub history: History,
     /// Whether it came by the exchange of events, which gave it to every endpoint that wants it.
     pub published: bool,
+    /// Of an event that was redelivered: how it had ended before.
+    pub(crate) earlier: Option<Box<Earlier>>,
 }
 
 /// A message that is not what it should be, as it came.
@@ -115,6 +118,7 @@ impl Received {
                 ..History::default()
             }
         };
+        let earlier = returned.then(|| headers.earlier()).flatten().map(Box::new);
         let body = Bytes::from(std::mem::take(&mut delivery.data));
         let published = delivery.exchange.as_str() == topology.events();
         let event = event(&body, delivery, &headers, max_bytes).and_then(|event| {
@@ -134,6 +138,7 @@ impl Received {
             event,
             history,
             published,
+            earlier,
         }
     }
 }
@@ -226,17 +231,20 @@ pub(crate) fn retry(
 pub(crate) fn dead(
     topology: &Topology,
     endpoint: &EndpointId,
-    message: &Result<Event, Refused>,
+    message: &Received,
     history: &History,
     reason: DeadReason,
     now: Timestamp,
 ) -> Outgoing {
     let mut headers = FieldTable::default();
     put_history(&mut headers, history);
+    if let Some(earlier) = &message.earlier {
+        put_earlier(&mut headers, earlier);
+    }
     put_text(&mut headers, ENDPOINT, endpoint.as_str());
     put_text(&mut headers, REASON, reason.as_str());
     put_time(&mut headers, DEAD_AT, Some(now));
-    match message {
+    match &message.event {
         Ok(event) => to_dead(topology, event_properties(event, headers), event.body()),
         Err(refused) => refused_to_dead(topology, refused, headers),
     }
@@ -286,15 +294,20 @@ fn to_dead(topology: &Topology, properties: BasicProperties, body: &Bytes) -> Ou
     }
 }
 
-/// An event on its way to one endpoint once more, with its schedule begun anew at `run`.
+/// An event on its way to one endpoint once more, with its schedule begun anew at `run`; of a dead letter,
+/// with the facts of that.
 pub(crate) fn redeliver(
     topology: &Topology,
     endpoint: &EndpointId,
     event: &Event,
     run: Timestamp,
+    letter: Option<&DeadLetter>,
 ) -> Outgoing {
     let mut headers = FieldTable::default();
     put_time(&mut headers, PUBLISHED_AT, Some(run));
+    if let Some(letter) = letter {
+        put_earlier(&mut headers, &Earlier::of(letter));
+    }
     Outgoing {
         exchange: topology.return_(),
         routing_key: endpoint.to_string(),
@@ -391,7 +404,7 @@ pub(crate) fn letter(delivery: &Delivery, topology: &Topology) -> Letter {
     let by_broker = by_broker(&headers, topology);
     let by_us = headers.text(REASON).and_then(|reason| reason.parse().ok());
     let published = by_broker.as_ref().is_some_and(|died| died.published);
-    let history = if published {
+    let mut history = if published {
         History {
             published_at: claimed_time(&delivery.properties, &headers, Timestamp::now()),
             ..History::default()
@@ -402,6 +415,16 @@ pub(crate) fn letter(delivery: &Delivery, topology: &Topology) -> Letter {
             ..headers.history()
         }
     };
+    // What was redelivered and never attempted has ended as before.
+    let earlier = headers.earlier().filter(|_| !published && history.attempts == 0);
+    let (mut earlier_reason, mut earlier_death) = (None, None);
+    if let Some(earlier) = earlier {
+        (earlier_reason, earlier_death) = (earlier.reason, earlier.dead_at);
+        history = History {
+            published_at: history.published_at,
+            ..earlier.history
+        };
+    }
     let body = Bytes::copy_from_slice(&delivery.data);
     let event = if !published && headers.has(PARTIAL) {
         Err(Invalid::new("event", "is kept in part only"))
@@ -410,7 +433,10 @@ pub(crate) fn letter(delivery: &Delivery, topology: &Topology) -> Letter {
         event(&body, delivery, &headers, usize::MAX)
     };
     let outlived = by_broker.as_ref().is_some_and(|died| died.outlived);
-    let mut dead_at = headers.time(DEAD_AT).or_else(|| headers.death()?.at);
+    let mut dead_at = headers
+        .time(DEAD_AT)
+        .or_else(|| headers.death()?.at)
+        .or(earlier_death);
     let (reason, endpoint, detail) = match (by_broker, by_us) {
         (Some(died), _) => {
             dead_at = died.at;
@@ -432,6 +458,8 @@ pub(crate) fn letter(delivery: &Delivery, topology: &Topology) -> Letter {
             (DeadReason::InvalidEvent, None, Some(why.unwrap_or_else(own)))
         }
     };
+    let before = || earlier_reason.map(|reason| format!("was {reason} before it was redelivered"));
+    let detail = detail.or_else(before);
     let (event_id, event_type) = match &event {
         Ok(event) => (Some(event.id().to_string()), Some(event.event_type().to_string())),
         Err(_) => (headers.attribute("id"), headers.attribute("type")),

@@ -9,9 +9,8 @@ use std::time::Duration;
 pub enum Error {
     /// No server is installed where one is looked for.
     #[error(
-        "no rabbitmq-server found: install it (`apt-get install rabbitmq-server`, or `cargo xtask up` \
-         does it), name its command in RELAY_RABBITMQ_SERVER, or set RELAY_AMQP_URL to use a broker \
-         that runs already"
+        "no rabbitmq-server found: install it (`apt-get install rabbitmq-server`), name its command in \
+         RELAY_RABBITMQ_SERVER, or set RELAY_AMQP_URL to use a broker that runs already"
     )]
     NoServer,
 

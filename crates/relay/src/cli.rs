@@ -9,7 +9,8 @@ Environment, each instead of what the data folder says:
   RELAY_AMQP_URL   its broker, such as amqp://user:password@host:5672/%2f
   RELAY_NAMESPACE  the first word of its queues' names [default: relay]
 
-Exit codes: 0 done, 1 failed, 2 wrong usage; some commands have others, as their --help tells.";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by a signal before the end; some commands have \
+others, as their --help tells.";
 
 /// Publish an event once to RabbitMQ, and every consumer gets it as a signed webhook.
 #[derive(Debug, Parser)]

@@ -11,6 +11,8 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::text_files::without_mark;
+
 /// Only the owner's user looks into the folder: it holds a token and a password.
 const PRIVATE_FOLDER: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
@@ -178,7 +180,7 @@ impl DataFolder {
     fn read(&self, name: &str) -> anyhow::Result<Option<String>> {
         let path = self.0.join(name);
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text)),
+            Ok(text) => Ok(Some(without_mark(&text).to_owned())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(anyhow!(error).context(format!("cannot read {}", path.display()))),
         }

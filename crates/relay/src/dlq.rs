@@ -10,7 +10,7 @@ use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DlqCommand {
-    /// List dead letters, oldest first; they stay in the queue
+    /// List dead letters, newest first; they stay in the queue
     List(list::ListArgs),
     /// Show all that is known of an event's dead letters; they stay in the queue
     Show(show::ShowArgs),

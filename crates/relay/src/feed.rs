@@ -60,8 +60,8 @@ impl FeedArgs {
             ended = each(&mut follow, doing, &stop, take) => ended,
             () = output::closed() => return Ok(()),
         };
-        if let Some(cursor) = follow.cursor() {
-            output::note(&format!("go on with --cursor {cursor}"));
+        if let Some(place) = follow.go_on() {
+            output::note(&format!("go on with {place}"));
         }
         ended
     }
@@ -99,7 +99,11 @@ async fn each(
             }
             tokio::select! {
                 taken = take(item) => taken?,
-                () = long_after(stop) => return Ok(()),
+                () = long_after(stop) => {
+                    let id = item.event.id();
+                    output::note(&format!("stopped: no answer to {id} came yet, so it comes once more"));
+                    return Ok(());
+                }
             }
             follow.passed(&item.cursor);
         }

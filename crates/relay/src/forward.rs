@@ -41,7 +41,7 @@ impl Forward {
         let began = Timestamp::now();
         let posted = self.courier.post(&item.event).await?;
         let said = if self.json {
-            serde_json::to_string(&line(item, &posted, began)).unwrap_or_default()
+            output::json(&line(item, &posted, began)).unwrap_or_default()
         } else {
             readable(&item.event, &posted, began)
         };

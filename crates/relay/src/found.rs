@@ -45,6 +45,13 @@ impl DataArgs {
         find_http(&self.folder()?, &environment)
     }
 
+    /// The HTTP API of the relay whose broker this is, if one is known to be: the other may be set in the
+    /// environment and be of another relay.
+    pub(crate) fn http_of(&self, broker: &Config) -> anyhow::Result<Option<HttpRelay>> {
+        let folder = self.folder()?;
+        find_http_of(&folder, &environment, broker)
+    }
+
     /// The broker of the relay; `name` is what the connection is called in the broker's own tools.
     pub(crate) fn broker(&self, name: &str) -> anyhow::Result<Config> {
         let folder = self.folder()?;
@@ -61,18 +68,41 @@ pub(crate) async fn open_session(config: &Config) -> anyhow::Result<Session> {
 fn unreachable(error: Error) -> anyhow::Error {
     let hint = match &error {
         Error::Connect { .. } | Error::Timeout { .. } => {
-            "the relay seems not to be running (start it with `cargo xtask up`)"
+            format!(
+                "the relay seems not to be running (start it with `{}`)",
+                start_command()
+            )
         }
-        _ => "the broker did not do as it was asked",
+        _ => "the broker did not do as it was asked".to_owned(),
     };
     anyhow!(error).context(hint)
 }
 
 fn nothing_found(folder: &DataFolder, otherwise: &str) -> anyhow::Error {
     anyhow!(
-        "no relay runs here: {} has no relay.json; start one with `cargo xtask up`, or set {otherwise}",
-        folder.path().display()
+        "no relay runs here: {} has no relay.json; start one with `{}`, or set {otherwise}",
+        folder.path().display(),
+        start_command()
     )
+}
+
+/// This program as its reader would run it.
+pub(crate) fn own_command() -> &'static str {
+    if is_built_here() { "cargo relay" } else { "relay" }
+}
+
+/// What starts a relay, as its reader would run it.
+pub(crate) fn start_command() -> &'static str {
+    if is_built_here() {
+        "cargo xtask up"
+    } else {
+        "relay up"
+    }
+}
+
+/// Whether it was built by whoever runs it, or else installed.
+fn is_built_here() -> bool {
+    std::env::current_exe().is_ok_and(|path| path.ends_with("target/release/relay"))
 }
 
 fn find_http(folder: &DataFolder, outside: Lookup<'_>) -> anyhow::Result<Option<HttpRelay>> {
@@ -95,6 +125,25 @@ fn find_http(folder: &DataFolder, outside: Lookup<'_>) -> anyhow::Result<Option<
     };
     let token = token.ok_or_else(|| anyhow!("no API token for the relay at {url}: set RELAY_TOKEN"))?;
     Ok(Some(HttpRelay { url, token }))
+}
+
+fn find_http_of(
+    folder: &DataFolder,
+    outside: Lookup<'_>,
+    broker: &Config,
+) -> anyhow::Result<Option<HttpRelay>> {
+    let are_one = match (outside("RELAY_URL"), outside("RELAY_AMQP_URL")) {
+        (Some(_), Some(_)) | (None, None) => true,
+        (url, _) => folder.running()?.is_some_and(|running| {
+            let same = (broker.url.as_str(), broker.namespace.as_str());
+            same == (&running.amqp_url, &running.namespace) && url.is_none_or(|url| url == running.url)
+        }),
+    };
+    if are_one {
+        find_http(folder, outside)
+    } else {
+        Ok(None)
+    }
 }
 
 /// Where a relay's HTTP API is.
@@ -212,6 +261,26 @@ mod tests {
     }
 
     #[test]
+    fn the_api_of_a_broker_is_that_of_its_own_relay() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = with_relay(&dir);
+        let found = |env: &'static [(&str, &str)]| {
+            let env = outside(env);
+            let broker = find_broker(&folder, &env, "x").unwrap().unwrap();
+            find_http_of(&folder, &env, &broker).ok().flatten().is_some()
+        };
+        let own = ("RELAY_AMQP_URL", "amqp://a:b@127.0.0.1:5673/%2f");
+        let other = ("RELAY_AMQP_URL", "amqp://a:b@example.com/%2f");
+        assert!(found(&[]));
+        assert!(found(Box::leak(Box::new([own, ("RELAY_NAMESPACE", "mine")]))));
+        assert!(!found(Box::leak(Box::new([own, ("RELAY_NAMESPACE", "other")]))));
+        assert!(!found(Box::leak(Box::new([other]))));
+        let both = [other, ("RELAY_URL", "http://127.0.0.1:1"), ("RELAY_TOKEN", "abc")];
+        assert!(found(Box::leak(Box::new(both))));
+        assert!(!found(&[("RELAY_URL", "http://127.0.0.1:1")]));
+    }
+
+    #[test]
     fn nothing_found_says_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         let empty = folder(&dir);
@@ -219,7 +288,7 @@ mod tests {
         assert!(find_broker(&empty, &outside(&[]), "x").unwrap().is_none());
         let text = nothing_found(&empty, "RELAY_URL").to_string();
         assert!(
-            text.contains("cargo xtask up") && text.contains("RELAY_URL"),
+            text.contains("`relay up`") && text.contains("RELAY_URL"),
             "{text}"
         );
     }

@@ -19,8 +19,8 @@ Examples:
 
 Every event is posted once, in the order of the relay's log, with the same headers and signature as \
 a delivery to an endpoint. What fails is printed and not tried again. While the relay or the \
-connection is away it waits, and then goes on exactly where it was. When it ends it says on stderr \
-where it would have gone on.")]
+connection is away it waits, and then goes on exactly where it was. Ctrl-C ends it within a second, also \
+while an answer is missing, and it says on stderr where it would have gone on; a second one ends it at once.")]
 pub(crate) struct ListenArgs {
     /// Where to post every event, such as http://127.0.0.1:3000/webhooks
     #[arg(long, value_name = "URL")]

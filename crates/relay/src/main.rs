@@ -20,6 +20,7 @@ mod progress;
 mod publish;
 mod receive;
 mod reconcile;
+mod text_files;
 mod up;
 mod usage;
 mod words;

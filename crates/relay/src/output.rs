@@ -1,15 +1,22 @@
-//! What people and programs read: results to stdout, notes to stderr.
+//! What people and programs read: results to stdout, notes to stderr. Nothing of others' leaves here as it
+//! came: JSON has escapes for what a terminal would not just show, all else has U+FFFD.
 
 use std::{
-    fmt::Write as _,
     io::{self, Write as _},
     os::fd::AsFd as _,
     time::Duration,
 };
 
 use anyhow::Context as _;
+use relay_service::text::{escaped_json, plain_lines};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::{io::Interest, net::unix::pipe};
+use unicode_width::UnicodeWidthStr as _;
+
+/// JSON is laid out to this depth; what lies deeper stays on one line, for indentation alone would cost
+/// the square of the depth.
+const DEEPEST: usize = 64;
 
 /// A result, to stdout. A reader that has read enough (`| head`) ends the program.
 pub(crate) fn say(text: &str) {
@@ -22,7 +29,7 @@ pub(crate) fn say(text: &str) {
 /// A result, to stdout, where it matters whether it was taken.
 pub(crate) fn try_say(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{text}").and_then(|()| stdout.flush())
+    writeln!(stdout, "{}", plain_lines(text)).and_then(|()| stdout.flush())
 }
 
 /// Returns once nobody reads stdout any more, if it is something of which that can be known, such as a
@@ -39,14 +46,24 @@ pub(crate) async fn closed() {
 /// A note, to stderr.
 pub(crate) fn note(text: &str) {
     // Where nobody listens there is nobody to tell.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", plain_lines(text));
 }
 
-/// Text from elsewhere, without what would move a terminal's cursor.
+/// Text of others on one line.
 pub(crate) fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    relay_service::text::plain(text).into_owned()
+}
+
+/// A value as one line of JSON.
+pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<String> {
+    let json = serde_json::to_string(value).context("cannot write JSON")?;
+    Ok(escaped_json(&json).into_owned())
+}
+
+/// A value as JSON over several lines, but for what is JSON of others in it.
+pub(crate) fn json_lines(value: &impl Serialize) -> anyhow::Result<String> {
+    let json = serde_json::to_string_pretty(value).context("cannot write JSON")?;
+    Ok(escaped_json(&json).into_owned())
 }
 
 /// The relay's answer, laid out for people.
@@ -87,7 +104,7 @@ impl<const N: usize> Table<N> {
             .collect();
         for row in &lines {
             for (width, cell) in self.widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
+                *width = cell.width().max(*width);
             }
         }
         lines
@@ -100,7 +117,9 @@ impl<const N: usize> Table<N> {
     fn aligned(&self, row: &[String; N]) -> String {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&self.widths) {
-            let _ = write!(line, "{cell:width$}  ");
+            line.push_str(cell);
+            let gap = width.saturating_sub(cell.width()) + 2;
+            line.extend(std::iter::repeat_n(' ', gap));
         }
         line.trim_end().to_owned()
     }
@@ -118,8 +137,12 @@ pub(crate) fn known<const N: usize>(
 
 /// Names and values, aligned.
 pub(crate) fn block(facts: &[(&str, String)]) -> String {
-    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let line = |(name, value): &(&str, String)| format!("{name:width$}  {}", plain(value));
+    let width = facts.iter().map(|(name, _)| plain(name).width()).max();
+    let line = |(name, value): &(&str, String)| {
+        let name = plain(name);
+        let gap = width.unwrap_or(0).saturating_sub(name.width()) + 2;
+        format!("{name}{:gap$}{}", "", plain(value))
+    };
     facts.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
@@ -143,8 +166,10 @@ pub(crate) fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// JSON over several lines; names, numbers and strings stay as they are, and in their order.
+/// JSON over several lines, down to a depth of 64; names, numbers and strings keep their meaning and their
+/// order. It needs no stack and little more memory than the JSON, however deep that nests.
 pub(crate) fn pretty(json: &str) -> String {
+    let json = escaped_json(json);
     let mut out = String::with_capacity(json.len() * 2);
     let (mut depth, mut in_text, mut escaped, mut opened) = (0_usize, false, false, false);
     for c in json.chars() {
@@ -157,19 +182,19 @@ pub(crate) fn pretty(json: &str) -> String {
         match c {
             ' ' | '\n' | '\r' | '\t' => continue,
             '}' | ']' => {
-                depth = depth.saturating_sub(1);
                 if !opened {
-                    new_line(&mut out, depth);
+                    new_line(&mut out, depth, depth.saturating_sub(1));
                 }
+                depth = depth.saturating_sub(1);
             }
-            _ if opened => new_line(&mut out, depth),
+            _ if opened => new_line(&mut out, depth, depth),
             _ => {}
         }
         out.push(c);
         opened = matches!(c, '{' | '[');
         match c {
             '{' | '[' => depth += 1,
-            ',' => new_line(&mut out, depth),
+            ',' => new_line(&mut out, depth, depth),
             ':' => out.push(' '),
             '"' => in_text = true,
             _ => {}
@@ -178,9 +203,12 @@ pub(crate) fn pretty(json: &str) -> String {
     out
 }
 
-fn new_line(out: &mut String, depth: usize) {
-    out.push('\n');
-    out.extend(std::iter::repeat_n("  ", depth));
+/// A new line in what is `depth` deep, if that is laid out at all.
+fn new_line(out: &mut String, depth: usize, indent: usize) {
+    if depth <= DEEPEST {
+        out.push('\n');
+        out.extend(std::iter::repeat_n("  ", indent));
+    }
 }
 
 /// JSON as it is, but on one line: line breaks between its parts become spaces.
@@ -189,9 +217,12 @@ pub(crate) fn one_line(json: &[u8]) -> Option<Box<RawValue>> {
     RawValue::from_string(unbroken(text).trim().to_owned()).ok()
 }
 
-/// One piece of JSON a line.
+/// One piece of JSON a line, to be printed.
 pub(crate) fn lines(items: &[Box<RawValue>]) -> String {
-    let lines: Vec<String> = items.iter().map(|item| unbroken(item.get())).collect();
+    let lines: Vec<String> = items
+        .iter()
+        .map(|item| escaped_json(&unbroken(item.get())).into_owned())
+        .collect();
     lines.join("\n")
 }
 
@@ -226,6 +257,19 @@ mod tests {
         let json = r#" {"b":1.50,"a":[],"c":{},"t":"x{,:\"\\","l":[1e2,{"z":null}]} "#;
         let expected = "{\n  \"b\": 1.50,\n  \"a\": [],\n  \"c\": {},\n  \"t\": \"x{,:\\\"\\\\\",\n  \"l\": [\n    1e2,\n    {\n      \"z\": null\n    }\n  ]\n}";
         assert_eq!(pretty(json), expected);
+    }
+
+    #[test]
+    fn pretty_ends_at_a_depth_and_escapes_what_a_terminal_would_not_show() {
+        assert_eq!(pretty("[\"\u{9b}\u{202e}\"]"), "[\n  \"\\u009b\\u202e\"\n]");
+        let nested = |depth: usize| format!("{}1,2{}", "[".repeat(depth), "]".repeat(depth));
+        let laid_out = pretty(&nested(64));
+        assert_eq!(laid_out.lines().count(), 2 * 64 + 2);
+        let deeper = pretty(&nested(65));
+        assert_eq!(deeper.lines().count(), 2 * 64 + 1);
+        assert!(deeper.contains("  [1,2]\n"), "{deeper}");
+        let compact: String = deeper.split_whitespace().collect();
+        assert_eq!(compact, nested(65));
     }
 
     #[test]

@@ -10,7 +10,12 @@ pub(crate) struct Progress(ProgressBar);
 impl Progress {
     /// A bar for `total` steps of something, such as `events`.
     pub(crate) fn new(total: u64, what: &'static str) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        // A bar moves the cursor, which a terminal may not be able to.
+        let target = match std::env::var_os("TERM") {
+            Some(term) if term == "dumb" => ProgressDrawTarget::hidden(),
+            _ => ProgressDrawTarget::stderr(),
+        };
+        let bar = ProgressBar::with_draw_target(Some(total), target);
         let template = format!("{{bar:40}} {{pos}} of {{len}} {what}, {{per_sec}}, {{eta}} left");
         if let Ok(style) = ProgressStyle::with_template(&template) {
             bar.set_style(style);

@@ -15,6 +15,9 @@ use relay_event::EventId;
 
 use crate::{data::DataArgs, usage::Usage};
 
+/// What is said of a file that was stopped early.
+const NOTHING: &str = "stopped; nothing was published";
+
 /// What it means that an event had been published before.
 const NOT_SENT_AGAIN: &str = "not sent again (`relay events replay` does that)";
 
@@ -24,10 +27,11 @@ Examples:
   relay publish --type order.created --data '{\"order_id\": 42}'
   relay publish --file events.ndjson
   relay publish --file events.ndjson --via http
+  zcat events.ndjson.gz | relay publish --file -
   relay publish --type order.created --data '{\"order_id\": 42}' --wait --wait-timeout 1m
 
-Exit codes: 0 done, 1 failed, 2 wrong usage; with --wait also 3 if a delivery is dead, 4 if the time \
-was over before all had ended.")]
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by a signal; with --wait also 3 if a delivery is \
+dead, 4 if the time was over before all had ended.")]
 pub(crate) struct PublishArgs {
     /// The event's type: words separated by dots
     #[arg(long = "type", value_name = "TYPE", required_unless_present = "file")]
@@ -49,8 +53,8 @@ pub(crate) struct PublishArgs {
     #[arg(long)]
     id: Option<EventId>,
 
-    /// Publish a file of CloudEvents, one JSON object a line. A line that is no event, or too large,
-    /// keeps the whole file from being published
+    /// Publish a file of CloudEvents, one JSON object a line, or stdin where it is -. A line that is no
+    /// event, or too large, keeps the whole file from being published
     #[arg(long, conflicts_with_all = ["event_type", "data", "source", "subject", "id"])]
     file: Option<PathBuf>,
 

@@ -23,7 +23,7 @@ use crate::{
     found::http_url,
     output::{self, Table},
     progress::Progress,
-    usage::{Finding, Usage},
+    usage::{Finding, Usage, stopped},
     words::{happened, moment, or_dash},
 };
 
@@ -51,7 +51,8 @@ Exit codes:
   2  wrong usage
   3  something was missed, and is listed
   4  the log no longer goes back to where the last run ended, so nobody can say what was missed of \
-that time; the rest was gone through")]
+that time; the rest was gone through
+  130  stopped by a signal")]
 pub(crate) struct ReconcileArgs {
     /// The relay, by its base URL [default: RELAY_URL, else the one of the data folder]
     #[arg(long, value_name = "URL", value_parser = relay_url)]
@@ -130,6 +131,9 @@ pub(crate) async fn run(args: ReconcileArgs) -> anyhow::Result<()> {
     };
     let stop = relay_service::shutdown_on_signals();
     let ended = work.go(&api, &mut follow, &stop).await;
+    if ended.is_err() && stop.is_cancelled() {
+        output::note(&work.state.go_on());
+    }
     work.tally.conclude(ended, args.json)
 }
 
@@ -171,13 +175,17 @@ impl Work {
             let asked = Timestamp::now();
             let next = tokio::select! {
                 next = follow.next(Duration::ZERO) => next.map_err(|error| self.state.refused(error))?,
-                () = stop.cancelled() => bail!(STOPPED),
+                () = stop.cancelled() => return Err(stopped(STOPPED)),
             };
             let page = match next {
                 Next::Page(page) => page,
                 Next::Missed { oldest } => {
                     self.tally.unknown = true;
-                    output::note(&gap(api, self.state.until(), &oldest).await?);
+                    let gap = tokio::select! {
+                        gap = gap(api, self.state.until(), &oldest) => gap?,
+                        () = stop.cancelled() => return Err(stopped(STOPPED)),
+                    };
+                    output::note(&gap);
                     follow.passed(&oldest);
                     continue;
                 }
@@ -215,11 +223,13 @@ impl Work {
         };
         for item in missed {
             if stop.is_cancelled() {
-                bail!(STOPPED);
+                return Err(stopped(STOPPED));
             }
             let posted = tokio::select! {
                 posted = forward.post(item) => posted?,
-                () = long_after(stop) => bail!(STOPPED),
+                () = long_after(stop) => {
+                    return Err(stopped(format!("{STOPPED}: no answer to {} came yet", item.event.id())));
+                }
             };
             if let Some(answer) = posted {
                 bail!("the receiver's answer to {} was {answer}", item.event.id());

@@ -7,6 +7,9 @@ use relay_event::Invalid;
 
 const WRONG_USAGE: u8 = 2;
 
+/// What a shell reports of a program that was interrupted, and what a second signal ends with.
+const INTERRUPTED: u8 = 130;
+
 /// An argument that was refused. It does not say what was given: that may be a secret.
 #[derive(Debug, thiserror::Error)]
 #[error("{option}: {problem}")]
@@ -40,6 +43,11 @@ impl Finding {
         let text = text.into();
         Self { code, text }
     }
+}
+
+/// A signal came before the end.
+pub(crate) fn stopped(text: impl Into<String>) -> anyhow::Error {
+    Finding::new(INTERRUPTED, text).into()
 }
 
 /// What the shell hears of an end that is no success: 2 for wrong usage, a finding's own code, else 1.

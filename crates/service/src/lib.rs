@@ -11,6 +11,7 @@ pub mod logging;
 pub mod metrics;
 mod server;
 mod signals;
+pub mod text;
 mod tls;
 
 pub use config::ServiceArgs;

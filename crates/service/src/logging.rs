@@ -6,6 +6,8 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+use crate::text::LogLines;
+
 /// Before any filter given. lapin reports each lost connection as several errors, where the relay
 /// says it once itself, with what it does about it; naming `lapin` in the filter brings them back.
 const ALWAYS: &str = "info,lapin=off";
@@ -51,11 +53,11 @@ pub struct LogArgs {
 /// The filter does not parse, or logging was started before.
 pub fn init(args: &LogArgs) -> anyhow::Result<()> {
     let filter = filter(&args.log_filter)?;
-    let stderr_shows_colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let json = args.log_format == LogFormat::Json;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(stderr_shows_colour)
+        .with_writer(move || LogLines::new(io::stderr(), json))
+        .with_ansi(io::stderr().is_terminal() && wants_colours())
         // It would report a line that nobody reads by `eprintln!`, whose panic ends the task that logged.
         .log_internal_errors(false);
     match args.log_format {
@@ -68,6 +70,12 @@ pub fn init(args: &LogArgs) -> anyhow::Result<()> {
     }
     .map_err(|error| anyhow::anyhow!(error))
     .context("could not start logging")
+}
+
+/// By <https://no-color.org>, and by what terminals without colours say of themselves.
+fn wants_colours() -> bool {
+    let said = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    said("NO_COLOR").is_none() && said("TERM").is_none_or(|term| term != "dumb")
 }
 
 fn filter(given: &str) -> anyhow::Result<EnvFilter> {

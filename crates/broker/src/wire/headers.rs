@@ -7,7 +7,7 @@ use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldArray, FieldTable, ShortString},
 };
-use relay_event::{History, Invalid, Timestamp};
+use relay_event::{DeadLetter, DeadReason, History, Invalid, Timestamp};
 
 use crate::transport::{Cut, MARKER};
 
@@ -24,6 +24,15 @@ pub(super) const DEAD_AT: &str = "relay-dead-at";
 /// A dead letter that does not hold all of what was published.
 pub(super) const PARTIAL: &str = "relay-partial";
 
+// How a delivery had ended that was begun anew.
+const EARLIER_REASON: &str = "relay-earlier-reason";
+const EARLIER_ATTEMPTS: &str = "relay-earlier-attempts";
+const EARLIER_FIRST_ATTEMPT: &str = "relay-earlier-first-attempt";
+const EARLIER_LAST_ATTEMPT: &str = "relay-earlier-last-attempt";
+const EARLIER_LAST_STATUS: &str = "relay-earlier-last-status";
+const EARLIER_LAST_ERROR: &str = "relay-earlier-last-error";
+const EARLIER_DEAD_AT: &str = "relay-earlier-dead-at";
+
 /// The CloudEvents AMQP binding's prefix, and the two that older clients use.
 pub(super) const ATTRIBUTE_PREFIXES: [&str; 3] = ["ce-", "cloudEvents_", "cloudEvents:"];
 
@@ -37,6 +46,51 @@ pub(super) fn put_history(headers: &mut FieldTable, history: &History) {
     }
     if let Some(error) = &history.last_error {
         put_text(headers, LAST_ERROR, error);
+    }
+}
+
+/// The facts of a dead letter that was redelivered.
+#[derive(Debug)]
+pub(crate) struct Earlier {
+    pub(super) reason: Option<DeadReason>,
+    pub(super) history: History,
+    pub(super) dead_at: Option<Timestamp>,
+}
+
+impl Earlier {
+    pub(super) fn of(letter: &DeadLetter) -> Self {
+        Self {
+            reason: Some(letter.reason),
+            history: History {
+                attempts: letter.attempts,
+                first_attempt: letter.first_attempt,
+                last_attempt: letter.last_attempt,
+                last_status: letter.last_status,
+                last_error: letter.last_error.clone(),
+                published_at: None,
+            },
+            dead_at: letter.dead_at,
+        }
+    }
+}
+
+pub(super) fn put_earlier(headers: &mut FieldTable, earlier: &Earlier) {
+    let history = &earlier.history;
+    headers.insert(
+        EARLIER_ATTEMPTS.into(),
+        AMQPValue::LongLongInt(history.attempts.into()),
+    );
+    put_time(headers, EARLIER_FIRST_ATTEMPT, history.first_attempt);
+    put_time(headers, EARLIER_LAST_ATTEMPT, history.last_attempt);
+    put_time(headers, EARLIER_DEAD_AT, earlier.dead_at);
+    if let Some(status) = history.last_status {
+        headers.insert(EARLIER_LAST_STATUS.into(), AMQPValue::LongLongInt(status.into()));
+    }
+    if let Some(error) = &history.last_error {
+        put_text(headers, EARLIER_LAST_ERROR, error);
+    }
+    if let Some(reason) = earlier.reason {
+        put_text(headers, EARLIER_REASON, reason.as_str());
     }
 }
 
@@ -117,6 +171,25 @@ impl<'a> Headers<'a> {
             last_error: self.text(LAST_ERROR).map(str::to_owned),
             published_at: self.time(PUBLISHED_AT),
         }
+    }
+
+    /// How the delivery had ended before it was begun anew, if it was.
+    pub(super) fn earlier(&self) -> Option<Earlier> {
+        let attempts = u32::try_from(self.integer(EARLIER_ATTEMPTS)?).ok()?;
+        Some(Earlier {
+            reason: self.text(EARLIER_REASON).and_then(|reason| reason.parse().ok()),
+            history: History {
+                attempts,
+                first_attempt: self.time(EARLIER_FIRST_ATTEMPT),
+                last_attempt: self.time(EARLIER_LAST_ATTEMPT),
+                last_status: self
+                    .integer(EARLIER_LAST_STATUS)
+                    .and_then(|status| u16::try_from(status).ok()),
+                last_error: self.text(EARLIER_LAST_ERROR).map(str::to_owned),
+                published_at: None,
+            },
+            dead_at: self.time(EARLIER_DEAD_AT),
+        })
     }
 
     /// What is missing of the message.

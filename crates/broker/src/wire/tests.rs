@@ -121,6 +121,61 @@ fn every_binary_prefix_is_taken() {
     }
 }
 
+fn received(earlier: Option<Earlier>) -> Received {
+    Received {
+        event: Ok(event()),
+        history: History::default(),
+        published: false,
+        earlier: earlier.map(Box::new),
+    }
+}
+
+/// Its endpoint may be removed before it is there, or while it waits there.
+#[test]
+fn a_redelivery_that_comes_back_unattempted_keeps_its_facts() {
+    let endpoint = EndpointId::generate();
+    let letter = DeadLetter {
+        reason: DeadReason::AttemptsExhausted,
+        detail: None,
+        endpoint: Some(endpoint.clone()),
+        event_id: Some("1".to_owned()),
+        event_type: Some("order.created".to_owned()),
+        attempts: 6,
+        first_attempt: Timestamp::from_millis(1_000),
+        last_attempt: Timestamp::from_millis(2_000),
+        last_status: Some(500),
+        last_error: Some("body: broke off".to_owned()),
+        dead_at: Timestamp::from_millis(3_000),
+    };
+    let run = Timestamp::from_millis(9_000).unwrap();
+    let again = redeliver(&topology(), &endpoint, &event(), run, Some(&letter));
+    let expected = DeadLetter {
+        reason: DeadReason::EndpointRemoved,
+        detail: Some("was attempts_exhausted before it was redelivered".to_owned()),
+        ..letter
+    };
+    assert_eq!(super::letter(&returned(&again), &topology()).facts, expected);
+
+    let taken = Received::read(&mut returned(&again), &topology(), 1_000);
+    assert_eq!(
+        (taken.history.attempts, taken.history.published_at),
+        (0, Some(run))
+    );
+    let buried = |history: &History| {
+        let reason = DeadReason::EndpointRemoved;
+        let buried = dead(&topology(), &endpoint, &taken, history, reason, run);
+        let body = std::str::from_utf8(&buried.body).unwrap().to_owned();
+        let delivery = delivery("relay.dead", "", buried.properties, &body);
+        super::letter(&delivery, &topology()).facts
+    };
+    let dead_at = Some(run);
+    assert_eq!(buried(&taken.history), DeadLetter { dead_at, ..expected });
+
+    // What was attempted again has new facts.
+    let letter = buried(&history());
+    assert_eq!((letter.attempts, letter.detail), (3, None));
+}
+
 #[test]
 fn a_dead_letter_carries_its_facts() {
     let endpoint = EndpointId::generate();
@@ -128,7 +183,7 @@ fn a_dead_letter_carries_its_facts() {
     let outgoing = dead(
         &topology(),
         &endpoint,
-        &Ok(event()),
+        &received(None),
         &history(),
         DeadReason::AttemptsExhausted,
         now,

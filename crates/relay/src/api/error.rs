@@ -4,11 +4,13 @@ use reqwest::StatusCode;
 use serde::Deserialize;
 use url::Url;
 
+use crate::found::{is_loopback, start_command};
+
 /// A request that did not do what it was made for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
     /// No connection was made.
-    #[error("the relay at {url} seems not to be running ({cause}); start it with `cargo xtask up`")]
+    #[error("the relay at {url} seems not to be running ({cause}){}", how_to_start(url))]
     NotRunning {
         /// Where it was looked for.
         url: Url,
@@ -35,6 +37,15 @@ pub(crate) enum ApiError {
         /// Where a feed goes on that was asked to go on before what is kept.
         oldest: Option<String>,
     },
+}
+
+/// A relay elsewhere is not started from here.
+fn how_to_start(url: &Url) -> String {
+    if is_loopback(url) {
+        format!("; start it with `{}`", start_command())
+    } else {
+        String::new()
+    }
 }
 
 impl ApiError {

@@ -127,6 +127,15 @@ impl<'a> Follow<'a> {
             Place::Now | Place::Since(_) => None,
         }
     }
+
+    /// The option by which another one goes on there, unless that is the same as to begin anew.
+    pub(crate) fn go_on(&self) -> Option<String> {
+        match &self.place {
+            Place::After(cursor) => Some(format!("--cursor {cursor}")),
+            Place::Since(since) => Some(format!("--since {since}")),
+            Place::Now => None,
+        }
+    }
 }
 
 impl Page {

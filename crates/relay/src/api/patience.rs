@@ -10,13 +10,14 @@ use tokio_util::sync::CancellationToken;
 use super::ApiError;
 use crate::progress::Progress;
 
-/// How long what is under way may take after the user has stopped.
-const LAST_CONFIRMS: Duration = Duration::from_secs(5);
+/// How long what is under way may take after the user has stopped: an answer that is on its way comes, and
+/// one that does not come holds up nobody.
+const LAST_ANSWERS: Duration = Duration::from_millis(800);
 
 /// Returns when the user stopped so long ago that nothing is waited for any more.
 pub(crate) async fn long_after(stop: &CancellationToken) {
     stop.cancelled().await;
-    sleep(LAST_CONFIRMS).await;
+    sleep(LAST_ANSWERS).await;
 }
 
 /// Tries requests again while the relay cannot do them, and says so. Several may be tried at once.

@@ -14,16 +14,26 @@ use clap::Args;
 use relay_broker::Session;
 use tokio::time::timeout;
 
-use self::{rate::Rate, tally::Tally, way::Way, work::Work};
+use self::{export::Export, rate::Rate, redeliver::Redeliver, tally::Tally, way::Way, work::Work};
 use super::{CONNECTION, filter::Filter};
-use crate::{data::DataArgs, found::open_session, output};
+use crate::{api::long_after, data::DataArgs, found::open_session, output, usage::Finding};
+
+/// Some of what was meant stays.
+const STAY: u8 = 3;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   relay dlq drain --redeliver --endpoint ep_0198b7a0c5d07d3f8a6e2b4c1d9e8f70 --rate 50/s
   relay dlq drain --export dead.ndjson --reason endpoint_removed
-  relay dlq drain --discard --older-than 30days --dry-run")]
+  relay dlq drain --discard --older-than 30days --dry-run
+
+Exit codes:
+  0    done
+  1    failed; what was not done is in the queue
+  2    wrong usage
+  3    some that were to be redelivered cannot be, and stay in the queue as they are
+  130  stopped by a signal; what was not done is in the queue")]
 pub(crate) struct DrainArgs {
     #[command(flatten)]
     action: Action,
@@ -41,6 +51,10 @@ pub(crate) struct DrainArgs {
 
     #[command(flatten)]
     filter: Filter,
+
+    /// At most so many, the oldest first
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -60,24 +74,43 @@ struct Action {
 }
 
 pub(super) async fn run(args: DrainArgs) -> anyhow::Result<()> {
-    let way = Way::new(args.action.redeliver, args.action.export)?;
+    let broker = args.data.broker(CONNECTION)?;
+    let way = match args.action.export {
+        Some(path) => Way::Export(Export::new(path)?),
+        None if args.action.redeliver => Way::Redeliver(Redeliver::new(&args.data, &broker)),
+        None => Way::Discard,
+    };
     let summary = way.summary(args.dry_run);
-    let session = open_session(&args.data.broker(CONNECTION)?).await?;
+    let session = open_session(&broker).await?;
     let stop = relay_service::shutdown_on_signals();
     let chosen = args.filter.chooses();
     let mut tally = Tally::default();
     let work = Work {
         session: &session,
         filter: args.filter,
+        limit: args.limit,
         dry_run: args.dry_run,
         rate: args.rate,
         way,
     };
     let ended = work.run(&mut tally, &stop).await;
-    until_removed(&session).await;
-    session.close().await;
+    let closing = async {
+        until_removed(&session).await;
+        session.close().await;
+    };
+    tokio::select! {
+        () = closing => {}
+        () = long_after(&stop) => {}
+    }
     output::say(&tally.text(&summary, chosen));
-    ended
+    ended?;
+    match tally.stay() {
+        0 => Ok(()),
+        number => {
+            let letters = output::count(number, "dead letter");
+            Err(Finding::new(STAY, format!("{letters} cannot be redelivered")).into())
+        }
+    }
 }
 
 /// Waits until what was removed is off the queue. Of many removals at once, a channel of the broker

@@ -20,17 +20,13 @@ pub(super) struct Filter {
     #[arg(long)]
     reason: Option<DeadReason>,
 
-    /// Only those that have been dead for longer, such as 1h
+    /// Only those that have been dead for longer, such as 1h; of some nobody knows since when
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     older_than: Option<Duration>,
-
-    /// At most so many, the oldest first
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(super) limit: Option<u64>,
 }
 
 impl Filter {
-    /// Whether a letter is meant. One that does not say when it died counts as old.
+    /// Whether a letter is meant. One that does not say when it died is not known to be old.
     pub(super) fn matches(&self, letter: &DeadLetter, now: Timestamp) -> bool {
         let endpoint = self
             .endpoint
@@ -41,14 +37,13 @@ impl Filter {
             .as_ref()
             .is_none_or(|pattern| typed(letter).is_some_and(|event_type| pattern.matches(&event_type)));
         let reason = self.reason.is_none_or(|reason| letter.reason == reason);
-        let old = match (self.older_than, letter.dead_at) {
-            (Some(age), Some(died)) => now.since(died) > age,
-            _ => true,
-        };
+        let old = self
+            .older_than
+            .is_none_or(|age| letter.dead_at.is_some_and(|died| now.since(died) > age));
         endpoint && event_type && reason && old
     }
 
-    /// Whether anything but the limit is given.
+    /// Whether anything is given.
     pub(super) fn chooses(&self) -> bool {
         self.endpoint.is_some()
             || self.event_type.is_some()
@@ -116,7 +111,8 @@ mod tests {
         assert!(!old.matches(&letter, at(6_000)));
         assert!(old.matches(&letter, at(6_001)));
         letter.dead_at = None;
-        assert!(old.matches(&letter, at(0)));
+        assert!(!old.matches(&letter, at(253_402_300_799_999)));
+        assert!(Filter::default().matches(&letter, at(0)));
         letter.event_type = None;
         let typed = Filter {
             event_type: Some("#".parse().unwrap()),

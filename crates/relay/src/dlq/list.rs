@@ -1,3 +1,5 @@
+use std::collections::VecDeque;
+
 use clap::Args;
 use relay_broker::{DeadLetters, Session};
 use relay_event::{DeadLetter, Timestamp};
@@ -8,10 +10,9 @@ use crate::{
     data::DataArgs,
     found::open_session,
     output,
+    progress::Progress,
     words::{self, or_dash},
 };
-
-const DEFAULT_LIMIT: u64 = 100;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: relay dlq list --type 'order.*' --older-than 1h")]
@@ -25,44 +26,52 @@ pub(crate) struct ListArgs {
 
     #[command(flatten)]
     filter: Filter,
+
+    /// At most so many, the newest first
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
 }
 
-/// What was found. `not_looked_at` letters lie behind the limit.
+/// The newest of those that were meant, newest first, and how many were meant.
 #[derive(Serialize)]
 struct Listed {
-    dead_letters: Vec<DeadLetter>,
-    not_looked_at: u32,
+    dead_letters: VecDeque<DeadLetter>,
+    total: u64,
 }
 
 pub(super) async fn run(args: ListArgs) -> anyhow::Result<()> {
     let session = open_session(&args.data.broker(CONNECTION)?).await?;
-    let listed = look(&session, &args.filter).await;
+    let listed = look(&session, &args).await;
     session.close().await;
     let listed = listed?;
     if args.json {
-        output::say(&serde_json::to_string_pretty(&listed)?);
+        output::say(&output::json_lines(&listed)?);
     } else {
         print(&listed, args.filter.chooses());
     }
     Ok(())
 }
 
-async fn look(session: &Session, filter: &Filter) -> anyhow::Result<Listed> {
-    let limit = usize::try_from(filter.limit.unwrap_or(DEFAULT_LIMIT))?;
-    let (now, mut found) = (Timestamp::now(), Vec::new());
+/// The broker hands out the oldest first, so all are looked at, and only the newest kept in mind.
+async fn look(session: &Session, args: &ListArgs) -> anyhow::Result<Listed> {
+    let limit = usize::try_from(args.limit)?;
+    let now = Timestamp::now();
+    let mut listed = Listed {
+        dead_letters: VecDeque::new(),
+        total: 0,
+    };
     let mut letters = DeadLetters::open(session).await?;
-    while found.len() < limit
-        && let Some(message) = letters.next().await?
-    {
-        if filter.matches(&message.letter, now) {
-            found.push(message.letter.clone());
+    let progress = Progress::new(letters.left().into(), "dead letters looked at");
+    while let Some(message) = letters.next().await? {
+        progress.step();
+        if args.filter.matches(&message.letter, now) {
+            listed.total += 1;
+            listed.dead_letters.push_front(message.letter.clone());
+            listed.dead_letters.truncate(limit);
         }
         letters.keep(message).await?;
     }
-    Ok(Listed {
-        dead_letters: found,
-        not_looked_at: letters.left(),
-    })
+    Ok(listed)
 }
 
 fn print(listed: &Listed, chosen: bool) {
@@ -82,10 +91,10 @@ fn print(listed: &Listed, chosen: bool) {
             .collect();
         output::say(&output::table(head, &rows));
     }
-    match (listed.not_looked_at, chosen) {
-        (0, _) => {}
-        (more, false) => output::note(&format!("and {more} more; --limit shows them")),
-        (more, true) => output::note(&format!("{more} more were not looked at; --limit shows more")),
+    let shown = listed.dead_letters.len() as u64;
+    if shown < listed.total {
+        let total = listed.total;
+        output::note(&format!("the newest {shown} of {total}; --limit shows more"));
     }
 }
 

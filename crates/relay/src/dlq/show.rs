@@ -22,6 +22,10 @@ pub(crate) struct ShowArgs {
 
     #[command(flatten)]
     filter: Filter,
+
+    /// At most so many, the oldest first
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -41,7 +45,7 @@ pub(super) async fn run(args: ShowArgs) -> anyhow::Result<()> {
         );
     }
     if args.json {
-        output::say(&serde_json::to_string_pretty(&Shown { dead_letters })?);
+        output::say(&output::json_lines(&Shown { dead_letters })?);
     } else {
         let blocks: Vec<String> = dead_letters.iter().map(readable).collect();
         output::say(&blocks.join("\n\n"));
@@ -50,7 +54,7 @@ pub(super) async fn run(args: ShowArgs) -> anyhow::Result<()> {
 }
 
 async fn look(session: &Session, args: &ShowArgs) -> anyhow::Result<Vec<Record>> {
-    let limit = usize::try_from(args.filter.limit.unwrap_or(u64::MAX))?;
+    let limit = usize::try_from(args.limit.unwrap_or(u64::MAX))?;
     let (now, mut found) = (Timestamp::now(), Vec::new());
     let mut letters = DeadLetters::open(session).await?;
     while found.len() < limit

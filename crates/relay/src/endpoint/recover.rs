@@ -1,4 +1,3 @@
-use anyhow::bail;
 use clap::Args;
 use relay_event::{EndpointId, Timestamp};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -11,6 +10,7 @@ use crate::{
     data::DataArgs,
     output,
     progress::Progress,
+    usage::stopped,
     words::moment,
 };
 
@@ -179,7 +179,7 @@ impl Way {
                 None => return Ok(()),
             }
         }
-        bail!("stopped before the end")
+        Err(stopped("stopped before the end"))
     }
 }
 

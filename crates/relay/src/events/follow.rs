@@ -19,8 +19,8 @@ Examples:
   relay events follow --types 'order.*'
   relay events follow --since 1h --json | jq .event.data
 
-While the relay or the connection is away it waits, and then goes on exactly where it was. When it \
-ends it says on stderr where it would have gone on.")]
+While the relay or the connection is away it waits, and then goes on exactly where it was. Ctrl-C ends it, \
+and it says on stderr where it would have gone on.")]
 pub(crate) struct FollowArgs {
     #[command(flatten)]
     feed: FeedArgs,

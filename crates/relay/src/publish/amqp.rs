@@ -7,10 +7,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    NOTHING,
     lines::Lines,
     window::{self, Published, Window},
 };
-use crate::{data::DataArgs, progress::Progress};
+use crate::{api::long_after, data::DataArgs, found::start_command, progress::Progress, usage::stopped};
 
 const WINDOW: Window = Window {
     events: 1_000,
@@ -27,7 +28,7 @@ pub(super) async fn publish(
     let broker = Broker::start(relay.broker("relay publish")?, None);
     tokio::select! {
         connected = first_connection(&broker) => connected?,
-        () = stop.cancelled() => return Err(anyhow!("stopped; nothing was published")),
+        () = stop.cancelled() => return Err(stopped(NOTHING)),
     }
     let confirm = |event: Event| {
         let broker = broker.clone();
@@ -37,7 +38,10 @@ pub(super) async fn publish(
         published = window::publish(lines, WINDOW, progress, stop, confirm) => published,
         () = tell(broker.status(), progress) => return Err(anyhow!("the connection to the broker ended")),
     };
-    broker.close().await;
+    tokio::select! {
+        () = broker.close() => {}
+        () = long_after(stop) => {}
+    }
     Ok(published)
 }
 
@@ -48,7 +52,8 @@ async fn first_connection(broker: &Broker) -> anyhow::Result<()> {
     match &*status.borrow() {
         Status::Up | Status::Blocked => Ok(()),
         Status::Down(why) => Err(anyhow!(
-            "the relay seems not to be running (start it with `cargo xtask up`): {why}"
+            "the relay seems not to be running (start it with `{}`): {why}",
+            start_command()
         )),
     }
 }

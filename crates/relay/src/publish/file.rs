@@ -1,21 +1,27 @@
 use std::{
+    fs::File,
+    io::BufReader,
     path::Path,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-use super::{NOT_SENT_AGAIN, PublishArgs, Via, amqp, http, lines, window::Published};
-use crate::{output, progress::Progress};
+use super::{
+    NOT_SENT_AGAIN, NOTHING, PublishArgs, Via, amqp, http,
+    lines::{self, Lines},
+    window::Published,
+};
+use crate::{output, progress::Progress, usage::stopped};
 
 /// Publishes a file: first all of it is checked, then all of it is sent.
 pub(super) async fn publish(path: &Path, args: &PublishArgs) -> anyhow::Result<()> {
     let stop = relay_service::shutdown_on_signals();
-    let mut lines = lines::open(path)?;
+    let (mut lines, name) = open(path, &stop).await?;
     lines.skip_to(args.from_line)?;
-    let total =
-        lines::check(&mut lines, || !stop.is_cancelled()).with_context(|| path.display().to_string())?;
+    let total = lines::check(&mut lines, || !stop.is_cancelled()).context(name)?;
     if total == 0 {
         output::say("0 events confirmed: there are none in the file");
         return Ok(());
@@ -31,6 +37,18 @@ pub(super) async fn publish(path: &Path, args: &PublishArgs) -> anyhow::Result<(
     };
     drop(progress);
     conclude(published, began.elapsed(), &stop)
+}
+
+/// The lines of a file, or of stdin, and what that is called.
+async fn open(path: &Path, stop: &CancellationToken) -> anyhow::Result<(Lines<BufReader<File>>, String)> {
+    if path != Path::new("-") {
+        return Ok((lines::open(path)?, path.display().to_string()));
+    }
+    let kept = tokio::select! {
+        kept = spawn_blocking(lines::keep_stdin) => kept?,
+        () = stop.cancelled() => return Err(stopped(NOTHING)),
+    };
+    Ok((kept?, "stdin".to_owned()))
 }
 
 fn conclude(published: Published, took: Duration, stop: &CancellationToken) -> anyhow::Result<()> {

@@ -10,6 +10,12 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use relay_event::{DEFAULT_MAX_EVENT_BYTES, Event, Invalid};
 
+use super::NOTHING;
+use crate::{
+    text_files::{self, line_without_mark},
+    usage::stopped,
+};
+
 /// Bytes of a line that are kept; the end of a longer one is only counted.
 const KEPT: usize = DEFAULT_MAX_EVENT_BYTES + 1024;
 
@@ -35,11 +41,22 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Lines<BufReader<File>>> {
     let file = File::open(path).with_context(cannot)?;
     if !file.metadata().with_context(cannot)?.is_file() {
         bail!(
-            "{} is no regular file; it is read twice, so pipes do not do",
+            "{} is no regular file; it is read twice, so what comes from a pipe is read by --file -",
             path.display()
         );
     }
-    Ok(Lines::new(BufReader::with_capacity(64 * 1024, file)))
+    Lines::of_file(file).with_context(cannot)
+}
+
+/// Keeps stdin in a file of its own that nobody else sees, for it is read twice. It may take long.
+pub(super) fn keep_stdin() -> anyhow::Result<Lines<BufReader<File>>> {
+    let keep = || {
+        let mut file = tempfile::tempfile()?;
+        io::copy(&mut io::stdin().lock(), &mut file)?;
+        file.rewind()?;
+        Lines::of_file(file)
+    };
+    keep().context("cannot keep what comes from stdin in the folder of temporary files")
 }
 
 impl<R: BufRead> Lines<R> {
@@ -51,7 +68,8 @@ impl<R: BufRead> Lines<R> {
     pub(super) fn next(&mut self) -> io::Result<Option<Line>> {
         while let Some((kept, length)) = self.read()? {
             self.number += 1;
-            let text = kept.trim_ascii();
+            // Files that were put together have such a mark within.
+            let text = line_without_mark(&kept).trim_ascii();
             if length == kept.len() && text.is_empty() {
                 continue;
             }
@@ -94,6 +112,13 @@ impl<R: BufRead> Lines<R> {
 }
 
 impl Lines<BufReader<File>> {
+    /// Refuses a file in UTF-16.
+    fn of_file(file: File) -> io::Result<Self> {
+        drop(text_files::begin(BufReader::new(&file))?);
+        (&file).rewind()?;
+        Ok(Self::new(BufReader::with_capacity(64 * 1024, file)))
+    }
+
     /// Back to the beginning.
     pub(super) fn rewind(&mut self) -> io::Result<()> {
         self.number = 0;
@@ -126,7 +151,7 @@ pub(super) fn check<R: BufRead>(lines: &mut Lines<R>, go_on: impl Fn() -> bool) 
             }
         }
         if !go_on() {
-            bail!("stopped; nothing was published");
+            return Err(stopped(NOTHING));
         }
     }
     match bad - named.len() {

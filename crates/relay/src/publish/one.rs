@@ -7,7 +7,13 @@ use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use super::{NOT_SENT_AGAIN, PublishArgs, Via, wait};
-use crate::{api::Api, found::open_session, output, usage::Usage};
+use crate::{
+    api::Api,
+    found::open_session,
+    output,
+    text_files::without_mark,
+    usage::{Usage, stopped},
+};
 
 const SOURCE: &str = "/cli";
 
@@ -16,11 +22,30 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) async fn publish(event_type: &str, args: &PublishArgs) -> anyhow::Result<()> {
     let event = event(event_type, args, Timestamp::now())?;
-    match args.via()? {
-        Via::Amqp => by_amqp(&event, args).await?,
-        Via::Http => return by_http(&event, args).await,
+    let via = args.via()?;
+    let stop = relay_service::shutdown_on_signals();
+    let sending = async {
+        match via {
+            Via::Amqp => by_amqp(&event, args).await,
+            Via::Http => by_http(&event, args).await,
+        }
+    };
+    tokio::select! {
+        sent = sending => sent?,
+        () = stop.cancelled() => return Err(stopped(format!("stopped; {}", unknown(&event)))),
     }
     output::say(event.id().as_str());
+    if args.wait {
+        let api = Api::connect(&args.relay())?;
+        tokio::select! {
+            ended = wait::wait(&api, &event, args.wait_timeout) => ended?,
+            () = stop.cancelled() => {
+                let id = event.id();
+                let text = format!("stopped; the event was published: `relay events show {id}` tells how it stands");
+                return Err(stopped(text));
+            }
+        }
+    }
     Ok(())
 }
 
@@ -29,28 +54,26 @@ async fn by_http(event: &Event, args: &PublishArgs) -> anyhow::Result<()> {
     if api.publish(event.body().clone()).await? {
         output::note(&format!("it had been published before: {NOT_SENT_AGAIN}"));
     }
-    output::say(event.id().as_str());
-    if args.wait {
-        wait::wait(&api, event, args.wait_timeout).await?;
-    }
     Ok(())
+}
+
+/// What is said where nobody knows whether the event was taken.
+fn unknown(event: &Event) -> String {
+    format!(
+        "the event may have been published; publishing it again with --id {} is safe",
+        event.id()
+    )
 }
 
 async fn by_amqp(event: &Event, args: &PublishArgs) -> anyhow::Result<()> {
     let session = open_session(&args.relay().broker("relay publish")?).await?;
     let published = timeout(PATIENCE, session.publish_event(event, Timestamp::now())).await;
     session.close().await;
-    let unknown = || {
-        format!(
-            "the event may have been published; publishing it again with --id {} is safe",
-            event.id()
-        )
-    };
     match published {
-        Ok(confirmed) => confirmed.with_context(unknown),
+        Ok(confirmed) => confirmed.with_context(|| unknown(event)),
         Err(_) => {
             let silent = anyhow!("the broker did not confirm within {} s", PATIENCE.as_secs());
-            Err(silent.context(unknown()))
+            Err(silent.context(unknown(event)))
         }
     }
 }
@@ -72,7 +95,7 @@ struct Given<'a> {
 fn event(event_type: &str, args: &PublishArgs, now: Timestamp) -> anyhow::Result<Event> {
     let data: Option<&RawValue> = match &args.data {
         Some(text) => Some(
-            serde_json::from_str(text)
+            serde_json::from_str(without_mark(text))
                 .map_err(|error| Usage::new("--data", format!("is no JSON: {error}")))?,
         ),
         None => None,

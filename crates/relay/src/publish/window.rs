@@ -7,7 +7,7 @@ use relay_event::Event;
 use tokio_util::sync::CancellationToken;
 
 use super::lines::{Line, Lines};
-use crate::{api::long_after, progress::Progress};
+use crate::{api::long_after, progress::Progress, usage};
 
 /// What may be on its way at once.
 #[derive(Debug, Clone, Copy)]
@@ -142,7 +142,7 @@ impl Way {
         let complete = self.at_end && self.failed.is_none() && unsafe_line.is_none();
         let failure = match self.failed {
             Some((line, error)) => Some(error.context(format!("line {line}"))),
-            None if stopped && !complete => Some(anyhow::anyhow!("stopped before the end")),
+            None if stopped && !complete => Some(usage::stopped("stopped before the end")),
             None => None,
         };
         Published {

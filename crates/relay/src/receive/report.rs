@@ -123,7 +123,7 @@ impl Report {
         let now = Timestamp::now();
         if !self.json {
             output::say(&entry.text(now));
-        } else if let Ok(line) = serde_json::to_string(&entry.json(now)) {
+        } else if let Ok(line) = output::json(&entry.json(now)) {
             output::say(&line);
         }
     }

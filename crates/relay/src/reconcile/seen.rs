@@ -8,6 +8,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use relay_event::Event;
 
+use crate::text_files;
+
 /// What a receiver says it has seen: ids of events, some with their source.
 #[derive(Debug)]
 pub(super) struct Seen(HashSet<String>);
@@ -25,9 +27,10 @@ impl Seen {
         read.with_context(|| format!("cannot read what was seen from {}", path.display()))
     }
 
-    fn of(lines: impl BufRead) -> anyhow::Result<Self> {
+    fn of(file: impl BufRead) -> anyhow::Result<Self> {
         let mut seen = HashSet::new();
-        for (number, line) in (1..).zip(lines.lines()) {
+        let lines = text_files::begin(file)?.lines();
+        for (number, line) in (1..).zip(lines) {
             let line = line.with_context(|| format!("line {number}"))?;
             let words: Vec<&str> = line.split_whitespace().collect();
             if words.len() > 2 {
@@ -62,6 +65,8 @@ mod tests {
         assert!(seen.has(&event("a", "/one")) && seen.has(&event("a", "/two")));
         assert!(seen.has(&event("b", "/one")) && !seen.has(&event("b", "/two")));
         assert!(seen.has(&event("c", "/one")) && !seen.has(&event("d", "/one")));
+        let marked = Seen::of("\u{feff}a\r\nb".as_bytes()).unwrap();
+        assert!(marked.has(&event("a", "/s")) && marked.has(&event("b", "/s")));
         assert!(!Seen::of(&b""[..]).unwrap().has(&event("a", "/one")));
     }
 
@@ -71,6 +76,8 @@ mod tests {
             let refused = format!("{:#}", Seen::of(text).unwrap_err());
             assert!(refused.contains("line 2"), "{refused}");
         }
+        let wide = format!("{:#}", Seen::of(&b"\xff\xfea\0"[..]).unwrap_err());
+        assert!(wide.contains("UTF-16"), "{wide}");
         let missing = Seen::read(Path::new("/no/such/file")).unwrap_err();
         assert!(missing.to_string().contains("/no/such/file"), "{missing}");
     }

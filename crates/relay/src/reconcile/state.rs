@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     api::{ApiError, Place},
     data,
+    text_files::without_mark,
     usage::Usage,
 };
 
@@ -81,6 +82,20 @@ impl State {
         data::replace(path, &json)
     }
 
+    /// How the next run goes on where this one was stopped.
+    pub(super) fn go_on(&self) -> String {
+        match &self.path {
+            Some(path) => format!(
+                "go on with --state {}, which says how far this came",
+                path.display()
+            ),
+            None => format!(
+                "go on with --since {}; with a --state file it would go on where it was stopped",
+                self.kept.until
+            ),
+        }
+    }
+
     /// What the feed answered instead of events: it may be the file's fault.
     pub(super) fn refused(&self, error: anyhow::Error) -> anyhow::Error {
         let refused = error
@@ -102,12 +117,14 @@ fn read(path: &Path) -> anyhow::Result<Option<Kept>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(anyhow!(error).context(format!("cannot read {}", path.display()))),
     };
-    serde_json::from_str(&text).map(Some).with_context(|| {
-        format!(
-            "{} is not as `relay reconcile` writes it; remove it to begin anew with --since",
-            path.display()
-        )
-    })
+    serde_json::from_str(without_mark(&text))
+        .map(Some)
+        .with_context(|| {
+            format!(
+                "{} is not as `relay reconcile` writes it; remove it to begin anew with --since",
+                path.display()
+            )
+        })
 }
 
 fn missing_since(path: Option<&Path>) -> Usage {

@@ -87,7 +87,7 @@ async fn ctrl_c_stops_and_tells_what_was_done() {
     let drain = world.start(&["dlq", "drain", "--export", &path, "--rate", "20/s"]);
     wait_until("the first lines", || async { !exported(&path).is_empty() }).await;
     drain.signal("INT");
-    let output = ended(drain).await.failed(1);
+    let output = ended(drain).await.failed(130);
 
     let written = exported(&path);
     let summary = format!("{} dead letters exported", written.len());

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use relay_testkit::{Answer, Process, Receiver, binary};
+use relay_testkit::{Answer, Process, Receiver};
 use serde_json::{Value, json};
 
-use crate::support::{Ended, ended, line};
+use crate::support::{Ended, ended, line, path_with_relay};
 
 pub(crate) struct Gateway {
     pub(crate) receiver: Receiver,
@@ -41,9 +41,7 @@ impl Gateway {
     /// Runs a line of the shell, in which `relay` is the relay.
     pub(crate) async fn run_in_shell(&self, line: &str) -> Ended {
         let url = format!("http://{}", self.receiver.addr());
-        let relay = binary("relay");
-        let path = std::env::var("PATH").unwrap_or_default();
-        let path = format!("{}:{path}", relay.parent().unwrap().display());
+        let path = path_with_relay();
         let env = [
             ("RELAY_URL", url.as_str()),
             ("RELAY_TOKEN", "abc"),

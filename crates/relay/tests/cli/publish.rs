@@ -37,6 +37,9 @@ async fn wrong_usage_publishes_nothing() {
     for args in [
         &["publish"][..],
         &["publish", "--type", "a..b"],
+        &["publish", "--type", "bad type"],
+        &["publish", "--type", "bad type", "--via", "http"],
+        &["publish", "--type", "a", "--source", "a b"],
         &["publish", "--type", "a", "--data", "{"],
         &["publish", "--type", "a", "--id", "two words"],
         &["publish", "--type", "a", "--file", "x"],

@@ -88,7 +88,7 @@ async fn ctrl_c_tells_from_which_line_to_go_on() {
     let publishing = world.start(&["publish", "--file", &path]);
     wait_until("the first events", || async { world.depth(&archive).await > 0 }).await;
     publishing.signal("INT");
-    let output = ended(publishing).await.failed(1);
+    let output = ended(publishing).await.failed(130);
     let (_, rest) = output.split_once("go on with --from-line ").unwrap();
     let from: String = rest.chars().take_while(char::is_ascii_digit).collect();
     assert!(output.contains(" events confirmed in "), "{output}");

@@ -30,7 +30,7 @@ impl Receiving {
     }
 
     /// With no relay to ask.
-    async fn alone(args: &[&str]) -> Self {
+    pub(crate) async fn alone(args: &[&str]) -> Self {
         Self::start(&[("RELAY_DATA", "/no/such/folder")], args).await
     }
 

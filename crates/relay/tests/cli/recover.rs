@@ -129,7 +129,7 @@ async fn ctrl_c_says_how_far_it_came_and_how_to_go_on() {
     let process = gateway.start_command(&RECOVER);
     gateway.receiver.wait_for(3).await;
     process.signal("INT");
-    let output = ended(process).await.failed(1);
+    let output = ended(process).await.failed(130);
     let pages = gateway.asked().len() - 1;
     for says in [
         format!("{pages} events recovered"),

@@ -1,12 +1,12 @@
 //! A relay's broker objects in a namespace of their own, and the commands on them.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use futures_util::{StreamExt, future::join_all, stream};
 use lapin::{BasicProperties, Connection, ConnectionProperties, options::BasicPublishOptions};
 use relay_broker::{Config, Session, Settlement};
 use relay_event::{DeadReason, EndpointId, Event, History, Timestamp};
-use relay_testkit::{Process, WAIT_LIMIT, namespace, shared_broker, wait_until};
+use relay_testkit::{Process, WAIT_LIMIT, binary, namespace, shared_broker, wait_until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -62,13 +62,34 @@ impl World {
         self.session = open(&self.amqp_url, &self.namespace).await;
     }
 
+    /// The broker of this world.
+    pub(crate) fn amqp_url(&self) -> &str {
+        &self.amqp_url
+    }
+
     pub(crate) fn start(&self, args: &[&str]) -> Process {
-        let env = [
+        self.start_with(&[], args)
+    }
+
+    /// The same with other settings.
+    pub(crate) fn start_with(&self, more: &[(&str, &str)], args: &[&str]) -> Process {
+        Process::spawn("relay", &self.env(more), args)
+    }
+
+    /// Starts a line of the shell, in which `relay` is the relay.
+    pub(crate) fn start_in_shell(&self, more: &[(&str, &str)], line: &str) -> Process {
+        let path = path_with_relay();
+        let env = [&self.env(more)[..], &[("PATH", &path)]].concat();
+        Process::spawn_path(Path::new("/bin/sh"), &env, &["-c", line])
+    }
+
+    fn env<'a>(&'a self, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+        let own = [
             ("RELAY_AMQP_URL", self.amqp_url.as_str()),
             ("RELAY_NAMESPACE", &self.namespace),
             ("RELAY_DATA", self.folder.path().to_str().unwrap()),
         ];
-        Process::spawn("relay", &env, args)
+        [&own[..], more].concat()
     }
 
     pub(crate) async fn run(&self, args: &[&str]) -> Ended {
@@ -103,9 +124,19 @@ impl World {
 
     /// Makes a dead letter of each event, for a new endpoint that wants their type.
     pub(crate) async fn kill(&self, event_type: &str, ids: &[String], reason: DeadReason) -> EndpointId {
-        let endpoint = self.endpoint(event_type).await;
         let events: Vec<Event> = ids.iter().map(|id| event(id, event_type)).collect();
-        self.publish(&events).await;
+        self.kill_events(event_type, &events, reason).await
+    }
+
+    /// The same of these events.
+    pub(crate) async fn kill_events(
+        &self,
+        event_type: &str,
+        events: &[Event],
+        reason: DeadReason,
+    ) -> EndpointId {
+        let endpoint = self.endpoint(event_type).await;
+        self.publish(events).await;
         let queue = self.session.topology().endpoint(&endpoint);
         let mut taken = self.session.subscribe(&queue, 1_000).await.unwrap();
         let history = History {
@@ -113,7 +144,7 @@ impl World {
             last_status: Some(500),
             ..History::default()
         };
-        for some in ids.chunks(500) {
+        for some in events.chunks(500) {
             let mut settling = Vec::new();
             for _ in some {
                 let mut message = taken.next().await.unwrap();
@@ -203,6 +234,12 @@ impl World {
         let ids = letters.iter().map(|letter| letter["event_id"].as_str());
         ids.map(|id| id.unwrap_or("-").to_owned()).collect()
     }
+}
+
+/// A PATH whose `relay` is the relay.
+pub(crate) fn path_with_relay() -> String {
+    let path = std::env::var("PATH").unwrap_or_default();
+    format!("{}:{path}", binary("relay").parent().unwrap().display())
 }
 
 pub(crate) async fn ended(process: Process) -> Ended {

@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use crate::support::World;
 
-async fn up(world: &World, more: &[&str]) -> Process {
+pub(crate) async fn up(world: &World, more: &[&str]) -> Process {
     let args = ["up", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
     let relay = world.start(&[&args[..], more].concat());
     relay.wait_for_output("The relay is ready.").await;
     relay
 }
 
-async fn endpoint(world: &World, receiver: &Receiver) -> String {
+pub(crate) async fn endpoint(world: &World, receiver: &Receiver) -> String {
     let url = receiver.url();
     let add = [
         "endpoint", "add", "--url", &url, "--types", "order.*", "--retry", "none", "--json",
@@ -25,7 +25,7 @@ async fn endpoint(world: &World, receiver: &Receiver) -> String {
 }
 
 /// Waits until the one delivery stands so, after so many attempts.
-async fn wait_delivery(world: &World, state: &str, attempts: u64) {
+pub(crate) async fn wait_delivery(world: &World, state: &str, attempts: u64) {
     wait_until(format!("a delivery that is {state}"), || async {
         let listed = world
             .run(&["deliveries", "list", "--state", state, "--json"])

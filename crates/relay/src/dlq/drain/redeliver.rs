@@ -1,18 +1,46 @@
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use relay_broker::{DeadLetters, DeadMessage, PublishError, Session};
+use relay_broker::{Config, DeadLetters, DeadMessage, PublishError, Session};
 use relay_event::{DeadReason, EndpointId};
+use reqwest::StatusCode;
+use tokio::time::timeout;
 
 use super::tally::{Stay, Tally};
+use crate::{api::Api, data::DataArgs, output};
 
-/// Knows which endpoints still have a queue.
-#[derive(Default)]
+/// How long it is believed that an endpoint is there: it may be removed while a drain lasts.
+const BELIEVED: Duration = Duration::from_secs(1);
+
+/// How long the relay may take to say whether an endpoint is there.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Knows which endpoints are there: by the relay that has them and, for that may be away, by their queues.
 pub(super) struct Redeliver {
-    known: HashMap<EndpointId, bool>,
+    relay: Option<Api>,
+    known: HashMap<EndpointId, (Instant, bool)>,
 }
 
 impl Redeliver {
+    /// With the relay of this broker, if one is known here.
+    pub(super) fn new(data: &DataArgs, broker: &Config) -> Self {
+        let relay = match data.http_of(broker) {
+            Ok(found) => found.map(Api::new).transpose(),
+            Err(error) => Err(error),
+        };
+        let relay = relay.unwrap_or_else(|error| {
+            not_asked(&format!("{error:#}"));
+            None
+        });
+        Self {
+            relay,
+            known: HashMap::new(),
+        }
+    }
+
     pub(super) async fn stays(
         &mut self,
         session: &Session,
@@ -32,16 +60,40 @@ impl Redeliver {
             return Ok(Some(Stay::EndpointRemoved));
         }
         let there = match self.known.get(endpoint) {
-            Some(there) => *there,
-            None => {
+            Some((asked, there)) if asked.elapsed() < BELIEVED => *there,
+            _ => {
+                let asked = Instant::now();
                 let queue = session.topology().endpoint(endpoint);
-                let there = session.depth(&queue).await?.is_some();
-                self.known.insert(endpoint.clone(), there);
+                // The queue of a removed endpoint outlives it, but no way leads into it.
+                let there = session.depth(&queue).await?.is_some() && self.is_not_removed(endpoint).await;
+                self.known.insert(endpoint.clone(), (asked, there));
                 there
             }
         };
         Ok((!there).then_some(Stay::EndpointRemoved))
     }
+
+    /// Whether the relay still has it, if that says so.
+    async fn is_not_removed(&mut self, endpoint: &EndpointId) -> bool {
+        let Some(relay) = &self.relay else { return true };
+        let path = ["v1", "endpoints", endpoint.as_str()];
+        let why = match timeout(PATIENCE, relay.get(&path)).await {
+            Ok(Ok(_)) => return true,
+            Ok(Err(error)) if error.is(StatusCode::NOT_FOUND) => return false,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("it did not answer within {} s", PATIENCE.as_secs()),
+        };
+        not_asked(&why);
+        self.relay = None;
+        true
+    }
+}
+
+fn not_asked(why: &str) {
+    output::note(&format!(
+        "the relay cannot say which endpoints were removed ({why}); the letters of one that was removed \
+         within the last minutes come back, as endpoint_removed"
+    ));
 }
 
 /// Redelivers all at once, and removes each once its copy is confirmed.
@@ -66,6 +118,8 @@ async fn one(letters: &DeadLetters, message: DeadMessage) -> Result<(), PublishE
     let (Some(endpoint), Ok(event)) = (&message.letter.endpoint, &message.event) else {
         return Ok(());
     };
-    letters.redeliver(endpoint, event, message.run).await?;
+    letters
+        .redeliver(endpoint, event, message.run, &message.letter)
+        .await?;
     message.remove().await
 }

@@ -41,6 +41,11 @@ impl Tally {
         }
     }
 
+    /// Those that were meant and cannot go.
+    pub(super) fn stay(&self) -> u64 {
+        self.endpoint_removed + self.no_event + self.no_endpoint
+    }
+
     /// The summary; `done` says what was done, such as `redelivered`.
     pub(super) fn text(&self, done: &str, chosen: bool) -> String {
         let letters = match self.done {
@@ -49,13 +54,28 @@ impl Tally {
         };
         let mut lines = vec![format!("{letters} {done}")];
         let stays = [
-            (self.endpoint_removed, "their endpoint was removed"),
-            (self.no_event, "they are no valid events"),
-            (self.no_endpoint, "they do not say for which endpoint they were"),
+            (
+                self.endpoint_removed,
+                ["its endpoint was removed", "their endpoint was removed"],
+            ),
+            (
+                self.no_event,
+                ["it is no valid event", "they are no valid events"],
+            ),
+            (
+                self.no_endpoint,
+                [
+                    "it does not say for which endpoint it was",
+                    "they do not say for which endpoint they were",
+                ],
+            ),
         ];
-        for (number, why) in stays.into_iter().filter(|(number, _)| *number > 0) {
-            let verb = if number == 1 { "stays" } else { "stay" };
-            lines.push(format!("{number} {verb}: {why}; export or discard them"));
+        for (number, [of_one, of_several]) in stays {
+            match number {
+                0 => {}
+                1 => lines.push(format!("1 stays: {of_one}; export or discard it")),
+                more => lines.push(format!("{more} stay: {of_several}; export or discard them")),
+            }
         }
         if self.too_large > 0 {
             let verb = if self.too_large == 1 { "stays" } else { "stay" };
@@ -89,7 +109,7 @@ mod tests {
             tally.text("redelivered", true),
             "1 dead letter redelivered\n\
              3 stay: their endpoint was removed; export or discard them\n\
-             1 stays: they are no valid events; export or discard them\n\
+             1 stays: it is no valid event; export or discard it\n\
              4 did not match"
         );
     }

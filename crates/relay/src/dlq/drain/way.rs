@@ -1,5 +1,3 @@
-use std::path::PathBuf;
-
 use anyhow::Context as _;
 use relay_broker::{DeadLetters, DeadMessage, Session};
 
@@ -17,15 +15,6 @@ pub(super) enum Way {
 }
 
 impl Way {
-    /// What the options name. Exactly one of them is given.
-    pub(super) fn new(redeliver: bool, export: Option<PathBuf>) -> anyhow::Result<Self> {
-        match export {
-            Some(path) => Export::new(path).map(Self::Export),
-            None if redeliver => Ok(Self::Redeliver(Redeliver::default())),
-            None => Ok(Self::Discard),
-        }
-    }
-
     /// What was done, in words.
     pub(super) fn summary(&self, dry_run: bool) -> String {
         let done = match self {

@@ -1,11 +1,10 @@
-use anyhow::anyhow;
 use governor::DefaultDirectRateLimiter;
 use relay_broker::{DeadLetters, DeadMessage, Session};
 use relay_event::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{rate::Rate, tally::Tally, way::Way};
-use crate::{api::long_after, dlq::filter::Filter, progress::Progress};
+use crate::{api::long_after, dlq::filter::Filter, progress::Progress, usage};
 
 /// What is held at once before it is acted on.
 const BATCH: usize = 500;
@@ -15,6 +14,7 @@ const BATCH_BYTES: usize = 8 << 20;
 pub(super) struct Work<'a> {
     pub(super) session: &'a Session,
     pub(super) filter: Filter,
+    pub(super) limit: Option<u64>,
     pub(super) dry_run: bool,
     pub(super) rate: Option<Rate>,
     pub(super) way: Way,
@@ -28,7 +28,7 @@ impl Work<'_> {
             progress: Progress::new(letters.left().into(), "dead letters looked at"),
             limiter: self.rate.filter(|_| !self.dry_run).map(Rate::limiter),
             batch: self.rate.map_or(BATCH, |rate| rate.per_second().min(BATCH)),
-            wanted: self.filter.limit.unwrap_or(u64::MAX),
+            wanted: self.limit.unwrap_or(u64::MAX),
             began: Timestamp::now(),
             letters,
         };
@@ -110,5 +110,5 @@ impl Source {
 }
 
 fn stopped() -> anyhow::Error {
-    anyhow!("stopped before the end; what was not done is in the queue")
+    usage::stopped("stopped before the end; what was not done is in the queue")
 }
