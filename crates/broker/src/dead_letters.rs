@@ -149,7 +149,8 @@ impl DeadLetters {
     fn read(&self, delivery: Delivery) -> DeadMessage {
         let letter = wire::dead_letter(&delivery, self.session.topology());
         let headers = Headers::of(&delivery.properties);
-        let event = wire::read_any(&delivery, &headers).map_err(|invalid| invalid.to_string());
+        let event = wire::event_of_letter(&delivery, &headers, self.session.topology())
+            .map_err(|invalid| invalid.to_string());
         DeadMessage {
             letter,
             event,

@@ -77,8 +77,6 @@ impl Received {
         let headers = Headers::of(&delivery.properties);
         // Only what comes back from a delay is ours; anybody may publish to the events exchange.
         let returned = delivery.exchange.as_str() == topology.return_();
-        // What was let in once is not refused for its size later.
-        let max_bytes = if returned { usize::MAX } else { max_bytes };
         let history = if returned {
             headers.history()
         } else {
@@ -91,7 +89,12 @@ impl Received {
         let content_type = content_type(delivery).map(str::to_owned);
         let attributes = headers.attributes();
         let published = delivery.exchange.as_str() == topology.events();
-        let event = event(&body, content_type.as_deref(), &attributes, max_bytes).and_then(|event| {
+        let read = if returned {
+            known(&body, content_type.as_deref(), &attributes)
+        } else {
+            event(&body, content_type.as_deref(), &attributes, max_bytes)
+        };
+        let event = read.and_then(|event| {
             let key = delivery.routing_key.as_str();
             if published && key != event.event_type().as_str() {
                 let problem = format!(
@@ -124,7 +127,7 @@ fn event(
     max_bytes: usize,
 ) -> Result<Event, Invalid> {
     check_size(body.len(), max_bytes)?;
-    if content_type.is_some_and(|given| given.to_ascii_lowercase().starts_with(STRUCTURED)) {
+    if is_structured(content_type) {
         return Event::parse(body.clone());
     }
     if attributes.is_empty() {
@@ -134,6 +137,23 @@ fn event(
     let event = Event::from_binary(attributes.to_vec(), content_type, body)?;
     check_size(event.body().len(), max_bytes)?;
     Ok(event)
+}
+
+/// An event that was let in before, perhaps by a version with other rules. The relay publishes it in
+/// structured mode.
+fn known(
+    body: &Bytes,
+    content_type: Option<&str>,
+    attributes: &[(String, String)],
+) -> Result<Event, Invalid> {
+    if is_structured(content_type) {
+        return Event::reread(body.clone());
+    }
+    event(body, content_type, attributes, usize::MAX)
+}
+
+fn is_structured(content_type: Option<&str>) -> bool {
+    content_type.is_some_and(|given| given.to_ascii_lowercase().starts_with(STRUCTURED))
 }
 
 fn check_size(bytes: usize, max_bytes: usize) -> Result<(), Invalid> {
@@ -253,7 +273,7 @@ pub(crate) fn redeliver(
 pub(crate) fn death(delivery: &Delivery, topology: &Topology, now: Timestamp) -> Option<Death> {
     let letter = dead_letter(delivery, topology);
     let headers = Headers::of(&delivery.properties);
-    let event = read_any(delivery, &headers).ok()?;
+    let event = event_of_letter(delivery, &headers, topology).ok()?;
     let error = letter.last_error.as_deref();
     Some(Death {
         event_id: event.id().clone(),
@@ -278,7 +298,7 @@ pub(crate) fn dead_letter(delivery: &Delivery, topology: &Topology) -> DeadLette
     let headers = Headers::of(&delivery.properties);
     let died = headers.death();
     let history = headers.history();
-    let event = read_any(delivery, &headers);
+    let event = event_of_letter(delivery, &headers, topology);
     let by_us = headers.text(REASON).and_then(|reason| reason.parse().ok());
     let (reason, endpoint, detail) = match (died.as_ref(), by_us) {
         // The broker's own: returned to an endpoint's queue more often than it allows.
@@ -325,10 +345,25 @@ pub(crate) fn dead_letter(delivery: &Delivery, topology: &Topology) -> DeadLette
     }
 }
 
-/// The event in a dead letter, whatever its size: it was let in once.
-pub(crate) fn read_any(delivery: &Delivery, headers: &Headers<'_>) -> Result<Event, Invalid> {
+/// The event in a dead letter, whatever its size. Of a delivery that was tried, or could have been, it was
+/// let in before.
+pub(crate) fn event_of_letter(
+    delivery: &Delivery,
+    headers: &Headers<'_>,
+    topology: &Topology,
+) -> Result<Event, Invalid> {
+    use DeadReason::{AttemptsExhausted, EndpointGone, EndpointRemoved, Expired};
+    let reason = headers.text(REASON).and_then(|reason| reason.parse().ok());
+    let was_let_in = matches!(
+        reason,
+        Some(AttemptsExhausted | Expired | EndpointRemoved | EndpointGone)
+    ) || delivery.exchange.as_str() == topology.return_();
     let body = Bytes::copy_from_slice(&delivery.data);
-    event(&body, content_type(delivery), &headers.attributes(), usize::MAX)
+    let (content_type, attributes) = (content_type(delivery), headers.attributes());
+    if was_let_in {
+        return known(&body, content_type, &attributes);
+    }
+    event(&body, content_type, &attributes, usize::MAX)
 }
 
 fn content_type(delivery: &Delivery) -> Option<&str> {
@@ -336,10 +371,13 @@ fn content_type(delivery: &Delivery) -> Option<&str> {
     content_type.map(ShortString::as_str)
 }
 
+/// The message's id is the one that receivers know the event by, unless it is longer than AMQP allows.
 fn event_properties(event: &Event, headers: FieldTable) -> BasicProperties {
-    properties(Some(STRUCTURED), headers)
-        .with_message_id(event.id().as_str().into())
-        .with_type(event.event_type().as_str().into())
+    let properties = properties(Some(STRUCTURED), headers).with_type(event.event_type().as_str().into());
+    match ShortString::try_new(event.webhook_id().as_str()) {
+        Ok(id) => properties.with_message_id(id),
+        Err(_) => properties,
+    }
 }
 
 /// The allow-list: nothing else is ever set.

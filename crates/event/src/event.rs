@@ -202,8 +202,9 @@ impl<'a> Attributes<'a> {
             return Ok(None);
         };
         match serde_json::from_str::<Text>(value.get()) {
-            Ok(Text(text)) if !text.is_empty() => Ok(Some(text)),
-            _ => Err(Invalid::new(
+            Ok(Text(text)) if text.is_empty() => Err(Invalid::new(name, "must not be empty")),
+            Ok(Text(text)) => Ok(Some(text)),
+            Err(_) => Err(Invalid::new(
                 name,
                 format!("must be a non-empty string, not {}", Given(value.get())),
             )),

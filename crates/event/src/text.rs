@@ -79,7 +79,7 @@ pub(crate) fn check_schema(text: &str) -> Result<(), Invalid> {
 /// Checks a `datacontenttype`: a media type (RFC 2046, in the grammar of RFC 2045, section 5.1). Comments
 /// may stand where spaces may, and a parameter may be empty, as HTTP has it (RFC 9110, section 5.6.6).
 pub(crate) fn check_media_type(text: &str) -> Result<(), Invalid> {
-    if MediaType(text).is_whole() {
+    if MediaType(text).reads_whole() {
         return Ok(());
     }
     Err(Invalid::new(
@@ -95,7 +95,7 @@ pub(crate) fn check_media_type(text: &str) -> Result<(), Invalid> {
 struct MediaType<'a>(&'a str);
 
 impl MediaType<'_> {
-    fn is_whole(mut self) -> bool {
+    fn reads_whole(mut self) -> bool {
         self.read().is_some() && self.0.is_empty()
     }
 

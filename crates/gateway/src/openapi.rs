@@ -42,6 +42,7 @@ pub(crate) const ACCESS_TOKEN: &str = "access_token";
         types::EventId,
         types::Moment,
         types::TypePattern,
+        types::WebhookId,
     )),
 )]
 struct Description;
