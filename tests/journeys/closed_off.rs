@@ -15,9 +15,7 @@ use serde_json::{Value, json};
 fn ids(receiver: &Receiver) -> BTreeSet<String> {
     let requests = receiver.requests();
     let answered = requests.iter().filter(|request| request.answered);
-    answered
-        .map(|request| request.webhook_id().unwrap().to_owned())
-        .collect()
+    answered.map(|request| request.event_id().unwrap()).collect()
 }
 
 async fn publish(world: &World, event_type: &str, count: usize) -> BTreeSet<String> {
@@ -269,7 +267,9 @@ async fn a_storm_of_503_about_single_events_closes_nothing_off() {
     receiver
         .wait_until("three attempts at each", |requests| {
             published.iter().all(|id| {
-                let attempts = requests.iter().filter(|request| request.webhook_id() == Some(id));
+                let attempts = requests
+                    .iter()
+                    .filter(|request| request.event_id().as_deref() == Some(id));
                 attempts.count() == 3
             })
         })
@@ -283,7 +283,7 @@ fn third_time_lucky() -> impl Fn(&Request) -> Answer + Send + Sync {
     let seen = Mutex::new(HashMap::<String, usize>::new());
     move |request| {
         let mut seen = seen.lock().unwrap();
-        let attempts = seen.entry(request.webhook_id().unwrap().to_owned()).or_default();
+        let attempts = seen.entry(request.event_id().unwrap()).or_default();
         *attempts += 1;
         Answer::status(if *attempts < 3 { 503 } else { 204 })
     }

@@ -36,10 +36,7 @@ async fn redelivered_events_keep_their_ids_and_begin_their_schedule_anew() {
     assert_eq!(letter.attempts, 1);
     assert!(ids.contains(letter.event_id.as_deref().unwrap()));
     let requests = receiver.wait_for(40).await;
-    let again: BTreeSet<String> = requests[20..]
-        .iter()
-        .map(|r| r.webhook_id().unwrap().to_owned())
-        .collect();
+    let again: BTreeSet<String> = requests[20..].iter().map(|r| r.event_id().unwrap()).collect();
     assert_eq!(again, ids);
 }
 

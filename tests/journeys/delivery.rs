@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 fn ids(requests: &[Request]) -> BTreeSet<String> {
     requests
         .iter()
-        .map(|request| request.webhook_id().unwrap().to_owned())
+        .map(|request| request.event_id().unwrap())
         .collect()
 }
 
@@ -90,7 +90,11 @@ async fn the_receivers_library_believes_the_signature() {
     // Until the deliverer heard of it, the old secret alone signs.
     let both = wait_until("a delivery signed with both secrets", || async {
         let id = world.api.publish("order.created", json!(null)).await;
-        let of_it = |requests: &[Request]| requests.iter().any(|request| request.webhook_id() == Some(&id));
+        let of_it = |requests: &[Request]| {
+            requests
+                .iter()
+                .any(|request| request.event_id().as_deref() == Some(&id))
+        };
         let last = receiver.wait_until("that event", of_it).await.pop()?;
         verifies(new_secret, &last).then_some(last)
     })
@@ -150,7 +154,7 @@ async fn what_any_amqp_client_publishes_arrives_whole() {
             .with_headers(amqp::headers(&named));
         producer.publish("a.b", properties, br#"{"n": 1.0}"#).await;
         let request = receiver.wait_for(position + 2).await.pop().unwrap();
-        assert_eq!(request.webhook_id(), Some(prefix));
+        assert_eq!(request.event_id().as_deref(), Some(prefix));
         assert_eq!(request.json()["tenant"], "7");
         assert!(
             std::str::from_utf8(&request.body)

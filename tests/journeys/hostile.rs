@@ -56,7 +56,7 @@ async fn forged_broker_headers_change_nothing() {
 
     // It fails once, waits its second, and is delivered at its second attempt of two.
     let requests = receiver.wait_for(2).await;
-    assert_eq!(requests[1].webhook_id(), Some("forged"));
+    assert_eq!(requests[1].event_id().as_deref(), Some("forged"));
     assert_eq!(world.waiting("dead").await, 0);
 }
 
@@ -162,7 +162,7 @@ async fn an_event_that_grows_in_structured_mode_is_judged_by_that() {
     assert!(
         requests
             .iter()
-            .all(|request| request.webhook_id() == Some("fits"))
+            .all(|request| request.event_id().as_deref() == Some("fits"))
     );
 }
 
@@ -252,7 +252,7 @@ async fn what_is_no_valid_event_is_set_aside_with_its_reason() {
         .find(|letter| letter.event_id.as_deref() == Some("7"))
         .unwrap();
     assert_eq!(seven.event_type.as_deref(), Some("a.b"));
-    assert_eq!(receiver.wait_for(1).await[0].webhook_id(), Some("good"));
+    assert_eq!(receiver.wait_for(1).await[0].event_id().as_deref(), Some("good"));
     assert_eq!(receiver.requests().len(), 1);
 }
 
@@ -278,7 +278,7 @@ async fn an_event_at_the_size_limit_passes_by_both_doors() {
         .post_event("application/cloudevents+json", full.replace("full", "http"))
         .await;
     assert_eq!(accepted.status().as_u16(), 202);
-    assert_eq!(receiver.wait_for(2).await[1].webhook_id(), Some("http"));
+    assert_eq!(receiver.wait_for(2).await[1].event_id().as_deref(), Some("http"));
     // What is filled in counts: the event would be too large for the deliverer.
     let filled = world
         .api

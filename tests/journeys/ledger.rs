@@ -32,9 +32,7 @@ fn delivered(requests: &[Request]) -> BTreeMap<String, usize> {
     for request in requests {
         let first_failed = request.json()["data"].as_u64().unwrap() % 3 == 0 && request.attempt == 1;
         if !first_failed {
-            *delivered
-                .entry(request.webhook_id().unwrap().to_owned())
-                .or_insert(0) += 1;
+            *delivered.entry(request.event_id().unwrap()).or_insert(0) += 1;
         }
     }
     delivered
@@ -126,7 +124,7 @@ async fn a_deliverer_killed_with_attempts_in_flight_loses_none() {
         .wait_until("all 50 events answered", |requests| {
             let answered = requests.iter().skip(4);
             answered
-                .filter_map(Request::webhook_id)
+                .filter_map(Request::event_id)
                 .collect::<BTreeSet<_>>()
                 .len()
                 == 50
@@ -174,7 +172,7 @@ async fn what_is_held_while_others_are_acked_comes_again() {
         .await
         .iter()
         .filter(|request| request.answered)
-        .map(|request| request.webhook_id().unwrap().to_owned())
+        .map(|request| request.event_id().unwrap())
         .collect();
     assert_eq!(answered, published);
 }

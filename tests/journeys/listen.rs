@@ -40,7 +40,7 @@ fn ids(lines: &[String], id: impl Fn(&Value) -> Option<&str>) -> Vec<String> {
 }
 
 fn posted(requests: &[Request]) -> Vec<String> {
-    let id = |request: &Request| request.webhook_id().unwrap().to_owned();
+    let id = |request: &Request| request.event_id().unwrap();
     requests.iter().map(id).collect()
 }
 

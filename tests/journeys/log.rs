@@ -228,7 +228,7 @@ async fn compare(consumers: &[Consumer], store: &Store) {
 fn by_event(requests: Vec<Request>) -> BTreeMap<String, Vec<Request>> {
     let mut by_event: BTreeMap<String, Vec<Request>> = BTreeMap::new();
     for request in requests {
-        let id = request.webhook_id().unwrap().to_owned();
+        let id = request.event_id().unwrap();
         by_event.entry(id).or_default().push(request);
     }
     by_event

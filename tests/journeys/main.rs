@@ -3,6 +3,7 @@
 
 mod browser;
 mod closed_off;
+mod cloudevents;
 mod dead_letters;
 mod delivery;
 mod feed;
@@ -20,5 +21,7 @@ mod publish;
 mod reconcile;
 mod removal;
 mod retries;
+mod topics;
 mod up;
 mod weather;
+mod webhook_ids;

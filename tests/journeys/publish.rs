@@ -21,7 +21,7 @@ async fn receiver(world: &World) -> Receiver {
 /// Everything that was published before this was asked for.
 async fn received(world: &World, receiver: &Receiver) -> Vec<Request> {
     let last = world.api.publish("the.last", Value::Null).await;
-    let is_last = move |request: &Request| request.webhook_id() == Some(&last);
+    let is_last = move |request: &Request| request.event_id().as_deref() == Some(&last);
     let mut requests = receiver
         .wait_until("the last event", |requests| requests.iter().any(&is_last))
         .await;

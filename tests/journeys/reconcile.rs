@@ -147,9 +147,7 @@ async fn what_was_missed_is_delivered_however_often_it_is_killed() {
     let taken = requests
         .iter()
         .filter(|request| request.answered && request.index != 28);
-    let taken: Vec<String> = taken
-        .map(|request| request.webhook_id().unwrap().to_owned())
-        .collect();
+    let taken: Vec<String> = taken.map(|request| request.event_id().unwrap()).collect();
     assert_eq!(set(taken), desk.missed());
     for request in &requests {
         let headers: http::HeaderMap = request

@@ -58,7 +58,7 @@ async fn a_cut_wire_to_the_broker_is_survived() {
         .wait_until("all 400 events", |requests| {
             requests
                 .iter()
-                .filter_map(|r| r.webhook_id())
+                .filter_map(|r| r.event_id())
                 .collect::<std::collections::BTreeSet<_>>()
                 .len()
                 == 400
@@ -168,7 +168,7 @@ async fn two_deliverers_share_an_endpoint() {
         .wait_until("all 100 events", |requests| {
             requests
                 .iter()
-                .filter_map(|r| r.webhook_id())
+                .filter_map(|r| r.event_id())
                 .collect::<std::collections::BTreeSet<_>>()
                 .len()
                 == 100

@@ -25,7 +25,18 @@ impl Producer {
 
     /// Publishes to the relay's exchange and waits for the confirm.
     pub async fn publish(&self, routing_key: &str, properties: BasicProperties, body: &[u8]) {
-        let exchange = format!("{}.events", self.namespace);
+        self.publish_to("events", routing_key, properties, body).await;
+    }
+
+    /// Publishes to one of the relay's exchanges, such as `return`, and waits for the confirm.
+    pub async fn publish_to(
+        &self,
+        exchange: &str,
+        routing_key: &str,
+        properties: BasicProperties,
+        body: &[u8],
+    ) {
+        let exchange = format!("{}.{exchange}", self.namespace);
         let options = BasicPublishOptions::default();
         let sent = self
             .channel

@@ -284,7 +284,7 @@ impl Crowd {
             for request in place.receiver.requests() {
                 receipts.push(Receipt {
                     token: request.path.trim_start_matches('/').to_owned(),
-                    event: request.webhook_id().unwrap_or_default().to_owned(),
+                    event: request.event_id().unwrap_or_default(),
                     delivered: request.answered && welcome.contains(&request.index),
                     request,
                 });

@@ -108,8 +108,6 @@ impl Received {
         let headers = Headers::of(&delivery.properties);
         // Only what comes back from a delay is ours; anybody may publish to the events exchange.
         let returned = delivery.exchange.as_str() == topology.return_();
-        // What was let in once is not refused for its size later.
-        let max_bytes = if returned { usize::MAX } else { max_bytes };
         let history = if returned {
             headers.history()
         } else {
@@ -121,7 +119,12 @@ impl Received {
         let earlier = returned.then(|| headers.earlier()).flatten().map(Box::new);
         let body = Bytes::from(std::mem::take(&mut delivery.data));
         let published = delivery.exchange.as_str() == topology.events();
-        let event = event(&body, delivery, &headers, max_bytes).and_then(|event| {
+        let read = if returned {
+            known(&body, delivery, &headers)
+        } else {
+            event(&body, delivery, &headers, max_bytes)
+        };
+        let event = read.and_then(|event| {
             let key = delivery.routing_key.as_str();
             if published && key != event.event_type().as_str() {
                 let problem = format!(
@@ -167,6 +170,16 @@ fn event(
     let event = Event::from_binary(attributes, content_type, &body)?;
     check_size(event.body().len(), max_bytes)?;
     Ok(event)
+}
+
+/// An event that was let in before, perhaps by a version with other rules. The relay publishes it in
+/// structured mode.
+fn known(body: &Bytes, delivery: &Delivery, headers: &Headers<'_>) -> Result<Event, Invalid> {
+    let as_published = content_encoding(delivery).is_some() || headers.cut().refusal().is_some();
+    if as_published || !is_structured(content_type(delivery)) {
+        return event(body, delivery, headers, usize::MAX);
+    }
+    Event::reread(body.clone())
 }
 
 fn is_structured(content_type: Option<&str>) -> bool {
@@ -398,6 +411,16 @@ fn by_broker(headers: &Headers<'_>, topology: &Topology) -> Option<ByBroker> {
     })
 }
 
+/// Whether the event of a dead letter was let in before: its delivery was tried, or could have been.
+fn was_let_in(delivery: &Delivery, topology: &Topology, by_broker: bool, by_us: Option<DeadReason>) -> bool {
+    use DeadReason::{AttemptsExhausted, EndpointGone, EndpointRemoved, Expired};
+    let tried = matches!(
+        by_us,
+        Some(AttemptsExhausted | Expired | EndpointRemoved | EndpointGone)
+    );
+    tried || by_broker || delivery.exchange.as_str() == topology.return_()
+}
+
 /// Reads a message in the dead-letter queue, however it came there.
 pub(crate) fn letter(delivery: &Delivery, topology: &Topology) -> Letter {
     let headers = Headers::of(&delivery.properties);
@@ -428,8 +451,10 @@ pub(crate) fn letter(delivery: &Delivery, topology: &Topology) -> Letter {
     let body = Bytes::copy_from_slice(&delivery.data);
     let event = if !published && headers.has(PARTIAL) {
         Err(Invalid::new("event", "is kept in part only"))
+    } else if !published && was_let_in(delivery, topology, by_broker.is_some(), by_us) {
+        known(&body, delivery, &headers)
     } else {
-        // Whatever its size: it was let in once.
+        // Whatever its size: limits may have been greater.
         event(&body, delivery, &headers, usize::MAX)
     };
     let outlived = by_broker.as_ref().is_some_and(|died| died.outlived);
@@ -495,10 +520,13 @@ fn content_encoding(delivery: &Delivery) -> Option<&str> {
     encoding.map(ShortString::as_str)
 }
 
+/// The message's id is the one that receivers know the event by, unless it is longer than AMQP allows.
 fn event_properties(event: &Event, headers: FieldTable) -> BasicProperties {
-    properties(Some(STRUCTURED), headers)
-        .with_message_id(event.id().as_str().into())
-        .with_type(event.event_type().as_str().into())
+    let properties = properties(Some(STRUCTURED), headers).with_type(event.event_type().as_str().into());
+    match ShortString::try_new(event.webhook_id().as_str()) {
+        Ok(id) => properties.with_message_id(id),
+        Err(_) => properties,
+    }
 }
 
 /// The allow-list: nothing else is ever set.

@@ -142,7 +142,7 @@ impl Line {
         let history = before.after(at, &exchanged.outcome, exchanged.detail.as_deref());
         let verdict = verdict(&self.endpoint.retry, history.attempts, &exchanged.outcome);
         tracing::debug!(
-            endpoint = %self.endpoint.id, event = %event.id(), attempt = history.attempts,
+            endpoint = %self.endpoint.id, event = %event.webhook_id(), attempt = history.attempts,
             status = exchanged.outcome.status(), error = exchanged.detail, verdict = verdict.as_str(), "attempted"
         );
         let outcome = exchanged.outcome;
@@ -224,7 +224,7 @@ impl Line {
     fn say_dead(&self, event: &Event, history: &History, settlement: Settlement) {
         if let Settlement::Dead(reason) = settlement {
             tracing::warn!(
-                endpoint = %self.endpoint.id, event = %event.id(), %reason, attempts = history.attempts,
+                endpoint = %self.endpoint.id, event = %event.webhook_id(), %reason, attempts = history.attempts,
                 status = history.last_status, error = history.last_error, "given up; it is in the dead-letter queue"
             );
         }

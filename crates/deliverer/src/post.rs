@@ -132,7 +132,7 @@ async fn exchange(
 }
 
 fn request(endpoint: &Endpoint, event: &Event, now: Timestamp) -> hyper::http::Result<Request<Full<Bytes>>> {
-    let (id, seconds) = (event.id().as_str(), now.as_secs());
+    let (id, seconds) = (event.webhook_id(), now.as_secs());
     let mut request =
         Request::post(endpoint.url.as_url().as_str()).header(CONTENT_TYPE, CONTENT_TYPE_STRUCTURED);
     for (name, value) in endpoint.headers.iter() {
@@ -141,15 +141,15 @@ fn request(endpoint: &Endpoint, event: &Event, now: Timestamp) -> hyper::http::R
     let secrets = endpoint.signing_secrets(now);
     let request = match endpoint.signature {
         SignatureStyle::Standard => request
-            .header("webhook-id", id)
+            .header("webhook-id", id.as_str())
             .header("webhook-timestamp", seconds)
             .header(
                 "webhook-signature",
-                signature::sign(secrets, id, seconds, event.body()),
+                signature::sign(secrets, id.as_str(), seconds, event.body()),
             ),
         SignatureStyle::Plain => request
-            .header("x-webhook-delivery", id)
-            .header("x-webhook-event", event.event_type().as_str())
+            .header("x-webhook-delivery", id.as_str())
+            .header("x-webhook-event", event.event_type().to_header())
             .header("x-webhook-timestamp", seconds)
             .header(
                 "x-webhook-signature",

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AttemptId, DeadReason, DeliveryState, EndpointId, EventId, EventType, Invalid, Outcome, Standing,
-    Timestamp, event::check_source, invalid::Given,
+    Timestamp, invalid::Given, text::check_source_of_old,
 };
 
 /// How much of an endpoint's answer is kept, in bytes.
@@ -155,7 +155,7 @@ impl Attempt {
                 );
             }
         }
-        check_source(&self.event_source)?;
+        check_source_of_old(&self.event_source)?;
         if self.attempt == 0 {
             return refuse("attempt", "must be 1 or more".to_owned());
         }

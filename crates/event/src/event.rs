@@ -9,14 +9,16 @@ use std::{borrow::Cow, collections::HashSet};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde::{
-    Deserialize,
-    de::{MapAccess, Visitor},
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
 use crate::{
-    EventId, EventType, Timestamp,
+    EventId, EventType, Timestamp, WebhookId,
     invalid::{Given, GivenJson, Invalid},
+    limits::{MAX_ATTRIBUTE_BYTES, MAX_DEPTH, MAX_MEMBERS, MAX_NAME_BYTES, MAX_SUBJECT_BYTES},
+    text::{self, check_media_type, check_schema, check_source, check_source_of_old},
 };
 
 /// The size an event may have unless a process is told otherwise: 256 KiB.
@@ -27,8 +29,6 @@ pub const KEY_BESIDE_ID: &str =
     "cannot stand beside the event's id, by which it is known when it comes again: leave one of them out";
 
 const SPEC_VERSION: &str = "1.0";
-const MAX_SOURCE_BYTES: usize = 1024;
-const MAX_SUBJECT_BYTES: usize = 1024;
 
 /// A valid event: what the relay must know of it, and the bytes that are posted and signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,18 +58,29 @@ impl Event {
     /// The first attribute that CloudEvents, or the relay's limits, do not allow.
     pub fn parse(body: Bytes) -> Result<Self, Invalid> {
         let body = bare(body);
-        let known = Attributes::read(&body)?.checked()?;
+        let known = Attributes::read(&body, MAX_MEMBERS)?.checked()?;
         Ok(known.with_body(body))
     }
 
-    /// Reads an event whose `specversion`, `id`, `source` and `time` may be missing, and puts
-    /// those in front. What was given is kept byte for byte.
+    /// Reads an event that was let in before, from the log or on its way back from a retry. What is known
+    /// of it is read, and nothing else checked: an older version of the relay may have let in what
+    /// [`Event::parse`] refuses.
+    ///
+    /// # Errors
+    /// It is no JSON object, or has no id, source or type that any version took.
+    pub fn reread(body: Bytes) -> Result<Self, Invalid> {
+        let known = Attributes::read(&body, usize::MAX)?.known()?;
+        Ok(known.with_body(body))
+    }
+
+    /// Reads an event whose `specversion`, `id`, `source` and `time` may be missing or null, and puts
+    /// those in front. Other values are kept byte for byte.
     ///
     /// # Errors
     /// As [`Event::parse`].
     pub fn complete(body: Bytes, fill: &Fill) -> Result<Self, Invalid> {
         let body = bare(body);
-        let attributes = Attributes::read(&body)?;
+        let attributes = Attributes::read(&body, MAX_MEMBERS)?;
         let filled = [
             ("specversion", SPEC_VERSION.to_owned()),
             ("id", fill.id.to_string()),
@@ -78,7 +89,7 @@ impl Event {
         ];
         let missing: Vec<_> = filled
             .into_iter()
-            .filter(|(name, _)| attributes.get(name).is_none())
+            .filter(|(name, _)| attributes.value(name).is_none())
             .collect();
         Self::parse(in_front(&body, &attributes, &missing)?)
     }
@@ -91,13 +102,18 @@ impl Event {
     /// It is no JSON object, its source is not allowed, or it has an id, beside which a key says nothing.
     pub fn with_key(body: Bytes, key: &str, source: &str) -> Result<Bytes, Invalid> {
         let body = bare(body);
-        let attributes = Attributes::read(&body)?;
-        if attributes.get("id").is_some() {
+        let attributes = Attributes::read(&body, MAX_MEMBERS)?;
+        if attributes.value("id").is_some() {
             return Err(Invalid::new("Idempotency-Key", KEY_BESIDE_ID));
         }
         let own = attributes.text("source")?;
         let id = EventId::of_key(own.as_deref().unwrap_or(source), key);
         in_front(&body, &attributes, &[("id", id.to_string())])
+    }
+
+    /// The id that receivers know it by.
+    pub fn webhook_id(&self) -> WebhookId {
+        WebhookId::of(&self.source, &self.id)
     }
 
     /// The event's id.
@@ -138,15 +154,15 @@ fn bare(body: Bytes) -> Bytes {
 /// The members of an event's JSON object, in their order, values unread.
 struct Attributes<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
-/// The attributes every event has, checked.
-struct Required {
+/// What the relay must know of an event.
+struct Known {
     id: EventId,
     source: String,
     event_type: EventType,
     subject: Option<String>,
 }
 
-impl Required {
+impl Known {
     fn with_body(self, body: Bytes) -> Event {
         Event {
             id: self.id,
@@ -159,13 +175,21 @@ impl Required {
 }
 
 impl<'a> Attributes<'a> {
-    fn read(body: &'a [u8]) -> Result<Self, Invalid> {
-        let attributes: Self = serde_json::from_slice(body).map_err(|error| {
-            Invalid::new(
-                "event",
-                format!("must be a JSON object holding a CloudEvent: {error}"),
-            )
-        })?;
+    /// Reads an object of at most so many members.
+    fn read(body: &'a [u8], most: usize) -> Result<Self, Invalid> {
+        let mut reader = serde_json::Deserializer::from_slice(body);
+        let attributes = Members { most }
+            .deserialize(&mut reader)
+            .and_then(|attributes| reader.end().map(|()| attributes))
+            .map_err(|error| {
+                Invalid::new(
+                    "event",
+                    format!("must be a JSON object holding a CloudEvent: {error}"),
+                )
+            })?;
+        if attributes.0.len() > most {
+            return Err(Invalid::new("event", format!("has more than {most} members")));
+        }
         let mut seen = HashSet::with_capacity(attributes.0.len());
         for (name, _) in &attributes.0 {
             // Two readers could see two different events.
@@ -176,20 +200,23 @@ impl<'a> Attributes<'a> {
         Ok(attributes)
     }
 
-    fn get(&self, name: &str) -> Option<&'a RawValue> {
+    /// A member's value. Null is none: the JSON format (section 2.2) has null attributes treated as unset.
+    fn value(&self, name: &str) -> Option<&'a RawValue> {
         self.0
             .iter()
             .find(|(given, _)| given == name)
             .map(|(_, value)| *value)
+            .filter(|value| !is_null(value))
     }
 
     fn text(&self, name: &str) -> Result<Option<Cow<'a, str>>, Invalid> {
-        let Some(value) = self.get(name) else {
+        let Some(value) = self.value(name) else {
             return Ok(None);
         };
         match serde_json::from_str::<Text>(value.get()) {
-            Ok(Text(text)) if !text.is_empty() => Ok(Some(text)),
-            _ => Err(Invalid::new(
+            Ok(Text(text)) if text.is_empty() => Err(Invalid::new(name, "must not be empty")),
+            Ok(Text(text)) => Ok(Some(text)),
+            Err(_) => Err(Invalid::new(
                 name,
                 format!("must be a non-empty string, not {}", GivenJson(value.get())),
             )),
@@ -200,7 +227,22 @@ impl<'a> Attributes<'a> {
         self.text(name)?.ok_or_else(|| Invalid::new(name, "is missing"))
     }
 
-    fn checked(&self) -> Result<Required, Invalid> {
+    /// What the relay must know, by the rules of every version.
+    fn known(&self) -> Result<Known, Invalid> {
+        let known = Known {
+            id: self.required("id")?.parse()?,
+            source: self.required("source")?.into_owned(),
+            event_type: self.required("type")?.parse()?,
+            subject: self.text("subject")?.map(Cow::into_owned),
+        };
+        check_source_of_old(&known.source)?;
+        if let Some(subject) = &known.subject {
+            check_length("subject", subject, MAX_SUBJECT_BYTES)?;
+        }
+        Ok(known)
+    }
+
+    fn checked(&self) -> Result<Known, Invalid> {
         let version = self.required("specversion")?;
         if version != SPEC_VERSION {
             return Err(Invalid::new(
@@ -208,28 +250,33 @@ impl<'a> Attributes<'a> {
                 format!("must be \"1.0\", not {}", Given(&version)),
             ));
         }
-        let required = Required {
-            id: self.required("id")?.parse()?,
-            source: source(self.required("source")?)?,
-            event_type: self.required("type")?.parse()?,
-            subject: self.text("subject")?.map(subject).transpose()?,
-        };
-        if let Some(time) = self.text("time")? {
-            time.parse::<Timestamp>()?;
+        if let Some(source) = self.text("source")? {
+            check_source(&source)?;
         }
-        for name in ["datacontenttype", "dataschema"] {
-            self.text(name)?;
+        let known = self.known()?;
+        if let Some(time) = self.text("time")? {
+            Timestamp::check(&time)?;
+        }
+        if let Some(content_type) = self.text("datacontenttype")? {
+            check_media_type(&content_type)?;
+        }
+        if let Some(schema) = self.text("dataschema")? {
+            check_schema(&schema)?;
         }
         self.check_data()?;
-        self.check_extensions()?;
-        Ok(required)
+        self.check_members()?;
+        Ok(known)
     }
 
     fn check_data(&self) -> Result<(), Invalid> {
-        let Some(encoded) = self.get("data_base64") else {
+        let data = self.value("data");
+        if data.is_some_and(|data| nests_deeper(data.get(), MAX_DEPTH)) {
+            return Err(Invalid::new("data", format!("nests deeper than {MAX_DEPTH}")));
+        }
+        let Some(encoded) = self.value("data_base64") else {
             return Ok(());
         };
-        if self.get("data").is_some() {
+        if data.is_some() {
             return Err(Invalid::new("data_base64", "cannot stand beside `data`"));
         }
         match serde_json::from_str::<Text>(encoded.get()) {
@@ -238,84 +285,128 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    /// Section 2.2 of the JSON format: values are strings, numbers, booleans or null.
-    fn check_extensions(&self) -> Result<(), Invalid> {
+    fn check_members(&self) -> Result<(), Invalid> {
         for (name, value) in &self.0 {
-            if matches!(name.as_ref(), "data" | "data_base64") {
-                continue;
-            }
-            check_name(name)?;
-            if value.get().starts_with(['{', '[']) {
-                return Err(Invalid::new(
-                    name.as_ref(),
-                    "must be a string, a number or a boolean; objects and lists belong into `data`",
-                ));
+            if !matches!(name.as_ref(), "data" | "data_base64") {
+                check_name(name)?;
+                check_attribute(name, value)?;
             }
         }
         Ok(())
     }
 }
 
+fn is_null(value: &RawValue) -> bool {
+    value.get() == "null"
+}
+
+/// Section 2.2 of the JSON format: a Boolean is one of JSON, an Integer a number without fraction and
+/// exponent, and everything else a string. Section 3.1 of the specification: an Integer has 32 bits.
+fn check_attribute(name: &str, value: &RawValue) -> Result<(), Invalid> {
+    let json = value.get();
+    if is_null(value) || matches!(json, "true" | "false") {
+        return Ok(());
+    }
+    if json.starts_with('"') {
+        let Ok(Text(text)) = serde_json::from_str(json) else {
+            let problem = format!("must be a string of Unicode characters, not {}", Given(json));
+            return Err(Invalid::new(name, problem));
+        };
+        text::check(name, &text)?;
+        return check_length(name, &text, MAX_ATTRIBUTE_BYTES);
+    }
+    let problem = if json.starts_with(['{', '[']) {
+        "must be a string, a whole number or a boolean; objects and lists belong into `data`".to_owned()
+    } else if json.parse::<i32>().is_err() {
+        format!(
+            "must be a string, a boolean or a whole number from {} to {}, not {}",
+            i32::MIN,
+            i32::MAX,
+            Given(json)
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Invalid::new(name, problem))
+}
+
+fn check_length(name: &str, text: &str, most: usize) -> Result<(), Invalid> {
+    if text.len() <= most {
+        return Ok(());
+    }
+    let (size, given) = (text.len(), Given(text));
+    Err(Invalid::new(
+        name,
+        format!("must have at most {most} bytes, not {size}: {given}"),
+    ))
+}
+
 /// Section 3.1 of the specification: lower-case letters and digits.
 fn check_name(name: &str) -> Result<(), Invalid> {
-    if !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    if (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(allowed) {
         return Ok(());
     }
     Err(Invalid::new(
         name,
-        "an attribute's name must be lower-case letters and digits",
+        format!("an attribute's name must be 1 to {MAX_NAME_BYTES} lower-case letters and digits"),
     ))
 }
 
-/// Section 3.1.1: a non-empty URI-reference.
-fn source(text: Cow<'_, str>) -> Result<String, Invalid> {
-    check_source(&text)?;
-    Ok(text.into_owned())
-}
-
-pub(crate) fn check_source(text: &str) -> Result<(), Invalid> {
-    if (1..=MAX_SOURCE_BYTES).contains(&text.len())
-        && !text.chars().any(|c| c.is_whitespace() || c.is_control())
-    {
-        return Ok(());
+/// Whether valid JSON has objects or lists in each other, more than so many. Without recursion: it may
+/// nest as deep as a message is long.
+fn nests_deeper(json: &str, most: usize) -> bool {
+    let (mut depth, mut bytes) = (0_usize, json.bytes());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => skip_string(&mut bytes),
+            _ => {}
+        }
+        if depth > most {
+            return true;
+        }
     }
-    Err(Invalid::new(
-        "source",
-        format!(
-            "must be a URI reference of at most {MAX_SOURCE_BYTES} bytes without spaces, such as /orders, not {}",
-            Given(text)
-        ),
-    ))
+    false
 }
 
-/// Section 3.1, the type system: strings hold no control characters. The length is the relay's limit:
-/// events are looked up by it.
-fn subject(text: Cow<'_, str>) -> Result<String, Invalid> {
-    if text.len() <= MAX_SUBJECT_BYTES && !text.chars().any(char::is_control) {
-        return Ok(text.into_owned());
+/// Goes on after the end of a JSON string.
+fn skip_string(bytes: &mut std::str::Bytes<'_>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return,
+            b'\\' => drop(bytes.next()),
+            _ => {}
+        }
     }
-    Err(Invalid::new(
-        "subject",
-        format!(
-            "must have at most {MAX_SUBJECT_BYTES} bytes and no control characters, not {}",
-            Given(&text)
-        ),
-    ))
 }
 
-/// The object with these members before its own, which are kept byte for byte.
+/// The object with these members before its own, which are kept byte for byte. Where one of these stands
+/// there as null, the object is put together anew without it: no member may come twice.
 fn in_front(body: &Bytes, attributes: &Attributes<'_>, members: &[(&str, String)]) -> Result<Bytes, Invalid> {
     if members.is_empty() {
         return Ok(body.clone());
     }
-    let own = text_of(body)?.trim_start().strip_prefix('{').unwrap_or_default();
     let mut json = String::with_capacity(body.len() + 160);
     for (name, value) in members {
         json.push(if json.is_empty() { '{' } else { ',' });
         push_member(&mut json, name, &quoted(value));
     }
-    json.push_str(if attributes.0.is_empty() { "" } else { "," });
-    json.push_str(own);
+    let is_filled = |given: &str| members.iter().any(|(name, _)| *name == given);
+    if attributes.0.iter().any(|(given, _)| is_filled(given)) {
+        for (name, value) in attributes.0.iter().filter(|(given, _)| !is_filled(given)) {
+            json.push(',');
+            json.push_str(&quoted(name));
+            json.push(':');
+            json.push_str(value.get());
+        }
+        json.push('}');
+    } else {
+        let own = text_of(body)?.trim_start().strip_prefix('{').unwrap_or_default();
+        json.push_str(if attributes.0.is_empty() { "" } else { "," });
+        json.push_str(own);
+    }
     Ok(json.into())
 }
 
@@ -338,27 +429,36 @@ fn push_member(json: &mut String, name: &str, value: &str) {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Attributes<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
+/// Reads the members of an object, and one beyond the most that are allowed: a short event can hold very many.
+struct Members {
+    most: usize,
+}
 
-        impl<'de> Visitor<'de> for Members {
-            type Value = Attributes<'de>;
+impl<'de> DeserializeSeed<'de> for Members {
+    type Value = Attributes<'de>;
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
-            }
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some((Text(name), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
-                    members.push((name, value));
-                }
-                Ok(Attributes(members))
-            }
+impl<'de> Visitor<'de> for Members {
+    type Value = Attributes<'de>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while members.len() <= self.most {
+            let Some((Text(name), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? else {
+                return Ok(Attributes(members));
+            };
+            members.push((name, value));
         }
-
-        deserializer.deserialize_map(Members)
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Attributes(members))
     }
 }
 

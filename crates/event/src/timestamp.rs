@@ -24,6 +24,11 @@ impl Timestamp {
         (0..YEAR_10000).contains(&millis).then_some(Self(millis))
     }
 
+    /// Checks that a text is an RFC 3339 time, of any year: .NET's `DateTime.MinValue` is in the year 1.
+    pub(crate) fn check(text: &str) -> Result<(), Invalid> {
+        parsed(text).map(drop)
+    }
+
     /// Milliseconds since 1970.
     pub fn as_millis(self) -> i64 {
         self.0
@@ -71,21 +76,26 @@ impl FromStr for Timestamp {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let refused = || {
-            Invalid::new(
-                "time",
-                format!(
-                    "must be an RFC 3339 time such as 2026-01-31T09:30:00Z, not {}",
-                    Given(text)
-                ),
-            )
-        };
-        let parsed = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| refused())?;
+        let parsed = parsed(text)?;
         i64::try_from(parsed.unix_timestamp_nanos() / 1_000_000)
             .ok()
             .and_then(Self::from_millis)
-            .ok_or_else(refused)
+            .ok_or_else(|| refused(text))
     }
+}
+
+fn parsed(text: &str) -> Result<OffsetDateTime, Invalid> {
+    OffsetDateTime::parse(text, &Rfc3339).map_err(|_| refused(text))
+}
+
+fn refused(text: &str) -> Invalid {
+    Invalid::new(
+        "time",
+        format!(
+            "must be an RFC 3339 time such as 2026-01-31T09:30:00Z, not {}",
+            Given(text)
+        ),
+    )
 }
 
 text_type!(Timestamp);

@@ -87,8 +87,9 @@ pub struct Config {
     )]
     pub max_batch_bytes: usize,
 
-    /// The source of events that name none, a URI reference
-    #[arg(long, env = "RELAY_SOURCE", value_name = "SOURCE", default_value = "/relay", value_parser = source)]
+    /// The source of events that name none, a URI reference. Only events of the default may keep their ids as
+    /// `webhook-id`
+    #[arg(long, env = "RELAY_SOURCE", value_name = "SOURCE", default_value = relay_event::DEFAULT_SOURCE, value_parser = source)]
     pub source: String,
 
     /// How long the broker may take to confirm an event, or to bind an endpoint
@@ -172,13 +173,10 @@ fn unshown<T: FromStr<Err = Invalid>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|refused: Invalid| refused.problem)
 }
 
-/// As CloudEvents has it, and short.
-fn source(text: &str) -> Result<String, &'static str> {
-    let odd = |c: char| c.is_whitespace() || c.is_control();
-    if !text.is_empty() && text.len() <= 255 && !text.chars().any(odd) {
-        return Ok(text.to_owned());
-    }
-    Err("must be a URI reference of at most 255 bytes without spaces, such as /orders")
+/// As CloudEvents has it.
+fn source(text: &str) -> Result<String, String> {
+    relay_event::check_source(text).map_err(|refused| refused.problem)?;
+    Ok(text.to_owned())
 }
 
 #[cfg(test)]

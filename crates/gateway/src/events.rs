@@ -82,7 +82,7 @@ type Outcome = (EventId, Result<Sent, Unsent>);
         (
             status = 202, body = types::Accepted, description = "It is with the broker.",
             headers(
-                ("Location" = String, description = "The event's path in the log."),
+                ("Location" = String, description = "The event's path in the log; not for the ids `.` and `..`."),
                 ("Idempotent-Replayed" = String, description = "`true`, if it was published before."),
             ),
         ),
@@ -161,8 +161,11 @@ async fn once(gateway: &Gateway, events: Vec<Event>) -> Result<Vec<Outcome>, Pro
 fn one((id, outcome): Outcome) -> Result<Response, Problem> {
     match outcome {
         Ok(sent) => {
-            let path = utf8_percent_encode(id.as_str(), ENCODED);
-            let location = [(header::LOCATION, format!("/v1/events/{path}"))];
+            // URLs cannot hold these two as words of a path.
+            let location = (!matches!(id.as_str(), "." | "..")).then(|| {
+                let path = utf8_percent_encode(id.as_str(), ENCODED);
+                [(header::LOCATION, format!("/v1/events/{path}"))]
+            });
             let accepted = (StatusCode::ACCEPTED, location, Json(json!({ "id": id })));
             Ok(replayed(accepted, sent == Sent::Before))
         }
@@ -228,6 +231,8 @@ mod tests {
         );
         assert!(!is_replayed(&accepted));
         assert!(is_replayed(&one(outcome("a", Ok(Sent::Before))).unwrap()));
+        let dots = one(outcome("..", Ok(Sent::Now))).unwrap();
+        assert!(!dots.headers().contains_key(header::LOCATION));
     }
 
     #[test]

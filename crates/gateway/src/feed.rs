@@ -17,6 +17,7 @@ pub(crate) use self::{
     tail::{Tail, Watch},
 };
 
+use relay_event::WebhookId;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -30,6 +31,8 @@ struct Item<'a> {
     /// Where the feed goes on after this event.
     #[schema(value_type = types::FeedCursor)]
     cursor: Cursor,
+    #[schema(value_type = types::WebhookId)]
+    webhook_id: WebhookId,
     /// The event, as it was published.
     #[schema(value_type = types::CloudEvent)]
     event: &'a RawValue,

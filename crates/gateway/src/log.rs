@@ -18,7 +18,7 @@ use utoipa::IntoParams;
 
 use crate::{cursor::Cursor, gateway::Gateway, problem::Problem};
 
-/// The event a path names; what is no id names none.
+/// The event a path names, by its own id or the one that receivers know it by; what is no id names none.
 pub(crate) struct Id(pub(crate) EventId);
 
 impl FromRequestParts<Gateway> for Id {
@@ -38,20 +38,22 @@ impl FromRequestParts<Gateway> for Id {
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Which {
-    /// The event's source; needed only if several sources use the same ids. Without it, the newest.
+    /// The event's source; needed only if several sources use the same ids. Without it, the newest. A webhook
+    /// id is of one event.
     #[param(example = "/orders")]
     pub(crate) source: Option<String>,
 }
 
 /// An event's bytes, as part of an answer.
-pub(crate) fn json<'a>(id: &EventId, body: &'a [u8]) -> Result<&'a RawValue, Problem> {
+pub(crate) fn json<'a>(event: &LoggedEvent, body: &'a [u8]) -> Result<&'a RawValue, Problem> {
     serde_json::from_slice(body).map_err(|error| {
-        tracing::error!(event = %id, %error, "the log holds an event that is no JSON");
+        tracing::error!(event = %event.webhook_id(), %error, "the log holds an event that is no JSON");
         Problem::internal()
     })
 }
 
-/// An event that is in the log; of several with this id, the newest.
+/// An event that is in the log: the one that receivers know by this id; of several with this id of their own,
+/// the newest.
 pub(crate) async fn find(
     gateway: &Gateway,
     id: &EventId,

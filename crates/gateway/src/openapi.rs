@@ -45,6 +45,7 @@ pub(crate) const ACCESS_TOKEN: &str = "access_token";
         types::Moment,
         types::Names,
         types::TypePattern,
+        types::WebhookId,
     )),
 )]
 struct Description;

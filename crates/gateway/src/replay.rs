@@ -50,7 +50,7 @@ struct Replayed {
 /// Answered when the broker has confirmed all of it.
 #[utoipa::path(
     post, path = "/v1/events/{id}/replay", operation_id = "replay_event", tag = "events",
-    params(("id" = types::EventId, Path, description = "The event's id, percent-encoded."), Which),
+    params(("id" = types::EventId, Path, description = "The event's id or its `webhook-id`, percent-encoded."), Which),
     request_body(content = Option<Target>, description = "May be left out.", examples(
         ("all" = (summary = "To all whose types match", value = json!({}))),
         ("one" = (
@@ -101,8 +101,11 @@ async fn send(
         })
         .collect();
     resend(gateway, &session, &work, Timestamp::now()).await?;
-    tracing::info!(event = %id, endpoints = endpoints.len(), "replayed");
-    Ok(Replayed { id, endpoints })
+    tracing::info!(event = %logged.webhook_id(), endpoints = endpoints.len(), "replayed");
+    Ok(Replayed {
+        id: logged.id,
+        endpoints,
+    })
 }
 
 /// Every endpoint that wants the event.
@@ -141,8 +144,8 @@ fn wants(endpoint: &Endpoint, event: &LoggedEvent) -> bool {
 async fn event(gateway: &Gateway, logged: &LoggedEvent) -> Result<Event, Problem> {
     let body = gateway.store.event_body(logged.sequence).await?;
     let body = body.ok_or_else(Problem::no_such_event)?;
-    Event::parse(body).map_err(|refused| {
-        tracing::error!(event = %logged.id, %refused, "the log holds an event that is not valid");
+    Event::reread(body).map_err(|refused| {
+        tracing::error!(event = %logged.webhook_id(), %refused, "the log holds an event that does not read");
         Problem::internal()
     })
 }

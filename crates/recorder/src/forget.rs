@@ -1,4 +1,5 @@
-//! Forgetting what is old enough, a little at a time, so that recording goes on meanwhile.
+//! Keeping the log in order, a little at a time, so that recording goes on meanwhile: what is old enough is
+//! forgotten, and what older versions did not write is filled in.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,10 @@ pub(crate) async fn forget_for_ever(store: &Store, broker: &Broker, config: &Con
     loop {
         rounds.tick().await;
         broker.session().await;
-        let forgotten = forget_old(store, broker, config, metrics).await;
+        let forgotten = match forget_old(store, broker, config, metrics).await {
+            Ok(()) => fill_in(store, broker).await,
+            failed => failed,
+        };
         if let Err(error) = &forgotten {
             metrics.store_failed(error);
             say_failed(error, failing);
@@ -37,7 +41,10 @@ pub(crate) async fn forget_for_ever(store: &Store, broker: &Broker, config: &Con
 fn say_failed(error: &Error, failing: bool) {
     if !failing && !error.is_unavailable() {
         let error = error as &dyn std::error::Error;
-        tracing::warn!(error, "old events cannot be forgotten; trying again");
+        tracing::warn!(
+            error,
+            "the log cannot be kept in order: old events are not forgotten; trying again"
+        );
     }
 }
 
@@ -50,6 +57,18 @@ async fn forget_old(store: &Store, broker: &Broker, config: &Config, metrics: &M
         metrics.forgot(forgotten);
         if !forgotten.more {
             return tell_lag(store, config, metrics).await;
+        }
+        sleep(started.elapsed().max(SHORTEST_PAUSE)).await;
+    }
+    Ok(())
+}
+
+/// Has events of older versions found by their webhook ids too.
+async fn fill_in(store: &Store, broker: &Broker) -> Result<(), Error> {
+    while broker.current().is_some() {
+        let started = Instant::now();
+        if !store.fill_fingerprints(CHUNK).await? {
+            break;
         }
         sleep(started.elapsed().max(SHORTEST_PAUSE)).await;
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use relay_broker::{Delays, Session};
-use relay_event::{EndpointId, Invalid};
+use relay_event::{EndpointId, Invalid, WebhookId};
 use relay_store::{Error, Record};
 use tokio::{
     sync::mpsc::Receiver,
@@ -194,9 +194,15 @@ fn why(error: Error) -> Invalid {
 
 fn say_refused(record: &Record, error: &Error) {
     let (event, endpoint) = match record {
-        Record::Event(new) => (new.event.id(), None),
-        Record::Attempt(attempt) => (&attempt.event_id, Some(&attempt.endpoint)),
-        Record::Death(death) => (&death.event_id, Some(&death.endpoint)),
+        Record::Event(new) => (new.event.webhook_id(), None),
+        Record::Attempt(attempt) => (
+            WebhookId::of(&attempt.event_source, &attempt.event_id),
+            Some(&attempt.endpoint),
+        ),
+        Record::Death(death) => (
+            WebhookId::of(&death.event_source, &death.event_id),
+            Some(&death.endpoint),
+        ),
     };
     let error = error as &dyn std::error::Error;
     tracing::warn!(

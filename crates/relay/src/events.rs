@@ -7,7 +7,7 @@ mod replay;
 mod show;
 
 use clap::{Args, Subcommand};
-use relay_event::{EventId, Invalid};
+use relay_event::{EventId, Invalid, WebhookId};
 
 use crate::api::{ApiError, Query};
 
@@ -35,7 +35,7 @@ pub(crate) async fn run(command: EventsCommand) -> anyhow::Result<()> {
 /// One event.
 #[derive(Debug, Args)]
 struct One {
-    /// The event's id
+    /// The event's id, or its webhook id
     #[arg(value_name = "EVENT_ID", value_parser = event_id)]
     id: EventId,
 
@@ -55,11 +55,23 @@ impl One {
 }
 
 fn event_id(text: &str) -> Result<EventId, String> {
-    // URLs cannot hold these two as words of a path: they stand for the folder and the one above.
-    if matches!(text, "." | "..") {
-        return Err("cannot be asked for in a URL".to_owned());
+    if is_dots(text) {
+        return Err("cannot be asked for in a URL: give the event's webhook id".to_owned());
     }
     text.parse().map_err(|refused: Invalid| refused.problem)
+}
+
+/// URLs cannot hold these two as words of a path: they stand for the folder and the one above.
+fn is_dots(text: &str) -> bool {
+    matches!(text, "." | "..")
+}
+
+/// An event's id as the word of a path.
+pub(crate) fn in_path(source: &str, id: &EventId) -> String {
+    match is_dots(id.as_str()) {
+        true => WebhookId::of(source, id).to_string(),
+        false => id.to_string(),
+    }
 }
 
 /// A failed request about one event.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use relay_deliverer::{Courier, Posted};
-use relay_event::{EndpointUrl, ErrorClass, Event, Invalid, Secret, Sign, Timestamp};
+use relay_event::{EndpointUrl, ErrorClass, Event, Invalid, Secret, Sign, Timestamp, WebhookId};
 use serde::Serialize;
 
 use crate::{api::Item, output, words::outcome};
@@ -20,6 +20,7 @@ struct Line<'a> {
     time: Timestamp,
     cursor: &'a str,
     id: &'a str,
+    webhook_id: WebhookId,
     source: &'a str,
     r#type: &'a str,
     subject: Option<&'a str>,
@@ -81,6 +82,7 @@ fn line<'a>(item: &'a Item, posted: &'a Posted, began: Timestamp) -> Line<'a> {
         time: began,
         cursor: &item.cursor,
         id: item.event.id().as_str(),
+        webhook_id: item.event.webhook_id(),
         source: item.event.source(),
         r#type: item.event.event_type().as_str(),
         subject: item.event.subject(),

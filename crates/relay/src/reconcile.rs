@@ -18,6 +18,7 @@ use self::{seen::Seen, state::State};
 use crate::{
     api::{Api, Follow, Item, Next, Page, Place, Query, long_after, understand},
     data::{DataArgs, Token},
+    events,
     filter::Filter,
     forward::{self, Forward},
     found::http_url,
@@ -93,8 +94,8 @@ pub(crate) struct ReconcileArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
 struct Task {
-    /// What the receiver has seen: a file, or - for stdin, with the id of an event on each line, or its id, a
-    /// tab and its source [default: nothing]
+    /// What the receiver has seen: a file, or - for stdin, with a `webhook-id` on each line, or the id of an
+    /// event, which counts for every source, or its id, a tab and its source [default: nothing]
     #[arg(long, value_name = "FILE")]
     seen: Option<PathBuf>,
 
@@ -232,7 +233,10 @@ impl Work {
                 }
             };
             if let Some(answer) = posted {
-                bail!("the receiver's answer to {} was {answer}", item.event.id());
+                bail!(
+                    "the receiver's answer to {} was {answer}",
+                    output::plain(item.event.id().as_str())
+                );
             }
             self.tally.delivered += 1;
             follow.passed(&item.cursor);
@@ -305,7 +309,8 @@ async fn recorded_after(api: &Api, cursor: &str) -> anyhow::Result<Option<Timest
     let Some(item) = page.events.first() else {
         return Ok(None);
     };
-    let path = ["v1", "events", item.event.id().as_str()];
+    let id = events::in_path(item.event.source(), item.event.id());
+    let path = ["v1", "events", &id];
     let query = Query::default().with("source", Some(item.event.source()));
     match api.get_with(&path, &query).await {
         Ok(answer) => Ok(Some(understand::<Recorded>(&answer)?.recorded_at)),

@@ -19,6 +19,7 @@ mod place;
 mod record;
 mod types;
 mod undelivered;
+mod webhook_ids;
 
 use bytes::Bytes;
 use relay_event::{

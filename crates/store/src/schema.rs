@@ -28,6 +28,11 @@ macro_rules! steps {
                 "feed",
                 include_str!(concat!("../migrations/", $folder, "/0004_feed.sql")),
             ),
+            (
+                5,
+                "webhook_ids",
+                include_str!(concat!("../migrations/", $folder, "/0005_webhook_ids.sql")),
+            ),
         ]
     };
 }

@@ -33,19 +33,38 @@ fn names_the_attribute_it_refuses() {
         ("specversion", json!(1.0)),
         ("id", json!("")),
         ("id", json!(7)),
-        ("id", json!("two words")),
+        ("id", json!("a\u{9b}b")),
+        ("id", json!("x".repeat(1_025))),
         ("source", json!("")),
         ("source", json!("a b")),
-        ("type", json!("a..b")),
+        ("source", json!("http://[bad")),
+        ("source", json!("/a<b>")),
+        ("source", json!("/a%zz")),
+        ("type", json!("a\nb")),
         ("type", json!("a.*")),
         ("type", json!(null)),
         ("time", json!("yesterday")),
+        ("time", json!("2026-02-30T00:00:00Z")),
         ("subject", json!("")),
+        ("subject", json!("a\u{ffff}")),
+        ("subject", json!("x".repeat(1_025))),
         ("datacontenttype", json!(5)),
+        ("datacontenttype", json!("json")),
+        ("datacontenttype", json!("text/plain\n")),
+        ("dataschema", json!("/schema.json")),
+        ("dataschema", json!(format!("https://{}", "x".repeat(8_192)))),
         ("data_base64", json!("not base64!")),
         ("traceParent", json!("upper case")),
         ("my_extension", json!("underscore")),
         ("extension", json!({"nested": true})),
+        ("extension", json!(1.5)),
+        ("extension", json!(1.0)),
+        ("extension", json!(2_147_483_648_i64)),
+        ("extension", json!(-2_147_483_649_i64)),
+        ("extension", json!("tab\t")),
+        ("extension", json!("\u{fdd0}")),
+        ("extension", json!("x".repeat(8_193))),
+        (&name_of(65), json!("x")),
     ];
     for (name, value) in wrong {
         let mut event = valid();
@@ -57,6 +76,139 @@ fn names_the_attribute_it_refuses() {
         let mut event = valid();
         event.as_object_mut().unwrap().remove(name);
         assert_eq!(parse(&event).unwrap_err(), Invalid::new(name, "is missing"));
+    }
+}
+
+fn name_of(bytes: usize) -> String {
+    "x".repeat(bytes)
+}
+
+/// What CloudEvents allows and older versions of the relay did not, and the limits themselves.
+#[test]
+fn takes_what_cloudevents_allows() {
+    let right = [
+        ("id", json!("two words / ü?%")),
+        ("id", json!("x".repeat(1_024))),
+        ("type", json!("a..b")),
+        ("type", json!("größe ändern.*x")),
+        ("time", json!("0001-01-01T00:00:00Z")),
+        ("time", json!("0001-01-01T00:00:00+14:00")),
+        ("time", json!("9999-12-31T23:59:59.9999999-12:00")),
+        ("subject", json!("x".repeat(1_024))),
+        ("datacontenttype", json!("text/plain; charset=utf-8")),
+        ("dataschema", json!("urn:schema:1")),
+        ("extension", json!("")),
+        ("extension", json!(true)),
+        ("extension", json!(i32::MIN)),
+        ("extension", json!(i32::MAX)),
+        ("extension", json!("x".repeat(8_192))),
+        (&name_of(64), json!("x")),
+    ];
+    for (name, value) in right {
+        let mut event = valid();
+        event[name] = value;
+        assert_eq!(parse(&event).map(drop), Ok(()), "{name}");
+    }
+}
+
+/// JSON format, section 2.2.
+#[test]
+fn what_is_null_is_unset() {
+    for name in [
+        "subject",
+        "time",
+        "datacontenttype",
+        "dataschema",
+        "extension",
+        "data",
+        "data_base64",
+    ] {
+        let mut event = valid();
+        event[name] = json!(null);
+        let body = event.to_string();
+        let read = Event::parse(body.clone().into()).expect(name);
+        assert_eq!((read.subject(), read.body().as_ref()), (None, body.as_bytes()));
+    }
+    let mut event = valid();
+    event["data"] = json!({"a": 1});
+    event["data_base64"] = json!(null);
+    assert!(parse(&event).is_ok());
+    for name in ["specversion", "id", "source", "type"] {
+        let mut event = valid();
+        event[name] = json!(null);
+        assert_eq!(parse(&event).unwrap_err(), Invalid::new(name, "is missing"));
+    }
+}
+
+#[test]
+fn what_is_null_is_filled_in_and_stands_there_once() {
+    let body = r#"{"id":null, "type":"a", "source" : null,"data":{"n": 1.00},"time":null, "x":null }"#;
+    let event = Event::complete(body.into(), &fill()).unwrap();
+    assert_eq!(
+        event.body(),
+        r#"{"specversion":"1.0","id":"filled-id","source":"/filled","time":"1970-01-01T00:00:00.000Z","type":"a","data":{"n": 1.00},"x":null}"#
+    );
+    let keyed = Event::with_key(body.into(), "k1", "/filled").unwrap();
+    let event = Event::complete(keyed, &fill()).unwrap();
+    assert_eq!(event.id(), &EventId::of_key("/filled", "k1"));
+}
+
+#[test]
+fn data_may_nest_so_deep_and_no_deeper() {
+    let nested = |data: String| {
+        let event = format!(r#"{{"specversion":"1.0","id":"1","source":"/x","type":"a","data":{data}}}"#);
+        Event::parse(event.into())
+    };
+    let lists = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let objects = |depth| format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));
+    assert!(nested(lists(64)).is_ok() && nested(objects(64)).is_ok());
+    let refused = Invalid::new("data", "nests deeper than 64");
+    for depth in [65, 128, 100_000] {
+        assert_eq!(nested(lists(depth)), Err(refused.clone()));
+        assert_eq!(nested(objects(depth)), Err(refused.clone()));
+        assert_eq!(
+            binary(Some("application/json"), lists(depth).as_bytes()),
+            Err(refused.clone())
+        );
+    }
+    // Brackets in strings are none, and neither are those beside each other.
+    assert!(nested(format!(r#""{}\" [[""#, "[".repeat(100))).is_ok());
+    assert!(nested(format!("[{}[]]", "[],".repeat(100))).is_ok());
+    assert!(nested(format!(r#"["{}"]"#, "[".repeat(100))).is_ok());
+}
+
+#[test]
+fn an_event_has_so_many_members() {
+    let with = |more: usize| {
+        let mut event = valid();
+        for n in 4..more {
+            event[format!("x{n}")] = json!(1);
+        }
+        parse(&event)
+    };
+    assert!(with(1_000).is_ok());
+    assert_eq!(
+        with(1_001),
+        Err(Invalid::new("event", "has more than 1000 members"))
+    );
+}
+
+/// The log and the retries under way hold what older versions let in.
+#[test]
+fn what_was_let_in_before_still_reads() {
+    let data = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let event = format!(
+        r#"{{"specversion":"1.0","id":"1","source":"http://[bad","type":"a.b","subject":"s","datacontenttype":"?","dataschema":"x","rate":1.5,"data":{data}}}"#
+    );
+    let body = Bytes::from(event);
+    assert!(Event::parse(body.clone()).is_err());
+    let known = Event::reread(body.clone()).unwrap();
+    assert_eq!(
+        (known.source(), known.subject(), known.body()),
+        ("http://[bad", Some("s"), &body)
+    );
+    for body in ["{}", "[]", r#"{"id":"1","source":"a b","type":"a"}"#] {
+        assert!(Event::reread(body.into()).is_err(), "{body}");
     }
 }
 
@@ -200,6 +352,17 @@ fn binary_attributes_cannot_break_out() {
     assert!(Event::from_binary(Vec::new(), None, b"{}").is_err());
 }
 
+fn json_of_lists() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = "[\\[\\]{}\"\\\\a]{0,6}".prop_map(serde_json::Value::from);
+    leaf.prop_recursive(8, 40, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(serde_json::Value::from),
+            prop::collection::vec(("[\\[{\"\\\\a-z]{0,4}", inner), 0..4)
+                .prop_map(|members| { serde_json::Value::Object(members.into_iter().collect()) }),
+        ]
+    })
+}
+
 proptest! {
     #[test]
     fn filling_in_never_touches_the_data(data in "[ -~]{0,40}", spaces in "[ \n]{0,3}") {
@@ -211,9 +374,26 @@ proptest! {
         prop_assert!(text.contains(&kept));
     }
 
+    /// The oracle is a parser that recurses.
+    #[test]
+    fn nesting_is_counted_right(data in json_of_lists()) {
+        fn depth(value: &serde_json::Value) -> usize {
+            match value {
+                serde_json::Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+                serde_json::Value::Object(items) => 1 + items.values().map(depth).max().unwrap_or(0),
+                _ => 0,
+            }
+        }
+        let deepest = depth(&data);
+        let text = data.to_string();
+        prop_assert!(!nests_deeper(&text, deepest));
+        prop_assert!(deepest == 0 || nests_deeper(&text, deepest - 1));
+    }
+
     #[test]
     fn no_bytes_make_it_panic(body in prop::collection::vec(any::<u8>(), 0..80)) {
         let _ = Event::parse(body.clone().into());
+        let _ = Event::reread(body.clone().into());
         let _ = Event::complete(body.clone().into(), &fill());
         let _ = Event::with_key(body.clone().into(), "k1", "/x");
         let _ = Event::split_batch(&body.clone().into(), 3);

@@ -64,7 +64,7 @@ mod tests {
     fn a_refusal_names_the_place() {
         let wrong = |change: (&str, &str)| [event(0), event(1).replace(change.0, change.1)];
         for (change, field) in [
-            (("a.b", "a..b"), "[1].type"),
+            (("a.b", "a.*"), "[1].type"),
             ((r#""id""#, r#""di""#), "[1].id"),
             ((&*event(1), "7"), "[1]"),
             ((&*event(1), "[]"), "[1]"),

@@ -53,7 +53,7 @@ async fn confirmed(gateway: &Gateway, event: &Event) -> Result<(), Unsent> {
 }
 
 fn count(gateway: &Gateway, event: &Event, sent: Result<Sent, Unsent>) {
-    let (id, metrics) = (event.id(), &gateway.metrics);
+    let (id, metrics) = (event.webhook_id(), &gateway.metrics);
     match sent {
         Ok(Sent::Now) => {
             metrics.published.inc();

@@ -189,7 +189,8 @@ fn view(page: &Page) -> Result<Feed<'_>, Problem> {
     let items = page.events.iter().map(|whole| {
         Ok(Item {
             cursor: cursor(whole.event.sequence),
-            event: json(&whole.event.id, &whole.body)?,
+            webhook_id: whole.event.webhook_id(),
+            event: json(&whole.event, &whole.body)?,
         })
     });
     Ok(Feed {

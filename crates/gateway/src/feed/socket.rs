@@ -11,6 +11,7 @@ use axum::{
     http::{HeaderMap, header},
     response::Response,
 };
+use relay_event::WebhookId;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -38,12 +39,14 @@ const HEARD: usize = 4 << 10;
 struct Text<'a> {
     cursor: Cursor,
     #[serde(skip_serializing_if = "Option::is_none")]
+    webhook_id: Option<WebhookId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<&'a RawValue>,
 }
 
 /// Stream the feed over a WebSocket.
 ///
-/// Each message is a text `{"cursor": …, "event": …}`; one without an event comes when there was none for 15
+/// Each message is a text `{"cursor": …, "webhook_id": …, "event": …}`; one without an event comes when there was none for 15
 /// seconds. To go on after a cut, connect with the last `cursor` as `after`.
 #[utoipa::path(
     get, path = "/v1/socket", operation_id = "follow_feed", tag = "feed",
@@ -120,10 +123,12 @@ fn text(told: &Told) -> Result<Utf8Bytes, Problem> {
     let text = match told {
         Told::Event(cursor, whole) => Text {
             cursor: cursor.clone(),
-            event: Some(json(&whole.event.id, &whole.body)?),
+            webhook_id: Some(whole.event.webhook_id()),
+            event: Some(json(&whole.event, &whole.body)?),
         },
         Told::Beat(cursor) => Text {
             cursor: cursor.clone(),
+            webhook_id: None,
             event: None,
         },
     };

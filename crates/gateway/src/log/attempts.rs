@@ -21,7 +21,8 @@ use crate::{
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
-    /// The event's source; needed only if several sources use the same ids. Without it, the newest.
+    /// The event's source; needed only if several sources use the same ids. Without it, the newest. A webhook
+    /// id is of one event.
     #[param(example = "/orders")]
     source: Option<String>,
     /// To this endpoint.
@@ -50,7 +51,7 @@ struct Page<'a> {
 /// Oldest first.
 #[utoipa::path(
     get, path = "/v1/events/{id}/attempts", operation_id = "list_attempts", tag = "deliveries",
-    params(("id" = types::EventId, Path, description = "The event's id, percent-encoded."), Wanted),
+    params(("id" = types::EventId, Path, description = "The event's id or its `webhook-id`, percent-encoded."), Wanted),
     responses(
         (status = 200, body = Page, description = "A page of attempts."),
         problems::Refused,

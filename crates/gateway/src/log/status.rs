@@ -42,7 +42,8 @@ const RECORDING: Duration = Duration::from_secs(10);
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Asked {
-    /// The event's source; needed only if several sources use the same ids. Without it, the newest.
+    /// The event's source; needed only if several sources use the same ids. Without it, the newest. A webhook
+    /// id is of one event.
     #[param(example = "/orders")]
     source: Option<String>,
     /// How long to wait until it is settled; at most 60s.
@@ -141,7 +142,7 @@ fn is_ended(delivery: &LoggedDelivery) -> bool {
 #[utoipa::path(
     get, path = "/v1/events/{id}", operation_id = "show_event", tag = "events",
     params(
-        ("id" = types::EventId, Path, description = "The event's id, percent-encoded."),
+        ("id" = types::EventId, Path, description = "The event's id or its `webhook-id`, percent-encoded."),
         Asked,
         validators::Conditions,
     ),
@@ -184,7 +185,7 @@ async fn whole(gateway: &Gateway, status: &Status) -> Result<Response, Problem> 
     let body = body.ok_or_else(Problem::no_such_event)?;
     let whole = Whole {
         status: status.view(),
-        event: json(&status.event.id, &body)?,
+        event: json(&status.event, &body)?,
     };
     Ok(Json(whole).into_response())
 }
@@ -255,7 +256,7 @@ async fn settled(gateway: &Gateway, event: LoggedEvent, until: Instant) -> Resul
 #[utoipa::path(
     get, path = "/v1/events/{id}/stream", operation_id = "follow_event", tag = "events",
     params(
-        ("id" = types::EventId, Path, description = "The event's id, percent-encoded."),
+        ("id" = types::EventId, Path, description = "The event's id or its `webhook-id`, percent-encoded."),
         Which,
         ("Last-Event-ID" = Option<String>, Header, description = "The last `id` that came."),
     ),

@@ -2,7 +2,7 @@
 
 use relay_event::{
     Attempt, AttemptId, DeadReason, DeliveryState, EndpointId, ErrorClass, EventId, EventType, Standing,
-    Timestamp,
+    Timestamp, WebhookId,
 };
 use relay_store::{LoggedDelivery, LoggedEvent};
 use serde::Serialize;
@@ -19,6 +19,8 @@ pub(super) struct EventView<'a> {
     sequence: i64,
     #[schema(value_type = types::EventId)]
     id: &'a EventId,
+    #[schema(value_type = types::WebhookId)]
+    webhook_id: WebhookId,
     #[schema(value_type = types::Source)]
     source: &'a str,
     #[schema(value_type = types::EventType)]
@@ -44,6 +46,7 @@ impl<'a> EventView<'a> {
         Self {
             sequence: event.sequence,
             id: &event.id,
+            webhook_id: event.webhook_id(),
             source: &event.source,
             r#type: &event.event_type,
             subject: event.subject.as_deref(),
@@ -123,6 +126,8 @@ impl<'a> DeliveryOfEvent<'a> {
 pub(super) struct DeliveryView<'a> {
     #[schema(value_type = types::EventId)]
     event: &'a EventId,
+    #[schema(value_type = types::WebhookId)]
+    webhook_id: WebhookId,
     #[schema(value_type = types::Source)]
     source: &'a str,
     #[schema(value_type = types::EventType)]
@@ -135,6 +140,7 @@ impl<'a> DeliveryView<'a> {
     pub(super) fn of(delivery: &'a LoggedDelivery) -> Self {
         Self {
             event: &delivery.event_id,
+            webhook_id: delivery.webhook_id(),
             source: &delivery.source,
             r#type: &delivery.event_type,
             delivery: DeliveryOfEvent::of(delivery),

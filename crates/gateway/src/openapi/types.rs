@@ -14,10 +14,18 @@ use utoipa::{
 
 use crate::{access::Grant, fields::Fields};
 
-/// The id of an event, chosen by its producer: visible ASCII characters.
+/// The id of an event, chosen by its producer: any text of 1 to 1,024 bytes without control characters and
+/// noncharacters. With the source it names the event.
 #[derive(ToSchema)]
-#[schema(value_type = String, min_length = 1, max_length = 255, pattern = "^[!-~]+$", examples("0198f2a4-6a5c-7bb2-9d35-1f0e8f1c2a3b"))]
+#[schema(value_type = String, min_length = 1, max_length = 1024, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$", examples("0198f2a4-6a5c-7bb2-9d35-1f0e8f1c2a3b"))]
 pub(crate) struct EventId(String);
+
+/// The id that receivers know an event by, as the header `webhook-id` has it. It is the event's own where that
+/// consists of `A-Z`, `a-z`, `0-9`, `_` and `-` only and the source is `/relay`; otherwise it is derived from
+/// source and id.
+#[derive(ToSchema)]
+#[schema(value_type = String, min_length = 1, max_length = 1024, pattern = "^[A-Za-z0-9_-]+$", examples("0198f2a4-6a5c-7bb2-9d35-1f0e8f1c2a3b", "order-42_1f0e8f1c2a3b4c5d"))]
+pub(crate) struct WebhookId(String);
 
 /// The id of an endpoint.
 #[derive(ToSchema)]
@@ -34,9 +42,10 @@ pub(crate) struct AttemptId(String);
 #[schema(value_type = String, min_length = 1, max_length = 1024, examples("/orders"))]
 pub(crate) struct Source(String);
 
-/// What kind of event it is: words separated by dots.
+/// What kind of event it is: words separated by dots, of any characters but control characters and
+/// noncharacters, at most 255 bytes. None is `*` or `#` alone.
 #[derive(ToSchema)]
-#[schema(value_type = String, min_length = 1, max_length = 255, examples("order.created"))]
+#[schema(value_type = String, min_length = 1, max_length = 255, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$", examples("order.created"))]
 pub(crate) struct EventType(String);
 
 /// Which types of events: `*` stands for one word, `#` for any number of words.

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use relay_broker::DeadMessage;
-use relay_event::DeadLetter;
+use relay_event::{DeadLetter, Event, WebhookId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -13,6 +13,9 @@ use crate::output;
 pub(super) struct Record {
     #[serde(flatten)]
     pub(super) letter: DeadLetter,
+    /// The id that receivers know the event by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) webhook_id: Option<WebhookId>,
     /// The event's own JSON; only line breaks between its parts become spaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) event: Option<Box<RawValue>>,
@@ -40,6 +43,7 @@ impl Record {
         let raw = event.is_none();
         Self {
             letter: message.letter.clone(),
+            webhook_id: message.event.as_ref().ok().map(Event::webhook_id),
             body_base64: raw.then(|| STANDARD.encode(message.body())),
             body_bytes: message.cut_from,
             content_type: message.content_type().filter(|_| raw).map(str::to_owned),

@@ -1,6 +1,6 @@
 use clap::Args;
 use relay_broker::{DeadLetters, Session};
-use relay_event::{DeadLetter, Timestamp};
+use relay_event::{DeadLetter, Timestamp, WebhookId};
 use serde::Serialize;
 
 use super::{CONNECTION, filter::Filter, list::last, record::Record};
@@ -9,7 +9,7 @@ use crate::{data::DataArgs, found::open_session, output, words};
 #[derive(Debug, Args)]
 #[command(after_help = "Example: relay dlq show 0198b7a0-c5d0-7d3f-8a6e-2b4c1d9e8f70")]
 pub(crate) struct ShowArgs {
-    /// The event's id; it may have died for several endpoints
+    /// The event's id, or its webhook id; it may have died for several endpoints
     #[arg(value_name = "EVENT_ID")]
     event_id: String,
 
@@ -61,8 +61,11 @@ async fn look(session: &Session, args: &ShowArgs) -> anyhow::Result<Vec<Record>>
         && let Some(message) = letters.next().await?
     {
         let letter = &message.letter;
-        if letter.event_id.as_ref() == Some(&args.event_id) && args.filter.matches(letter, now) {
-            found.push(Record::of(&message));
+        let record = Record::of(&message);
+        let webhook_id = record.webhook_id.as_ref().map(WebhookId::as_str);
+        let known = [letter.event_id.as_deref(), webhook_id];
+        if known.contains(&Some(&args.event_id)) && args.filter.matches(letter, now) {
+            found.push(record);
         }
         letters.keep(message).await?;
     }
@@ -74,14 +77,18 @@ fn readable(record: &Record) -> String {
         (Some(event), _) => output::pretty(event.get()),
         (None, body) => format!("body in base64: {}", body.as_deref().unwrap_or_default()),
     };
-    format!("{}\n{content}", output::block(&facts(&record.letter)))
+    format!(
+        "{}\n{content}",
+        output::block(&facts(&record.letter, record.webhook_id.as_ref()))
+    )
 }
 
-fn facts(letter: &DeadLetter) -> Vec<(&'static str, String)> {
+fn facts(letter: &DeadLetter, webhook_id: Option<&WebhookId>) -> Vec<(&'static str, String)> {
     let now = Timestamp::now();
     let time = |moment: Option<Timestamp>| moment.map(|at| words::time(at, now));
     let facts = [
         ("event", letter.event_id.clone()),
+        ("webhook id", webhook_id.map(ToString::to_string)),
         ("type", letter.event_type.clone()),
         ("reason", Some(letter.reason.to_string())),
         ("detail", letter.detail.clone()),
@@ -116,7 +123,7 @@ mod tests {
             last_error: None,
             dead_at: None,
         };
-        let names: Vec<&str> = facts(&letter).iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = facts(&letter, None).iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["reason", "detail", "attempts"]);
     }
 }

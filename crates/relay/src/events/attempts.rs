@@ -27,7 +27,8 @@ struct Attempt {
 
 /// Prints every attempt to deliver an event, page by page: as text, or each as a line of JSON.
 pub(super) async fn print(api: &Api, id: &EventId, source: &str, json: bool) -> anyhow::Result<()> {
-    let path = ["v1", "events", id.as_str(), "attempts"];
+    let id = super::in_path(source, id);
+    let path = ["v1", "events", &id, "attempts"];
     let query = Query::default().with("source", Some(source));
     let mut pages = Pages::new(api, &path, query, u64::MAX);
     while let Some(items) = pages.next().await? {

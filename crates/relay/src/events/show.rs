@@ -37,6 +37,7 @@ pub(crate) struct ShowArgs {
 #[derive(Deserialize)]
 struct Shown {
     id: EventId,
+    webhook_id: Option<String>,
     source: String,
     r#type: EventType,
     subject: Option<String>,
@@ -71,6 +72,7 @@ pub(super) async fn run(args: ShowArgs) -> anyhow::Result<()> {
 fn readable(shown: &Shown, now: Timestamp) -> String {
     let facts = output::known([
         ("event", Some(shown.id.to_string())),
+        ("webhook id", shown.webhook_id.clone()),
         ("type", Some(shown.r#type.to_string())),
         ("source", Some(shown.source.clone())),
         ("subject", shown.subject.clone()),
@@ -92,7 +94,7 @@ fn readable(shown: &Shown, now: Timestamp) -> String {
 mod tests {
     use super::*;
 
-    const ANSWER: &str = r#"{"sequence":17,"id":"a/b","source":"/s","type":"order.created",
+    const ANSWER: &str = r#"{"sequence":17,"id":"a/b","webhook_id":"a_b_1f0e8f1c2a3b4c5d","source":"/s","type":"order.created",
 "published_at":"2026-01-31T09:29:00Z","recorded_at":"2026-01-31T09:29:01Z","size_bytes":77,
 "deliveries":[{"endpoint":"ep_0198b7a0c5d07d3f8a6e2b4c1d9e8f70","state":"delivered","attempts":1,
 "at":"2026-01-31T09:29:02Z","status":204}],"event":{"id":"a/b","data":{"n":1.50}}}"#;
@@ -101,12 +103,13 @@ mod tests {
     fn shows_the_event_word_for_word_and_its_deliveries() {
         let mut shown: Shown = serde_json::from_str(ANSWER).unwrap();
         let now = "2026-01-31T09:30:00Z".parse().unwrap();
-        let expected = r#"event      a/b
-type       order.created
-source     /s
-published  2026-01-31T09:29:00.000Z (1m ago)
-recorded   2026-01-31T09:29:01.000Z (59s ago)
-bytes      77
+        let expected = r#"event       a/b
+webhook id  a_b_1f0e8f1c2a3b4c5d
+type        order.created
+source      /s
+published   2026-01-31T09:29:00.000Z (1m ago)
+recorded    2026-01-31T09:29:01.000Z (59s ago)
+bytes       77
 {
   "id": "a/b",
   "data": {

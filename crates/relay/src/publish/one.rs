@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_by_its_option() {
         for (options, option) in [
-            (&["--type", "a b"][..], "--type"),
+            (&["--type", "a.*"][..], "--type"),
             (&["--type", "a", "--data", "{"], "--data"),
             (&["--type", "a", "--source", "a b"], "--source"),
             (&["--type", "a", "--subject", ""], "--subject"),

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::{
     api::{Api, ApiError, Held, Query, understand},
     deliveries::Delivery,
-    output,
+    events, output,
     usage::Finding,
 };
 
@@ -71,7 +71,8 @@ pub(super) async fn wait(api: &Api, event: &Event, limit: Duration) -> anyhow::R
 }
 
 async fn ask(api: &Api, event: &Event, wait: Duration) -> Result<Held, ApiError> {
-    let path = ["v1", "events", event.id().as_str()];
+    let id = events::in_path(event.source(), event.id());
+    let path = ["v1", "events", &id];
     let query = Query::default().with("source", Some(event.source()));
     api.held(&path, &query, wait).await
 }

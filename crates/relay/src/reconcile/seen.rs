@@ -10,7 +10,7 @@ use relay_event::Event;
 
 use crate::text_files;
 
-/// What a receiver says it has seen: ids of events, some with their source.
+/// What a receiver says it has seen: webhook ids, or ids of events, some with their source.
 #[derive(Debug)]
 pub(super) struct Seen(HashSet<String>);
 
@@ -32,21 +32,26 @@ impl Seen {
         let lines = text_files::begin(file)?.lines();
         for (number, line) in (1..).zip(lines) {
             let line = line.with_context(|| format!("line {number}"))?;
-            let words: Vec<&str> = line.split_whitespace().collect();
+            // Ids may hold spaces.
+            let words: Vec<&str> = line.trim().split('\t').map(str::trim).collect();
             if words.len() > 2 {
-                bail!("line {number}: must be an event's id, or its id, a tab and its source");
+                bail!(
+                    "line {number}: must be a webhook id, an event's id, or an event's id, a tab and its source"
+                );
             }
-            if !words.is_empty() {
+            if words != [""] {
                 seen.insert(words.join("\t"));
             }
         }
         Ok(Self(seen))
     }
 
-    /// Whether it was seen: by its id alone, or by both.
+    /// Whether it was seen: by the id that receivers know it by, by its own, or by that and its source.
     pub(super) fn has(&self, event: &Event) -> bool {
         let id = event.id().as_str();
-        self.0.contains(id) || self.0.contains(&format!("{id}\t{}", event.source()))
+        self.0.contains(event.webhook_id().as_str())
+            || self.0.contains(id)
+            || self.0.contains(&format!("{id}\t{}", event.source()))
     }
 }
 
@@ -71,8 +76,17 @@ mod tests {
     }
 
     #[test]
+    fn a_webhook_id_stands_for_one_event() {
+        let [one, two] = ["/one", "/two"].map(|source| event("a.1 b", source));
+        let seen = Seen::of(format!("{}\n", one.webhook_id()).as_bytes()).unwrap();
+        assert!(seen.has(&one) && !seen.has(&two));
+        let seen = Seen::of(&b" a.1 b \n"[..]).unwrap();
+        assert!(seen.has(&one) && seen.has(&two));
+    }
+
+    #[test]
     fn a_line_that_is_no_id_is_named() {
-        for text in [&b"a\nb /s t\n"[..], b"a\n\xff\n"] {
+        for text in [&b"a\nb\t/s\tt\n"[..], b"a\n\xff\n"] {
             let refused = format!("{:#}", Seen::of(text).unwrap_err());
             assert!(refused.contains("line 2"), "{refused}");
         }

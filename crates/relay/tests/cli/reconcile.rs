@@ -133,7 +133,7 @@ async fn a_failed_delivery_is_taken_up_by_the_next_run() {
     let ids: Vec<String> = app
         .requests()
         .iter()
-        .map(|request| request.webhook_id().unwrap().to_owned())
+        .map(|request| request.event_id().unwrap())
         .collect();
     assert_eq!(ids, ["a", "c", "c", "d"]);
     assert!(desk.gateway.asked()[1].contains("after=c1&"));

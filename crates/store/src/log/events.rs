@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use relay_event::{EventId, Timestamp};
+use relay_event::Timestamp;
 use sqlx::{Database, Encode, QueryBuilder, Type};
 
 use super::{
@@ -16,10 +16,10 @@ use crate::{
 const BRANCHES: usize = 50;
 
 /// What is read of an event. SQLite and PostgreSQL know how long a body is without reading it.
-const COLUMNS: &str = "SELECT e.sequence, e.id, e.source, t.name, e.subject, e.published_at, e.recorded_at, \
+pub(super) const COLUMNS: &str = "SELECT e.sequence, e.id, e.source, t.name, e.subject, e.published_at, e.recorded_at, \
      CAST(LENGTH(e.body) AS BIGINT) FROM events e JOIN types t ON t.id = e.type ";
 
-type Columns = (i64, String, String, String, Option<String>, Option<i64>, i64, i64);
+pub(super) type Columns = (i64, String, String, String, Option<String>, Option<i64>, i64, i64);
 
 impl Store {
     /// Events, newest first; those before the sequence number `before`, if one is given.
@@ -42,31 +42,6 @@ impl Store {
             rows(&mut tx, &sequences, order).await
         };
         self.within("read events from the log", work).await
-    }
-
-    /// An event; of several sources with the same id the newest, unless a source is given.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn logged_event(
-        &self,
-        id: &EventId,
-        source: Option<&str>,
-    ) -> Result<Option<LoggedEvent>, Error> {
-        let work = async {
-            let found: Option<Columns> = on!(&self.pool.reading, pool => {
-                let mut query = QueryBuilder::new(COLUMNS);
-                query.push("WHERE e.id = ").push_bind(id.as_str());
-                if let Some(source) = source {
-                    query.push(" AND e.source = ").push_bind(codes::text(source).into_owned());
-                }
-                // By a value, lest a database goes through all events in this order.
-                query.push(" ORDER BY +e.sequence DESC LIMIT 1");
-                query.build_query_as().fetch_optional(pool).await?
-            });
-            found.map(event).transpose()
-        };
-        self.within(format!("read event {id} from the log"), work).await
     }
 
     /// An event's bytes in structured mode, unless it was forgotten meanwhile.
@@ -271,7 +246,7 @@ pub(super) async fn rows(
     rows.into_iter().map(event).collect()
 }
 
-fn event(row: Columns) -> Result<LoggedEvent, sqlx::Error> {
+pub(super) fn event(row: Columns) -> Result<LoggedEvent, sqlx::Error> {
     let (sequence, id, source, event_type, subject, published_at, recorded_at, size) = row;
     Ok(LoggedEvent {
         sequence,

@@ -8,7 +8,7 @@ use sqlx::{Database, Encode, QueryBuilder, Type};
 use super::{
     Record,
     batch::{self, Key, Placed, Places, Stands},
-    codes, types,
+    codes, types, webhook_ids,
 };
 use crate::pool::{Transaction, on};
 
@@ -111,7 +111,7 @@ pub(super) async fn events(
         rest = after;
         on!(&mut *tx, tx => {
             let mut insert = QueryBuilder::new(
-                "INSERT INTO events (sequence, recorded_at, published_at, type, id, source, subject, body) ",
+                "INSERT INTO events (sequence, recorded_at, published_at, type, id, source, subject, body, fingerprint) ",
             );
             insert.push_values(chunk, |mut row, placed| {
                 row.push_bind(placed.sequence)
@@ -121,7 +121,8 @@ pub(super) async fn events(
                     .push_bind(placed.event.id().as_str())
                     .push_bind(placed.event.source())
                     .push_bind(placed.event.subject())
-                    .push_bind(placed.event.body().as_ref());
+                    .push_bind(placed.event.body().as_ref())
+                    .push_bind(webhook_ids::fingerprint(placed.event.source(), placed.event.id()));
             });
             insert.build().persistent(chunk.len() == ROWS).execute(&mut **tx).await?;
         });

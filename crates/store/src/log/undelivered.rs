@@ -65,7 +65,7 @@ impl Store {
 
 fn event((sequence, body): (i64, Vec<u8>)) -> Result<(i64, Event), sqlx::Error> {
     let unreadable = |refused| codes::unreadable(format!("the event at {sequence} does not read: {refused}"));
-    Ok((sequence, Event::parse(Bytes::from(body)).map_err(unreadable)?))
+    Ok((sequence, Event::reread(Bytes::from(body)).map_err(unreadable)?))
 }
 
 /// What is looked for, and where still.

@@ -15,3 +15,4 @@ mod pages;
 mod records;
 mod retention;
 mod servers;
+mod webhook_ids;

@@ -1,27 +1,49 @@
 use std::error::Error as _;
 
 use relay_store::{Error, Store, StoreUrl};
+use sqlx::{ConnectOptions, Connection, PgConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
 /// An empty database of a test's own.
 pub(crate) struct Place {
     pub(crate) url: StoreUrl,
-    _folder: Option<TempDir>,
+    server: String,
+    folder: Option<TempDir>,
 }
+
+const FILE: &str = "relay.db";
 
 impl Place {
     pub(crate) fn sqlite() -> Self {
         let folder = TempDir::new().unwrap();
         Self {
-            url: StoreUrl::sqlite(folder.path().join("relay.db")),
-            _folder: Some(folder),
+            url: StoreUrl::sqlite(folder.path().join(FILE)),
+            server: String::new(),
+            folder: Some(folder),
         }
     }
 
     pub(crate) async fn postgres() -> Self {
+        let server = relay_testkit::database().await;
         Self {
-            url: relay_testkit::database().await.parse().unwrap(),
-            _folder: None,
+            url: server.parse().unwrap(),
+            server,
+            folder: None,
+        }
+    }
+
+    /// Does something that the store would not.
+    pub(crate) async fn execute(&self, sql: &'static str) {
+        match &self.folder {
+            Some(folder) => {
+                let options = SqliteConnectOptions::new().filename(folder.path().join(FILE));
+                let mut connection = options.connect().await.unwrap();
+                sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+            }
+            None => {
+                let mut connection = PgConnection::connect(&self.server).await.unwrap();
+                sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+            }
         }
     }
 

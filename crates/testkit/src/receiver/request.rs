@@ -47,10 +47,16 @@ impl Request {
             .collect()
     }
 
-    /// The event's id: `webhook-id`, or in the plain style `x-webhook-delivery`.
+    /// The id that receivers know an event by: `webhook-id`, or in the plain style `x-webhook-delivery`.
     pub fn webhook_id(&self) -> Option<&str> {
         let plain = || self.header("x-webhook-delivery");
         self.header("webhook-id").or_else(plain)
+    }
+
+    /// The event's own id, which its body has; `None` for what is no event.
+    pub fn event_id(&self) -> Option<String> {
+        let event: serde_json::Value = serde_json::from_slice(&self.body).ok()?;
+        event["id"].as_str().map(str::to_owned)
     }
 
     /// The body as JSON.

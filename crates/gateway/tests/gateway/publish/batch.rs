@@ -65,7 +65,7 @@ async fn one_bad_event_refuses_its_batch() {
         json!([event("1"), event("2"), bad]).to_string()
     };
     for (batch, status, field) in [
-        (with(json!({"type": "a..b"})), 400, "[2].type"),
+        (with(json!({"type": "a.*"})), 400, "[2].type"),
         (with(json!({"id": ""})), 400, "[2].id"),
         (json!([event("1"), "event"]).to_string(), 400, "[1]"),
         (event("1").to_string(), 400, "batch"),
