@@ -6,14 +6,18 @@ use axum::{
     body::Body,
     http::{HeaderMap, header},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use relay_event::Invalid;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
-use crate::problem::{Kind, Problem};
+use crate::{
+    gateway::Gateway,
+    limits::Limit,
+    problem::{Kind, Problem},
+};
 
 /// For bodies that are no events: room for the longest endpoint there can be.
 pub(crate) const MAX_REQUEST_BYTES: usize = 256 * 1024;
@@ -31,36 +35,60 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
 
 /// A body of at most `limit` bytes.
 pub(crate) async fn read(
+    gateway: &Gateway,
     headers: &HeaderMap,
     body: Body,
     limit: usize,
-    patience: Duration,
 ) -> Result<Bytes, Problem> {
     let announced = headers.get(header::CONTENT_LENGTH);
     let announced: Option<u64> = announced.and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length| length > limit as u64) {
         return Err(too_large(limit));
     }
-    timeout(patience, collect(body, limit)).await.unwrap_or_else(|_| {
-        let detail = format!(
-            "the body must arrive within {}",
-            humantime::format_duration(patience)
-        );
-        Err(Problem::new(Kind::BodyTimeout, detail))
+    collect(gateway, body, limit).await.inspect_err(|problem| {
+        if problem.kind == Kind::Busy {
+            gateway.limited.count(Limit::BODY_MEMORY);
+        }
     })
 }
 
-async fn collect(body: Body, limit: usize) -> Result<Bytes, Problem> {
+async fn collect(gateway: &Gateway, body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let limits = &gateway.config.limits;
+    let begun = Instant::now();
+    let end = begun + limits.body_timeout;
     let mut chunks = body.into_data_stream();
-    let mut read = BytesMut::new();
-    while let Some(chunk) = chunks.next().await {
+    let mut read = gateway.bodies.begin();
+    loop {
+        let seconds = read.len() / limits.body_rate;
+        let late = begun + limits.head_timeout + Duration::from_secs(seconds as u64);
+        let Ok(chunk) = timeout_at(end.min(late), chunks.next()).await else {
+            return Err(too_slow(gateway, late < end));
+        };
+        let Some(chunk) = chunk else {
+            return Ok(read.whole());
+        };
         let chunk = chunk.map_err(|_| Invalid::new("body", "broke off"))?;
         if chunk.len() > limit - read.len() {
             return Err(too_large(limit));
         }
-        read.extend_from_slice(&chunk);
+        read.extend(&chunk)?;
     }
-    Ok(read.freeze())
+}
+
+fn too_slow(gateway: &Gateway, by_rate: bool) -> Problem {
+    let limits = &gateway.config.limits;
+    let (limit, detail) = if by_rate {
+        let detail = format!(
+            "the body must come with at least {} bytes a second",
+            limits.body_rate
+        );
+        (Limit::BODY_RATE, detail)
+    } else {
+        let time = humantime::format_duration(limits.body_timeout);
+        (Limit::BODY_TIME, format!("the body must arrive within {time}"))
+    };
+    gateway.limited.count(limit);
+    Problem::new(Kind::BodyTimeout, detail)
 }
 
 fn too_large(limit: usize) -> Problem {

@@ -7,7 +7,6 @@ mod bindings;
 mod body;
 mod changes;
 mod config;
-mod connections;
 mod cors;
 mod cursor;
 mod endpoints;
@@ -17,8 +16,10 @@ mod feed;
 mod fields;
 mod gateway;
 mod health;
+mod limits;
 mod log;
 mod look_over;
+mod memory;
 mod metrics;
 mod moment;
 mod openapi;
@@ -31,16 +32,18 @@ mod schedules;
 mod secrets;
 mod server;
 mod stats;
+mod streams;
 mod view;
 
 use anyhow::Context as _;
 use relay_broker::{Broker, Status};
-use relay_service::Context;
+use relay_service::{Context, connections::Server, raise_open_files};
 use relay_store::Store;
 use tokio::net::TcpListener;
 
 pub use config::{Config, Token};
 pub use cors::Origin;
+pub use limits::Limits;
 
 use crate::{gateway::Gateway, look_over::LookOver, metrics::Metrics};
 
@@ -58,7 +61,10 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let address = listener.local_addr().context("could not read the address")?;
     config.guard(address)?;
+    raise_open_files();
     let metrics = Metrics::register(&context.registry)?;
+    let server = Server::new("gateway", config.limits.connections(), &context.registry)?;
+    server.limited().expect(&limits::Limit::ALL);
     let (notes, mut noter) = events::notes(store.clone(), metrics.unnoted.clone());
     let gateway = Gateway::new(
         config.clone(),
@@ -66,11 +72,12 @@ pub async fn run(
         store.clone(),
         notes,
         metrics,
+        server.limited().clone(),
         context.shutdown.clone(),
     );
     tracing::info!(%address, token = config.token.is_some(), "taking requests");
     tokio::select! {
-        () = server::serve(listener, &gateway, &context.shutdown) => {}
+        () = server::serve(&server, listener, &gateway, &context.shutdown) => {}
         () = LookOver::new(&gateway).run() => {}
         () = noter.run() => {}
         () = gateway.tail.run(broker) => {}

@@ -78,7 +78,7 @@ pub(super) async fn read(gateway: &Gateway, request: Request) -> Result<Incoming
         Mode::Batch => config.max_batch_bytes,
         _ => config.max_event_bytes,
     };
-    let body = body::read(headers, body, limit, config.body_timeout).await?;
+    let body = body::read(gateway, headers, body, limit).await?;
     match mode {
         Mode::Structured => structured(body, key, config.max_event_bytes),
         Mode::Shorthand => shorthand(body, key, &config.source, config.max_event_bytes),

@@ -119,6 +119,7 @@ fn lag(consumer: &Consumer, extent: &Extent) -> i64 {
 )]
 pub(crate) async fn read(
     State(gateway): State<Gateway>,
+    scope: Scope,
     Name(name): Name,
     Query(asked): Query<Asked>,
     headers: HeaderMap,
@@ -132,7 +133,7 @@ pub(crate) async fn read(
         }
         None => asked.begin(&gateway).await?,
     };
-    answer(&gateway, &asked.question(&Scope::default(), after)?, &headers).await
+    answer(&gateway, &asked.question(&scope, after)?, &headers).await
 }
 
 /// Commit what a consumer is done with.

@@ -30,6 +30,7 @@ use crate::{
     openapi::{problems, types},
     problem::Problem,
     query::Query,
+    streams::Holder,
 };
 
 /// The bytes of events in one answer.
@@ -99,6 +100,7 @@ impl Asked {
             after,
             limit: self.limit.get(),
             wait: scope.at_most(self.wait.0),
+            holder: scope.holder(),
         })
     }
 
@@ -116,6 +118,7 @@ pub(super) struct Question {
     after: i64,
     limit: u32,
     wait: Duration,
+    holder: Holder,
 }
 
 /// Events in the order of the log.
@@ -213,6 +216,7 @@ impl Question {
         if !page.events.is_empty() || self.wait.is_zero() {
             return Ok(page);
         }
+        let _open = gateway.streams.begin(&self.holder)?;
         let _following = gateway.tail.follow(gateway.metrics.follower(How::Poll));
         let something = async {
             while page.events.is_empty() {

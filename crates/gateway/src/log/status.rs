@@ -29,6 +29,7 @@ use crate::{
     openapi::{problems, types},
     problem::{Kind, Problem},
     query::Query,
+    streams::OpenStream,
 };
 
 /// How often it is looked at how an event stands, lest an announcement was missed.
@@ -146,6 +147,10 @@ pub(crate) async fn show(
     let wanted = scope.impose(of_source(asked.source))?;
     let until = Instant::now() + scope.at_most(asked.wait.0);
     let event = recorded(&gateway, &id, &wanted, until).await?;
+    let _open = match asked.wait.0.is_zero() {
+        true => None,
+        false => Some(gateway.streams.begin(&scope.holder())?),
+    };
     let status = settled(&gateway, event, until).await?;
     let tag = status.tag();
     let mut response = match etag::is_known(&headers, &tag) {
@@ -262,6 +267,7 @@ pub(crate) async fn follow(
     if status.is_settled() && last == Some(status.tag()) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
+    let open = gateway.streams.begin(&scope.holder())?;
     let follower = Follower {
         watch: gateway.tail.watch(status.event.sequence),
         gateway,
@@ -269,6 +275,7 @@ pub(crate) async fn follow(
         event: status.event,
         last,
         ended: false,
+        _open: open,
     };
     let told = stream::unfold(follower, async |mut follower| {
         Some((follower.next().await?, follower))
@@ -285,6 +292,7 @@ struct Follower {
     /// What the client was told last.
     last: Option<HeaderValue>,
     ended: bool,
+    _open: OpenStream,
 }
 
 impl Follower {
