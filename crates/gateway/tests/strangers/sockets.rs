@@ -158,6 +158,15 @@ async fn a_flood_of_frames_is_closed() {
     assert_eq!(gateway.limited("socket_frames").await, 3.0);
 }
 
+/// A client that reads nothing answers nothing, however little is sent to it.
+#[tokio::test]
+async fn a_client_that_answers_no_ping_is_closed() {
+    let gateway = Gateway::start(&[("RELAY_UNSENT_TIMEOUT", "1s")]).await;
+    let mut stream = open(&gateway).await;
+    assert_eq!(closed(&mut stream).await, 1008);
+    assert_eq!(gateway.limited("unsent").await, 1.0);
+}
+
 /// Pongs that nobody reads gather nowhere.
 #[tokio::test]
 async fn pings_whose_pongs_are_not_read_take_no_memory() {
