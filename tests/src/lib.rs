@@ -316,7 +316,12 @@ fn start(name: &str, environment: &[(&'static str, String)], settings: &[(&str, 
 }
 
 fn start_gateway(environment: &Environment, settings: &[(&str, &str)]) -> Process {
-    let always = [("RELAY_LISTEN", "127.0.0.1:0"), ("RELAY_TOKEN", api::TOKEN)];
+    let always = [
+        ("RELAY_LISTEN", "127.0.0.1:0"),
+        ("RELAY_TOKEN", api::TOKEN),
+        // All clients of a world share its token, and measurements have thousands.
+        ("RELAY_STREAMS_PER_TOKEN", "4000"),
+    ];
     start("relay-gateway", environment, &[&always[..], settings].concat())
 }
 

@@ -12,6 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use relay_event::{Invalid, Timestamp, TypePattern};
+use relay_service::connections::Peer;
 use relay_store::EventFilter;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -24,6 +25,7 @@ use crate::{
     openapi::{problems, types},
     problem::Problem,
     query::{Nothing, Query},
+    streams::{Holder, TokenDigest},
 };
 
 /// The longest that one may be good for.
@@ -128,20 +130,31 @@ pub(crate) async fn create(
 
 /// What a request may read: everything, or what its access token says.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Scope(Option<Access>);
+pub(crate) struct Scope {
+    access: Option<Access>,
+    holder: Holder,
+}
 
 impl FromRequestParts<Gateway> for Scope {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &Gateway) -> Result<Self, Infallible> {
-        Ok(Self(parts.extensions.get().cloned()))
+        let token = parts.extensions.get::<TokenDigest>().copied();
+        let peer = parts.extensions.get::<Peer>();
+        Ok(Self {
+            access: parts.extensions.get().cloned(),
+            holder: Holder {
+                token: token.unwrap_or_default(),
+                connections: peer.map(Peer::most).unwrap_or_default(),
+            },
+        })
     }
 }
 
 impl Scope {
     /// What a request asks for. An access token's filter takes its place, and none may stand beside it.
     pub(crate) fn impose(&self, asked: EventFilter) -> Result<EventFilter, Invalid> {
-        let Some(access) = &self.0 else {
+        let Some(access) = &self.access else {
             return Ok(asked);
         };
         let given = [
@@ -160,12 +173,14 @@ impl Scope {
 
     /// So long, or until it ends.
     pub(crate) fn at_most(&self, wait: Duration) -> Duration {
-        self.0.as_ref().map_or(wait, |access| wait.min(access.left()))
+        self.access
+            .as_ref()
+            .map_or(wait, |access| wait.min(access.left()))
     }
 
     /// Resolves when it ends.
     pub(crate) async fn ended(&self) {
-        match &self.0 {
+        match &self.access {
             Some(access) => {
                 while !access.left().is_zero() {
                     tokio::time::sleep(access.left()).await;
@@ -177,12 +192,17 @@ impl Scope {
 
     /// Whether it has ended.
     pub(crate) fn is_over(&self) -> bool {
-        self.0.as_ref().is_some_and(|access| access.left().is_zero())
+        self.access.as_ref().is_some_and(|access| access.left().is_zero())
+    }
+
+    /// Whose streams are opened by it.
+    pub(crate) fn holder(&self) -> Holder {
+        self.holder
     }
 
     /// Whether it is an access token's.
     pub(crate) fn is_granted(&self) -> bool {
-        self.0.is_some()
+        self.access.is_some()
     }
 }
 

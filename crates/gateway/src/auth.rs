@@ -1,4 +1,12 @@
-use std::hint::black_box;
+use std::{
+    hint::black_box,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     extract::{Request, State},
@@ -6,13 +14,17 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use moka::future::Cache;
+use relay_service::connections::Peer;
 use sha2::{Digest, Sha256};
 
 use crate::{
     Token,
     access::{Access, Key},
     gateway::Gateway,
+    limits::Limit,
     problem::{Kind, Problem},
+    streams::TokenDigest,
 };
 
 /// The parameter of RFC 6750, section 2.3.
@@ -22,13 +34,16 @@ const ACCESS_TOKEN: &str = "access_token";
 pub(crate) struct Gate {
     token: Option<[u8; 32]>,
     key: Key,
+    guesses: Guesses,
 }
 
 impl Gate {
-    pub(crate) fn new(token: Option<&Token>) -> Self {
+    /// An address may present so many wrong tokens a minute.
+    pub(crate) fn new(token: Option<&Token>, guesses: usize) -> Self {
         Self {
             token: token.map(|token| digest(token.as_str())),
             key: Key::derive(token),
+            guesses: Guesses::new(guesses),
         }
     }
 
@@ -41,7 +56,11 @@ impl Gate {
     fn admit(&self, request: &mut Request) -> Result<Option<Access>, Problem> {
         let in_query = take_access_token(request.uri_mut())?;
         let headers = request.headers();
-        match (in_query, headers.get(header::AUTHORIZATION)) {
+        let presented = in_query
+            .as_deref()
+            .or_else(|| headers.get(header::AUTHORIZATION).and_then(bearer));
+        let presented = presented.map(digest);
+        let admitted = match (in_query, headers.get(header::AUTHORIZATION)) {
             (Some(_), Some(_)) => Err(refused(
                 "give the access token as `access_token` or as `Authorization: Bearer`, not both",
             )),
@@ -50,7 +69,11 @@ impl Gate {
                 None => Err(refused("`access_token` is no access token of this relay")),
             },
             (None, _) => self.admit_by_header(headers),
+        };
+        if let (Ok(_), Some(digest)) = (&admitted, presented) {
+            request.extensions_mut().insert::<TokenDigest>(digest);
         }
+        admitted
     }
 
     fn admit_by_header(&self, headers: &HeaderMap) -> Result<Option<Access>, Problem> {
@@ -71,9 +94,70 @@ impl Gate {
     }
 }
 
+/// Admits a request, unless its address has presented too many wrong tokens. A connection that has shown a good
+/// one goes on: a wrong one ends it.
+async fn admit(gateway: &Gateway, request: &mut Request) -> Result<Option<Access>, Problem> {
+    let gate = &gateway.gate;
+    let peer = request.extensions().get::<Peer>().cloned();
+    let address = peer.as_ref().and_then(Peer::address);
+    let is_trusted = peer.as_ref().is_some_and(Peer::is_trusted);
+    if let Some(address) = address
+        && !is_trusted
+        && gate.guesses.are_too_many(address).await
+    {
+        gateway.limited.count(Limit::WRONG_TOKENS);
+        let detail = "too many wrong tokens came from this address; come again in a minute";
+        return Err(Problem::new(Kind::TooManyTokens, detail));
+    }
+    let presents = presents_a_token(request);
+    let admitted = gate.admit(request);
+    match (&admitted, peer, address) {
+        (Ok(_), Some(peer), _) => peer.trust(),
+        (Err(problem), Some(peer), Some(address)) if presents && problem.kind == Kind::Unauthorized => {
+            gate.guesses.note(address).await;
+            peer.end();
+        }
+        _ => {}
+    }
+    admitted
+}
+
+fn presents_a_token(request: &Request) -> bool {
+    let of_token = |parameter: &str| parameter.split('=').next() == Some(ACCESS_TOKEN);
+    let query = request.uri().query().unwrap_or_default();
+    request.headers().contains_key(header::AUTHORIZATION) || query.split('&').any(of_token)
+}
+
+/// The wrong tokens of each address in the last minute.
+struct Guesses {
+    most: usize,
+    by_address: Cache<IpAddr, Arc<AtomicUsize>>,
+}
+
+impl Guesses {
+    fn new(most: usize) -> Self {
+        const ADDRESSES: u64 = 65_536;
+        let by_address = Cache::builder()
+            .max_capacity(ADDRESSES)
+            .time_to_live(Duration::from_secs(60))
+            .build();
+        Self { most, by_address }
+    }
+
+    async fn are_too_many(&self, address: IpAddr) -> bool {
+        let guesses = self.by_address.get(&address).await;
+        guesses.is_some_and(|guesses| guesses.load(Ordering::Relaxed) >= self.most)
+    }
+
+    async fn note(&self, address: IpAddr) {
+        let guesses = self.by_address.get_with(address, async { Arc::default() }).await;
+        guesses.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Answers 401 to requests without the token, and 403 to those with an access token.
 pub(crate) async fn by_token(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
-    match gateway.gate.admit(&mut request) {
+    match admit(&gateway, &mut request).await {
         Ok(None) => next.run(request).await,
         Ok(Some(_)) => challenged(forbidden()),
         Err(problem) => challenged(problem),
@@ -82,7 +166,7 @@ pub(crate) async fn by_token(State(gateway): State<Gateway>, mut request: Reques
 
 /// The same for what an access token may read.
 pub(crate) async fn by_access(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
-    match gateway.gate.admit(&mut request) {
+    match admit(&gateway, &mut request).await {
         Ok(Some(_)) if request.method() != Method::GET => return challenged(forbidden()),
         Ok(Some(access)) => {
             request.extensions_mut().insert(access);
@@ -113,6 +197,7 @@ fn refused(detail: &str) -> Problem {
 /// With what RFC 6750, section 3, wants said.
 fn challenged(problem: Problem) -> Response {
     let challenge = match problem.kind {
+        Kind::TooManyTokens => return problem.into_response(),
         Kind::AccessExpired => r#"Bearer error="invalid_token""#,
         Kind::Forbidden => r#"Bearer error="insufficient_scope""#,
         _ => "Bearer",
@@ -171,7 +256,7 @@ mod tests {
 
     #[test]
     fn only_the_token_opens_it() {
-        let gate = Gate::new(Some(&"hunter2".parse().unwrap()));
+        let gate = Gate::new(Some(&"hunter2".parse().unwrap()), 30);
         for right in ["Bearer hunter2", "bearer hunter2", "Bearer  hunter2"] {
             assert!(admits(&gate, Some(right)), "{right}");
         }
@@ -187,7 +272,7 @@ mod tests {
             assert!(!admits(&gate, Some(wrong)), "{wrong}");
         }
         assert!(!admits(&gate, None));
-        assert!(admits(&Gate::new(None), None));
+        assert!(admits(&Gate::new(None, 30), None));
     }
 
     #[test]

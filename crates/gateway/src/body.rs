@@ -6,15 +6,19 @@ use axum::{
     body::Body,
     http::{HeaderMap, header},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
 use futures_util::StreamExt;
 use relay_event::{Invalid, without_byte_order_mark};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
-use crate::problem::{Kind, Problem};
+use crate::{
+    gateway::Gateway,
+    limits::Limit,
+    problem::{Kind, Problem},
+};
 
 /// For bodies that are no events: room for the longest endpoint there can be.
 pub(crate) const MAX_REQUEST_BYTES: usize = 256 * 1024;
@@ -56,10 +60,10 @@ impl Coding {
 
 /// A body of at most `limit` bytes, both as it comes and unpacked.
 pub(crate) async fn read(
+    gateway: &Gateway,
     headers: &HeaderMap,
     body: Body,
     limit: usize,
-    patience: Duration,
 ) -> Result<Bytes, Problem> {
     let coding = Coding::of(headers)?;
     let announced = headers.get(header::CONTENT_LENGTH);
@@ -67,49 +71,77 @@ pub(crate) async fn read(
     if announced.is_some_and(|length| length > limit as u64) {
         return Err(too_large(limit));
     }
-    let body = timeout(patience, collect(body, limit))
-        .await
-        .unwrap_or_else(|_| {
-            let detail = format!(
-                "the body must arrive within {}",
-                humantime::format_duration(patience)
-            );
-            Err(Problem::new(Kind::BodyTimeout, detail))
-        })?;
-    match coding {
-        Coding::Identity => Ok(body),
-        Coding::Gzip => unpacked(&body, limit),
-    }
+    let body = match coding {
+        Coding::Identity => collect(gateway, body, limit).await,
+        Coding::Gzip => match collect(gateway, body, limit).await {
+            Ok(packed) => unpacked(gateway, &packed, limit),
+            Err(problem) => Err(problem),
+        },
+    };
+    body.inspect_err(|problem| {
+        if problem.kind == Kind::Busy {
+            gateway.limited.count(Limit::BODY_MEMORY);
+        }
+    })
 }
 
-/// What a gzip holds. Beyond the limit it is not unpacked.
-fn unpacked(gzip: &[u8], limit: usize) -> Result<Bytes, Problem> {
-    let mut unpacked = Vec::new();
-    let one_too_many = limit as u64 + 1;
-    MultiGzDecoder::new(gzip)
-        .take(one_too_many)
-        .read_to_end(&mut unpacked)
-        .map_err(|error| {
+/// The content of a gzip. Beyond the limit it is not unpacked.
+fn unpacked(gateway: &Gateway, gzip: &[u8], limit: usize) -> Result<Bytes, Problem> {
+    let mut gzip = MultiGzDecoder::new(gzip);
+    let mut unpacked = gateway.bodies.begin();
+    let mut chunk = [0; 8 * 1024];
+    loop {
+        let count = gzip.read(&mut chunk).map_err(|error| {
             let problem = format!("must be a whole gzip and nothing else, as Content-Encoding says: {error}");
             Invalid::new("body", problem)
         })?;
-    match unpacked.len() <= limit {
-        true => Ok(unpacked.into()),
-        false => Err(too_large(limit)),
+        if count == 0 {
+            return Ok(unpacked.whole());
+        }
+        if count > limit - unpacked.len() {
+            return Err(too_large(limit));
+        }
+        unpacked.extend(&chunk[..count])?;
     }
 }
 
-async fn collect(body: Body, limit: usize) -> Result<Bytes, Problem> {
+async fn collect(gateway: &Gateway, body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let limits = &gateway.config.limits;
+    let begun = Instant::now();
+    let end = begun + limits.body_timeout;
     let mut chunks = body.into_data_stream();
-    let mut read = BytesMut::new();
-    while let Some(chunk) = chunks.next().await {
+    let mut read = gateway.bodies.begin();
+    loop {
+        let seconds = read.len() / limits.body_rate;
+        let late = begun + limits.head_timeout + Duration::from_secs(seconds as u64);
+        let Ok(chunk) = timeout_at(end.min(late), chunks.next()).await else {
+            return Err(too_slow(gateway, late < end));
+        };
+        let Some(chunk) = chunk else {
+            return Ok(read.whole());
+        };
         let chunk = chunk.map_err(|_| Invalid::new("body", "broke off"))?;
         if chunk.len() > limit - read.len() {
             return Err(too_large(limit));
         }
-        read.extend_from_slice(&chunk);
+        read.extend(&chunk)?;
     }
-    Ok(read.freeze())
+}
+
+fn too_slow(gateway: &Gateway, by_rate: bool) -> Problem {
+    let limits = &gateway.config.limits;
+    let (limit, detail) = if by_rate {
+        let detail = format!(
+            "the body must come with at least {} bytes a second",
+            limits.body_rate
+        );
+        (Limit::BODY_RATE, detail)
+    } else {
+        let time = humantime::format_duration(limits.body_timeout);
+        (Limit::BODY_TIME, format!("the body must arrive within {time}"))
+    };
+    gateway.limited.count(limit);
+    Problem::new(Kind::BodyTimeout, detail)
 }
 
 fn too_large(limit: usize) -> Problem {

@@ -8,7 +8,7 @@ use relay_service::args::{Unshown, time, time_or_none};
 use relay_store::StoreUrl;
 use tokio::net::TcpListener;
 
-use crate::Origin;
+use crate::{Limits, Origin};
 
 /// The settings of a gateway.
 #[derive(Debug, Clone, Args)]
@@ -96,13 +96,13 @@ pub struct Config {
     #[arg(long, env = "RELAY_CONFIRM_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = time)]
     pub confirm_timeout: Duration,
 
-    /// How long a client may take to send a request's body
-    #[arg(long, env = "RELAY_BODY_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = time)]
-    pub body_timeout: Duration,
-
     /// How often what the broker binds is looked over
     #[arg(long, env = "RELAY_RECHECK", value_name = "TIME", default_value = "60s", value_parser = time)]
     pub recheck: Duration,
+
+    /// What clients may use up.
+    #[command(flatten)]
+    pub limits: Limits,
 }
 
 impl Config {

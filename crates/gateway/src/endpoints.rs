@@ -170,8 +170,7 @@ pub(crate) async fn find(gateway: &Gateway, id: &EndpointId) -> Result<Endpoint,
 pub(crate) async fn read_json(gateway: &Gateway, request: Request) -> Result<Bytes, Problem> {
     let (head, body) = request.into_parts();
     require_json(&head.headers)?;
-    let patience = gateway.config.body_timeout;
-    body::read(&head.headers, body, MAX_REQUEST_BYTES, patience).await
+    body::read(gateway, &head.headers, body, MAX_REQUEST_BYTES).await
 }
 
 /// A JSON object; without a body, that without fields.
@@ -180,8 +179,7 @@ pub(crate) async fn read_json_if_any<T: Default + DeserializeOwned>(
     request: Request,
 ) -> Result<T, Problem> {
     let (head, body) = request.into_parts();
-    let patience = gateway.config.body_timeout;
-    let body = body::read(&head.headers, body, MAX_REQUEST_BYTES, patience).await?;
+    let body = body::read(gateway, &head.headers, body, MAX_REQUEST_BYTES).await?;
     if body.is_empty() {
         return Ok(T::default());
     }

@@ -2,6 +2,7 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 
 use relay_broker::{Broker, PublishError, Session};
 use relay_event::EndpointId;
+use relay_service::connections::Limited;
 use relay_store::Store;
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::{
@@ -15,9 +16,11 @@ use crate::{
     bindings::Bindings,
     events::{Idempotency, Notes},
     feed::Tail,
+    memory::BodyMemory,
     metrics::Metrics,
     problem::Problem,
     schedules::Schedules,
+    streams::Streams,
     validators::Dates,
 };
 
@@ -36,6 +39,10 @@ pub(crate) struct Inner {
     pub(crate) tail: Tail,
     pub(crate) dates: Dates,
     pub(crate) metrics: Metrics,
+    pub(crate) bodies: BodyMemory,
+    pub(crate) streams: Streams,
+    /// Counts what reaches a limit.
+    pub(crate) limited: Limited,
     /// Cancelled when those who wait are to be answered.
     pub(crate) shutdown: CancellationToken,
     under_way: TaskTracker,
@@ -56,18 +63,22 @@ impl Gateway {
         store: Store,
         notes: Notes,
         metrics: Metrics,
+        limited: Limited,
         shutdown: CancellationToken,
     ) -> Self {
         // It waits for a new queue, and then for its bindings.
         let patience = config.confirm_timeout + 2 * config.new_queue_wait;
         Self(Arc::new(Inner {
-            gate: Gate::new(config.token.as_ref()),
+            gate: Gate::new(config.token.as_ref(), config.limits.wrong_tokens.get()),
             bindings: Bindings::new(store.clone(), patience),
             schedules: Schedules::new(store.clone()),
             idempotency: Idempotency::new(store.clone(), notes),
             tail: Tail::new(store.clone()),
             dates: Dates::default(),
             under_way: TaskTracker::new(),
+            bodies: BodyMemory::new(config.limits.body_memory.get(), metrics.body_bytes.clone()),
+            streams: Streams::new(config.limits.streams_per_token.get(), limited.clone()),
+            limited,
             config,
             broker,
             store,

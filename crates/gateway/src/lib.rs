@@ -7,7 +7,6 @@ mod bindings;
 mod body;
 mod changes;
 mod config;
-mod connections;
 mod cors;
 mod cursor;
 mod endpoints;
@@ -17,8 +16,10 @@ mod fields;
 mod gateway;
 mod headers;
 mod health;
+mod limits;
 mod log;
 mod look_over;
+mod memory;
 mod metrics;
 mod moment;
 mod openapi;
@@ -31,17 +32,19 @@ mod schedules;
 mod secrets;
 mod server;
 mod stats;
+mod streams;
 mod validators;
 mod view;
 
 use anyhow::Context as _;
 use relay_broker::{Broker, Status};
-use relay_service::Context;
+use relay_service::{Context, connections::Server, raise_open_files};
 use relay_store::Store;
 use tokio::net::TcpListener;
 
 pub use config::{Config, Token};
 pub use cors::Origin;
+pub use limits::Limits;
 
 use crate::{gateway::Gateway, look_over::LookOver, metrics::Metrics};
 
@@ -62,7 +65,10 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let address = listener.local_addr().context("could not read the address")?;
     config.guard(address)?;
+    raise_open_files();
     let metrics = Metrics::register(&context.registry)?;
+    let server = Server::new("gateway", config.limits.connections(), &context.registry)?;
+    server.limited().expect(&limits::Limit::ALL);
     let (notes, mut noter) = events::notes(store.clone(), metrics.unnoted.clone());
     let gateway = Gateway::new(
         config.clone(),
@@ -70,6 +76,7 @@ pub async fn run(
         store.clone(),
         notes,
         metrics,
+        server.limited().clone(),
         context.shutdown.clone(),
     );
     let broker_health = context.health.component("broker");
@@ -77,7 +84,7 @@ pub async fn run(
     context.health.begun(PART);
     tracing::info!(%address, token = config.token.is_some(), "taking requests");
     tokio::select! {
-        () = server::serve(listener, &gateway, &context.shutdown) => {}
+        () = server::serve(&server, listener, &gateway, &context.shutdown) => {}
         () = LookOver::new(&gateway).run() => {}
         () = noter.run() => {}
         () = gateway.tail.run(broker) => {}

@@ -71,6 +71,7 @@ pub(crate) struct Metrics {
     pub(crate) published: IntCounter,
     pub(crate) replayed: IntCounter,
     pub(crate) unnoted: IntCounter,
+    pub(crate) body_bytes: IntGauge,
     refused: IntCounterVec,
     durations: HistogramVec,
     endpoints: IntGaugeVec,
@@ -116,6 +117,7 @@ impl Metrics {
                 "relay_gateway_events_unnoted_total",
                 "Events accepted of which the store could not be told: those that come again may be sent again.",
             )?,
+            body_bytes: IntGauge::new("relay_gateway_body_bytes", "Bytes of requests' bodies in memory.")?,
             refused: IntCounterVec::new(refused, &["reason"])?,
             durations: HistogramVec::new(durations, &["route", "method", "status"])?,
             endpoints: IntGaugeVec::new(endpoints, &["state"])?,
@@ -126,6 +128,7 @@ impl Metrics {
         registry.register(Box::new(metrics.published.clone()))?;
         registry.register(Box::new(metrics.replayed.clone()))?;
         registry.register(Box::new(metrics.unnoted.clone()))?;
+        registry.register(Box::new(metrics.body_bytes.clone()))?;
         registry.register(Box::new(metrics.refused.clone()))?;
         registry.register(Box::new(metrics.durations.clone()))?;
         registry.register(Box::new(metrics.endpoints.clone()))?;

@@ -26,6 +26,10 @@ pub(crate) enum Kind {
     MethodNotAllowed,
     CursorExpired,
     BodyTimeout,
+    UpgradeRequired,
+    TooManyStreams,
+    TooManyTokens,
+    Busy,
     TooLarge,
     UnsupportedMediaType,
     UnsupportedContentEncoding,
@@ -49,6 +53,10 @@ impl Kind {
             Self::MethodNotAllowed => ("method-not-allowed", S::METHOD_NOT_ALLOWED, "Method not allowed"),
             Self::CursorExpired => ("cursor-expired", S::GONE, "The cursor is too old"),
             Self::BodyTimeout => ("body-timeout", S::REQUEST_TIMEOUT, "The body took too long"),
+            Self::UpgradeRequired => ("upgrade-required", S::UPGRADE_REQUIRED, "A WebSocket is needed"),
+            Self::TooManyStreams => ("too-many-streams", S::TOO_MANY_REQUESTS, "Too many streams"),
+            Self::TooManyTokens => ("too-many-tokens", S::TOO_MANY_REQUESTS, "Too many wrong tokens"),
+            Self::Busy => ("busy", S::SERVICE_UNAVAILABLE, "The relay is busy"),
             Self::TooLarge => ("too-large", S::PAYLOAD_TOO_LARGE, "Too large"),
             Self::UnsupportedMediaType => (
                 "unsupported-media-type",
@@ -282,8 +290,15 @@ impl IntoResponse for Problem {
         if self.kind == Kind::UnsupportedContentEncoding {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE || self.kind == Kind::NoSuchEvent {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        let retry_after = match self.kind {
+            Kind::TooManyTokens => Some("60"),
+            Kind::TooManyStreams => Some("5"),
+            Kind::NoSuchEvent => Some("1"),
+            _ if status == StatusCode::SERVICE_UNAVAILABLE => Some("1"),
+            _ => None,
+        };
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
         }
         response
     }

@@ -7,6 +7,7 @@ use axum::{
     middleware::{Next, from_fn_with_state, map_response},
     response::Response,
 };
+use relay_service::connections::Server;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
@@ -16,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     access,
     auth::{by_access, by_token},
-    connections, cors, endpoints, events,
+    cors, endpoints, events,
     feed::{consumers, poll, socket, stream},
     gateway::Gateway,
     headers, log, openapi,
@@ -28,8 +29,13 @@ use crate::{
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Takes requests until `shutdown`, and then finishes those under way; each has its own limits.
-pub(crate) async fn serve(listener: TcpListener, gateway: &Gateway, shutdown: &CancellationToken) {
-    let serving = connections::serve(listener, routes(gateway.clone()), shutdown);
+pub(crate) async fn serve(
+    server: &Server,
+    listener: TcpListener,
+    gateway: &Gateway,
+    shutdown: &CancellationToken,
+) {
+    let serving = server.serve(listener, routes(gateway.clone()), shutdown);
     tokio::select! {
         () = serving => {}
         () = async {

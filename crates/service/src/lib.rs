@@ -3,6 +3,7 @@
 
 pub mod args;
 mod config;
+pub mod connections;
 mod daemon;
 mod files;
 mod health;

@@ -1,4 +1,4 @@
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use axum::{
     Json, Router,
@@ -12,33 +12,49 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::Health;
+use crate::{
+    Health,
+    connections::{Limits, Server},
+};
 
 /// How long a client that is slow to ask or to read may hold up the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
+/// What whoever watches the process may use up: less than the gateway's clients.
+fn limits() -> Limits {
+    Limits {
+        connections: 64,
+        connections_setting: "for /live, /ready and /metrics",
+        other_files: 0,
+        per_address: 32,
+        tokens: false,
+        ..Limits::default()
+    }
+}
+
 /// Serves `/live`, `/ready` and `/metrics` until `shutdown`.
 ///
 /// # Errors
-/// The listener failed.
+/// The registry has a server of that kind.
 pub async fn serve(
     listener: TcpListener,
     registry: Registry,
     health: Health,
     shutdown: CancellationToken,
-) -> io::Result<()> {
+) -> prometheus::Result<()> {
+    let server = Server::new("admin", limits(), &registry)?;
     let routes = Router::new()
         .route("/live", get(async || "ok"))
         .route("/ready", get(ready).with_state(health))
         .route("/metrics", get(metrics).with_state(registry));
-    let serving = axum::serve(listener, routes).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     tokio::select! {
-        served = serving.into_future() => served,
+        () = server.serve(listener, routes, &shutdown) => {}
         () = async {
             shutdown.cancelled().await;
             tokio::time::sleep(LAST_ANSWERS).await;
-        } => Ok(()),
+        } => {}
     }
+    Ok(())
 }
 
 async fn ready(State(health): State<Health>) -> Response {

@@ -2,13 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use relay_service::{Health, bind, metrics, serve};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinHandle,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +17,7 @@ struct Served {
     address: SocketAddr,
     health: Health,
     shutdown: CancellationToken,
-    server: JoinHandle<std::io::Result<()>>,
+    server: JoinHandle<prometheus::Result<()>>,
 }
 
 async fn served() -> Served {
@@ -102,4 +103,35 @@ async fn a_client_that_asks_by_halves_does_not_hold_up_the_end() {
     served.shutdown.cancel();
     served.server.await.unwrap().unwrap();
     assert!(TcpStream::connect(served.address).await.is_err());
+}
+
+/// Half a head would else be kept for as long as somebody likes.
+#[tokio::test]
+async fn half_a_head_is_answered_408() {
+    let served = served().await;
+    let mut slow = TcpStream::connect(served.address).await.unwrap();
+    slow.write_all(b"GET /live HT").await.unwrap();
+    let mut answer = String::new();
+    let answered = timeout(Duration::from_secs(60), slow.read_to_string(&mut answer)).await;
+    assert!(answered.is_ok(), "still open after a minute");
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+}
+
+#[tokio::test]
+async fn beyond_64_connections_the_longest_idle_makes_room() {
+    let served = served().await;
+    let mut held = Vec::new();
+    for _ in 0..65 {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(b"GET /live HT").await.unwrap();
+        held.push(stream);
+    }
+    let mut answer = String::new();
+    let ended = timeout(
+        Duration::from_secs(60),
+        held.remove(0).read_to_string(&mut answer),
+    )
+    .await;
+    assert!(ended.is_ok(), "still open after a minute");
+    assert_eq!(get(served.address, "/live").await.0, 200);
 }

@@ -78,7 +78,7 @@ pub(super) async fn read(gateway: &Gateway, request: Request) -> Result<Incoming
         Mode::Batch => config.max_batch_bytes,
         _ => config.max_event_bytes,
     };
-    let body = body::read(headers, body, limit, config.body_timeout).await?;
+    let body = body::read(gateway, headers, body, limit).await?;
     match mode {
         Mode::Structured => structured(body, key, config.max_event_bytes),
         Mode::Shorthand => shorthand(body, key, &config.source, config.max_event_bytes),
@@ -105,7 +105,7 @@ pub(super) async fn batch(gateway: &Gateway, request: Request) -> Result<Vec<Eve
     if key::read(headers)?.is_some() {
         return Err(key::beside_batch().into());
     }
-    let body = body::read(headers, body, config.max_batch_bytes, config.body_timeout).await?;
+    let body = body::read(gateway, headers, body, config.max_batch_bytes).await?;
     batch::read(&body, config.max_event_bytes)
 }
 

@@ -119,6 +119,7 @@ fn lag(consumer: &Consumer, extent: &Extent) -> i64 {
 )]
 pub(crate) async fn read(
     State(gateway): State<Gateway>,
+    scope: Scope,
     Name(name): Name,
     Query(asked): Query<Asked>,
     headers: HeaderMap,
@@ -133,7 +134,7 @@ pub(crate) async fn read(
         None => asked.begin(&gateway).await?,
     };
     // What is committed moves it.
-    let question = asked.question(&Scope::default(), after)?.moving();
+    let question = asked.question(&scope, after)?.moving();
     answer(&gateway, &question, &headers).await
 }
 

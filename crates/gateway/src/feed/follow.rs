@@ -17,6 +17,7 @@ use crate::{
     gateway::Gateway,
     metrics::How,
     problem::{Kind, Problem},
+    streams::OpenStream,
 };
 
 /// How often a client that gets nothing is told where it is.
@@ -38,6 +39,7 @@ pub(super) struct Follower {
     ready: VecDeque<Arc<WholeEvent>>,
     beats: Interval,
     _following: Following,
+    _open: OpenStream,
 }
 
 /// What a follower is told.
@@ -57,6 +59,7 @@ impl Follower {
         filter: EventFilter,
         after: i64,
     ) -> Result<Self, Problem> {
+        let open = gateway.streams.begin(&scope.holder())?;
         let mut beats = interval_at(Instant::now() + BEAT, BEAT);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let known = gateway.extent().await?;
@@ -76,6 +79,7 @@ impl Follower {
             after,
             ready: VecDeque::new(),
             beats,
+            _open: open,
         })
     }
 

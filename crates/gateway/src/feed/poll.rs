@@ -29,6 +29,7 @@ use crate::{
     openapi::{problems, types},
     problem::Problem,
     query::Query,
+    streams::Holder,
     validators::{self, Conditions, Date, Validators},
 };
 
@@ -100,6 +101,7 @@ impl Asked {
             limit: self.limit.get(),
             wait: scope.at_most(self.wait.0),
             moves: self.since.is_some(),
+            holder: scope.holder(),
         })
     }
 
@@ -119,6 +121,7 @@ pub(super) struct Question {
     wait: Duration,
     /// Whether the page may be another one though the log is as it was.
     moves: bool,
+    holder: Holder,
 }
 
 /// Events in the order of the log.
@@ -224,6 +227,7 @@ impl Question {
         if !page.events.is_empty() || self.wait.is_zero() {
             return Ok(page);
         }
+        let _open = gateway.streams.begin(&self.holder)?;
         let _following = gateway.tail.follow(gateway.metrics.follower(How::Poll));
         let something = async {
             while page.events.is_empty() {

@@ -28,6 +28,7 @@ use crate::{
     openapi::{problems, types},
     problem::{Kind, Problem},
     query::Query,
+    streams::OpenStream,
     validators::{self, Validators},
 };
 
@@ -166,6 +167,10 @@ pub(crate) async fn show(
     let wanted = scope.impose(of_source(asked.source))?;
     let until = Instant::now() + scope.at_most(asked.wait.0);
     let event = recorded(&gateway, &id, &wanted, until).await?;
+    let _open = match asked.wait.0.is_zero() {
+        true => None,
+        false => Some(gateway.streams.begin(&scope.holder())?),
+    };
     let status = settled(&gateway, event, until).await?;
     let now = Timestamp::now();
     let validators = status.validators(&gateway, now);
@@ -282,6 +287,7 @@ pub(crate) async fn follow(
     if status.is_settled() && last == Some(status.tag()) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
+    let open = gateway.streams.begin(&scope.holder())?;
     let follower = Follower {
         watch: gateway.tail.watch(status.event.sequence),
         gateway,
@@ -289,6 +295,7 @@ pub(crate) async fn follow(
         event: status.event,
         last,
         ended: false,
+        _open: open,
     };
     let told = stream::unfold(follower, async |mut follower| {
         Some((follower.next().await?, follower))
@@ -305,6 +312,7 @@ struct Follower {
     /// What the client was told last.
     last: Option<HeaderValue>,
     ended: bool,
+    _open: OpenStream,
 }
 
 impl Follower {

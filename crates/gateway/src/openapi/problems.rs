@@ -26,14 +26,22 @@ problems! {
         401: "There is no valid token, or the access token has expired.",
         403: "An access token does not allow this; nor may a page of another origin open a socket at a relay \
             without a token.",
+        414: "The path and query are too long.",
+        429: "Too many wrong tokens came from the address, or the token has too many streams, sockets and waiting \
+            requests; `Retry-After` says when to come again.",
         500: "The relay failed; its log says more.",
-        503: "The broker or the store cannot be used at the moment, or the broker did not confirm: \
-            the same request may be sent again.",
+        503: "The broker or the store cannot be used at the moment, or the broker did not confirm, or the relay \
+            has too many requests at once: the same request may be sent again.",
     }
 
     /// Of parameters.
     Refused {
         400: "A parameter was refused; `field` names it.",
+    }
+
+    /// Of what takes a handshake of a WebSocket.
+    NoHandshake {
+        426: "It is no handshake of a WebSocket, or not of version 13.",
     }
 
     /// Of a body.

@@ -194,7 +194,7 @@ async fn answer(stream: &mut TcpStream) -> String {
 async fn a_body_that_does_not_come_is_not_waited_for_for_ever() {
     let folder = folder();
     let mut config = config(relay_testkit::shared_broker().await, &folder);
-    config.body_timeout = std::time::Duration::from_millis(50);
+    config.limits.body_timeout = std::time::Duration::from_millis(50);
     let relay = Relay::start_with(config).await;
     let mut slow = TcpStream::connect(relay.url.strip_prefix("http://").unwrap())
         .await

@@ -254,7 +254,7 @@ async fn what_is_asked_wrongly_is_refused_by_name() {
         let refused = relay.send(request.header("last-event-id", id)).await;
         assert_eq!(refused.problem(400, "invalid")["field"], "last-event-id");
     }
-    relay.get("/v1/socket").await.problem(400, "invalid");
+    relay.get("/v1/socket").await.problem(426, "upgrade-required");
 }
 
 #[tokio::test]

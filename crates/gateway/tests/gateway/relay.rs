@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use clap::Parser;
 use relay_broker::{Broker, Session};
-use relay_gateway::Config;
+use relay_gateway::{Config, Limits};
 use relay_service::{Context, Health};
 use relay_store::{Store, StoreUrl};
 use relay_testkit::{shared_broker, wait_until};
@@ -55,6 +56,12 @@ impl Answer {
     }
 }
 
+#[derive(Parser)]
+struct Defaults {
+    #[command(flatten)]
+    limits: Limits,
+}
+
 /// The settings of a test, with a namespace and a store of its own.
 pub(crate) fn config(amqp_url: &str, folder: &TempDir) -> Config {
     Config {
@@ -68,10 +75,9 @@ pub(crate) fn config(amqp_url: &str, folder: &TempDir) -> Config {
         max_batch_bytes: 4 * 1024 * 1024,
         source: "/relay".to_owned(),
         confirm_timeout: Duration::from_secs(10),
-        body_timeout: Duration::from_secs(30),
         recheck: Duration::from_millis(300),
         new_queue_wait: Duration::ZERO,
-        max_event_bytes: relay_event::DEFAULT_MAX_EVENT_BYTES,
+        limits: Defaults::parse_from(["defaults"]).limits,
     }
 }
 

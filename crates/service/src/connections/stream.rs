@@ -1,0 +1,281 @@
+//! A client's connection as bytes: how long it may say nothing, and how it ends so that the client reads what
+//! was written to it.
+
+use std::{
+    future::poll_fn,
+    io::{self, Write as _},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use axum::http::StatusCode;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until},
+};
+use tokio_io_timeout::TimeoutStream;
+
+use super::{Limit, peer::Peer, raw, room::Room};
+
+/// How long a connection that ends is read on after its last byte, and in all.
+const SILENCE: Duration = Duration::from_secs(1);
+const LINGERING: Duration = Duration::from_secs(10);
+
+/// The most bytes that are read and thrown away at the end of a connection.
+const THROWN_AWAY: usize = 64 << 20;
+
+/// A connection of a client.
+pub(super) struct ClientStream {
+    stream: Pin<Box<TimeoutStream<TcpStream>>>,
+    room: Arc<Room>,
+    peer: Peer,
+    /// The bytes of the head that is awaited.
+    head: usize,
+    /// The head that is awaited, by the number of those before.
+    awaited: Option<u64>,
+    until: Pin<Box<Sleep>>,
+    /// Whether the client still has to read before more is written.
+    is_blocked: bool,
+    /// Whether the server has ended the conversation by itself.
+    is_over: bool,
+    lingering: Option<Lingering>,
+    /// Dropped after the stream, so that the connection counts until its file is closed.
+    _leaving: Leaving,
+}
+
+/// Notes that a connection is closed.
+struct Leaving(Peer);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+impl ClientStream {
+    pub(super) fn new(stream: TcpStream, peer: Peer, room: Arc<Room>) -> Self {
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(room.limits.unsent_time));
+        Self {
+            stream: Box::pin(stream),
+            until: Box::pin(sleep_until(Instant::now() + room.limits.head_time)),
+            _leaving: Leaving(peer.clone()),
+            room,
+            peer,
+            head: 0,
+            awaited: None,
+            is_blocked: false,
+            is_over: false,
+            lingering: None,
+        }
+    }
+
+    /// Reads a part of the head that is awaited.
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+        answered: u64,
+    ) -> Poll<io::Result<()>> {
+        let (head_time, idle_time) = (self.room.limits.head_time, self.room.limits.idle_time);
+        if self.awaited != Some(answered) {
+            self.awaited = Some(answered);
+            self.head = 0;
+            let time = if answered == 0 { head_time } else { idle_time };
+            self.until.as_mut().reset(Instant::now() + time);
+        }
+        let before = buffer.filled().len();
+        if self.stream.as_mut().poll_read(cx, buffer)?.is_ready() {
+            let new = buffer.filled().len() - before;
+            if self.head == 0 && answered > 0 {
+                self.until.as_mut().reset(Instant::now() + head_time);
+            }
+            self.head += new;
+            if self.peer.take_head(self.head, new) {
+                return Poll::Ready(Ok(()));
+            }
+            buffer.set_filled(before);
+            self.room.limited.count(Limit::HEAD_MEMORY);
+            let detail = "the heads of all requests are too large together; send it again later";
+            self.end_with(
+                cx,
+                &raw(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "busy",
+                    "Too many large heads",
+                    detail,
+                ),
+            );
+            return self.poll_end(cx);
+        }
+        ready!(self.until.as_mut().poll(cx));
+        let is_idle = self.head == 0 && answered > 0;
+        self.room
+            .limited
+            .count(if is_idle { Limit::IDLE } else { Limit::HEAD_TIME });
+        if self.head == 0 {
+            self.is_over = true;
+            return Poll::Ready(Ok(()));
+        }
+        let detail = format!(
+            "the head of a request must arrive within {}",
+            humantime::format_duration(head_time)
+        );
+        self.end_with(
+            cx,
+            &raw(
+                StatusCode::REQUEST_TIMEOUT,
+                "head-timeout",
+                "The head took too long",
+                &detail,
+            ),
+        );
+        self.poll_end(cx)
+    }
+
+    /// Answers what is no request yet.
+    fn end_with(&mut self, cx: &mut Context<'_>, answer: &[u8]) {
+        self.is_over = true;
+        // One that has not read the last answer would take this one for a part of it.
+        if !self.is_blocked {
+            let _ = self.stream.as_mut().poll_write(cx, answer);
+        }
+    }
+
+    /// Waits until the client has had its time to read the answer, and then says that it has ended.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.head > 0 {
+            ready!(self.poll_linger(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.lingering.is_none() {
+            // A client that has closed already reads nothing any more.
+            if ready!(self.stream.as_mut().poll_shutdown(cx)).is_err() {
+                return Poll::Ready(());
+            }
+        }
+        let lingering = self.lingering.get_or_insert_with(Lingering::new);
+        lingering.poll(cx, self.stream.as_mut())
+    }
+
+    /// Whether the client may be sending what nobody reads. To close the connection then would take from it
+    /// what was written to it.
+    fn may_be_sending(&self) -> bool {
+        self.head > 0 || self.peer.has_unread() || self.peer.is_upgraded()
+    }
+
+    fn written<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.is_blocked = written.is_pending();
+        if let Poll::Ready(Err(error)) = &written
+            && error.kind() == io::ErrorKind::TimedOut
+        {
+            self.room.limited.count(Limit::UNSENT);
+        }
+        written
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.is_over {
+            return self.poll_end(cx);
+        }
+        match self.peer.waits() {
+            Some(answered) => self.poll_head(cx, buffer, answered),
+            None => {
+                self.head = 0;
+                self.stream.as_mut().poll_read(cx, buffer)
+            }
+        }
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = self.stream.as_mut().poll_write(cx, bytes);
+        self.written(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = self.stream.as_mut().poll_write_vectored(cx, bytes);
+        self.written(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.lingering.is_some() || self.may_be_sending() {
+            return self.poll_linger(cx).map(Ok);
+        }
+        self.stream.as_mut().poll_shutdown(cx)
+    }
+}
+
+/// The end of a connection, in which what comes is read and thrown away.
+struct Lingering {
+    until: Pin<Box<Sleep>>,
+    end: Instant,
+    left: usize,
+}
+
+impl Lingering {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            until: Box::pin(sleep_until(now + SILENCE)),
+            end: now + LINGERING,
+            left: THROWN_AWAY,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, mut stream: Pin<&mut impl AsyncRead>) -> Poll<()> {
+        let mut bytes = [0; 8 << 10];
+        loop {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match stream.as_mut().poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() && buffer.filled().len() <= self.left => {
+                    self.left -= buffer.filled().len();
+                    let silence = Instant::now() + SILENCE;
+                    self.until.as_mut().reset(silence.min(self.end));
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        self.until.as_mut().poll(cx)
+    }
+}
+
+/// Sends a last answer to a client that may be sending itself, and closes.
+pub(super) async fn farewell(stream: TcpStream, answer: &[u8]) {
+    // The first bytes of a connection always have room.
+    let sent = stream.into_std().and_then(|mut stream| {
+        stream.write_all(answer)?;
+        stream.shutdown(std::net::Shutdown::Write)?;
+        TcpStream::from_std(stream)
+    });
+    if let Ok(mut stream) = sent {
+        let mut lingering = Lingering::new();
+        poll_fn(|cx| lingering.poll(cx, Pin::new(&mut stream))).await;
+    }
+}
