@@ -14,6 +14,7 @@ mod log;
 mod misbehaviour;
 mod openapi;
 mod outage;
+mod plain;
 mod publish;
 mod reconcile;
 mod removal;

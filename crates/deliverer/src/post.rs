@@ -133,6 +133,10 @@ async fn exchange(
 
 fn request(endpoint: &Endpoint, event: &Event, now: Timestamp) -> hyper::http::Result<Request<Full<Bytes>>> {
     let (id, seconds) = (event.id().as_str(), now.as_secs());
+    let plain_time = match endpoint.signature {
+        SignatureStyle::PlainSeconds => seconds.to_string(),
+        SignatureStyle::Standard | SignatureStyle::Plain => now.to_string(),
+    };
     let mut request =
         Request::post(endpoint.url.as_url().as_str()).header(CONTENT_TYPE, CONTENT_TYPE_STRUCTURED);
     for (name, value) in endpoint.headers.iter() {
@@ -147,10 +151,10 @@ fn request(endpoint: &Endpoint, event: &Event, now: Timestamp) -> hyper::http::R
                 "webhook-signature",
                 signature::sign(secrets, id, seconds, event.body()),
             ),
-        SignatureStyle::Plain => request
+        SignatureStyle::Plain | SignatureStyle::PlainSeconds => request
             .header("x-webhook-delivery", id)
             .header("x-webhook-event", event.event_type().as_str())
-            .header("x-webhook-timestamp", seconds)
+            .header("x-webhook-timestamp", plain_time)
             .header(
                 "x-webhook-signature",
                 signature::sign_plain(secrets, event.body()),

@@ -8,13 +8,15 @@ use crate::{
 
 /// How deliveries are signed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum SignatureStyle {
     /// Standard Webhooks: `webhook-id`, `webhook-timestamp`, `webhook-signature`.
     #[default]
     Standard,
-    /// `X-Webhook-Signature` (hexadecimal HMAC of the body), `-Event`, `-Delivery`, `-Timestamp`.
+    /// `X-Webhook-Signature` (hexadecimal HMAC of the body), `-Event`, `-Delivery`, `-Timestamp` (RFC 3339).
     Plain,
+    /// The same with the timestamp in seconds since 1970.
+    PlainSeconds,
 }
 
 /// Whether an endpoint is sent to.
