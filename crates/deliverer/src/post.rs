@@ -185,21 +185,21 @@ async fn read_answer(mut body: Incoming) -> hyper::Result<String> {
     Ok(answer)
 }
 
+/// Of several waits the longest.
 fn asked_wait(response: &Response<Incoming>, now: SystemTime) -> Option<Duration> {
-    retry_after(response.headers().get(RETRY_AFTER)?.to_str().ok()?, now)
+    let values = response.headers().get_all(RETRY_AFTER).iter();
+    let waits = values.filter_map(|value| retry_after(value.to_str().ok()?, now));
+    waits.max()
 }
 
-/// RFC 9110 section 10.2.3: seconds, or a date.
+/// Seconds, or a date in any of HTTP's three forms (RFC 9110 sections 5.6.7 and 10.2.3). A number beyond all
+/// that can be counted is as long as can be; what is neither, or past, asks for nothing.
 fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
-    match value.trim().parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => Some(
-            httpdate::parse_http_date(value.trim())
-                .ok()?
-                .duration_since(now)
-                .unwrap_or_default(),
-        ),
+    let value = value.trim_matches([' ', '\t']);
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
+    httpdate::parse_http_date(value).ok()?.duration_since(now).ok()
 }
 
 fn system_time(time: Timestamp) -> SystemTime {
@@ -267,11 +267,37 @@ mod tests {
             retry_after("Sun, 06 Nov 1994 08:50:37 GMT", now),
             Some(Duration::from_secs(60))
         );
-        assert_eq!(
-            retry_after("Sun, 06 Nov 1994 08:00:00 GMT", now),
-            Some(Duration::ZERO)
-        );
-        assert_eq!(retry_after("soon", now), None);
-        assert_eq!(retry_after("-5", now), None);
+        for date in [
+            "Sun, 06 Nov 1994 08:49:40 GMT",
+            "Sunday, 06-Nov-94 08:49:40 GMT",
+            "Sun Nov  6 08:49:40 1994",
+        ] {
+            assert_eq!(retry_after(date, now), Some(Duration::from_secs(3)), "{date}");
+        }
+        for beyond in ["18446744073709551616", "99999999999999999999", &"9".repeat(500)] {
+            assert_eq!(retry_after(beyond, now), Some(Duration::from_secs(u64::MAX)));
+        }
+        for none in [
+            "soon",
+            "",
+            "-5",
+            "+5",
+            "1.5",
+            "5, 10",
+            "5s",
+            "Sun, 06 Nov 1994 08:00:00 GMT",
+        ] {
+            assert_eq!(retry_after(none, now), None, "{none}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_retry_after_of_any_kind_is_read_or_left(value in ".*", seconds in proptest::num::u64::ANY) {
+            let now = SystemTime::UNIX_EPOCH;
+            let _ = retry_after(&value, now);
+            let read = retry_after(&seconds.to_string(), now);
+            proptest::prop_assert_eq!(read, Some(Duration::from_secs(seconds)));
+        }
     }
 }
