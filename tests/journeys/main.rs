@@ -12,6 +12,7 @@ mod ledger;
 mod listen;
 mod log;
 mod misbehaviour;
+mod names;
 mod openapi;
 mod outage;
 mod plain;

@@ -18,10 +18,7 @@ use relay_event::{
     ANSWER_CAP, DETAIL_CAP, Endpoint, ErrorClass, Event, Outcome, SignatureStyle, Timestamp, signature,
 };
 
-use crate::{
-    client::{Client, Unresolved},
-    shortage::Shortage,
-};
+use crate::{client::Client, resolver::Unresolved, shortage::Shortage, tls};
 
 const CONTENT_TYPE_STRUCTURED: &str = "application/cloudevents+json";
 const AGENT: &str = concat!("event-relay/", env!("CARGO_PKG_VERSION"));
@@ -232,6 +229,14 @@ fn is_tls(cause: &(dyn Error + 'static)) -> bool {
     inner.is_some_and(|inner| inner.is::<rustls::Error>() || inner.is::<io::Error>())
 }
 
+/// The error of rustls that another one is, or holds.
+fn of_rustls<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    cause
+        .downcast_ref()
+        .or_else(|| inner.and_then(|inner| of_rustls(inner)))
+}
+
 /// The system gives up on some connections before the endpoint's timeout.
 fn is_timeout(cause: &(dyn Error + 'static)) -> bool {
     let error = cause.downcast_ref::<io::Error>();
@@ -246,13 +251,15 @@ fn is_no_http(cause: &(dyn Error + 'static)) -> bool {
     })
 }
 
-/// The last cause says most; of a name that does not resolve it does not say which.
+/// A name that does not resolve, and TLS, have words of their own; else the last cause says most.
 fn innermost(error: &Broken) -> String {
-    let last = causes(error).last().map(ToString::to_string).unwrap_or_default();
-    match causes(error).find(|cause| cause.is::<Unresolved>()) {
-        Some(unresolved) => format!("{unresolved}: {last}"),
-        None => last,
+    if let Some(unresolved) = causes(error).find_map(|cause| cause.downcast_ref::<Unresolved>()) {
+        return unresolved.to_string();
     }
+    if let Some(error) = causes(error).find_map(of_rustls) {
+        return tls::words(error);
+    }
+    causes(error).last().map(ToString::to_string).unwrap_or_default()
 }
 
 #[cfg(test)]
