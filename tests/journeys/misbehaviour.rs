@@ -5,7 +5,9 @@ mod table;
 
 use std::collections::BTreeMap;
 
-use relay_testkit::{Authority, Certificate, Process, Receiver, TlsFront, shared_broker, wait_until};
+use relay_testkit::{
+    Answer, Authority, Certificate, Process, Receiver, Then, TlsFront, TlsManner, shared_broker, wait_until,
+};
 use relay_tests::{Database, World};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -186,36 +188,136 @@ async fn what_never_ends_costs_neither_memory_nor_the_others_their_turn() {
 }
 
 /// A deliverer trusts whom the system trusts, which `SSL_CERT_FILE` can say.
-#[tokio::test(flavor = "multi_thread")]
-async fn only_a_certificate_that_is_trusted_in_time_and_for_the_host_will_do() {
+async fn trusting(known: &Authority) -> World {
     let mut world = World::on(shared_broker().await, Database::Sqlite).await;
-    let (known, unknown) = (Authority::new("known"), Authority::new("unknown"));
     let roots = world.folder().join("roots.pem");
     std::fs::write(&roots, known.pem()).unwrap();
     world
         .add_deliverer_with(&[("SSL_CERT_FILE", roots.to_str().unwrap())])
         .await;
     world.add_recorder().await;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_certificate_that_is_trusted_in_time_and_for_the_host_will_do() {
+    use TlsManner::{Proper, WantsCertificate};
+    let (known, unknown) = (Authority::new("known"), Authority::new("unknown"));
+    let world = trusting(&known).await;
     let host = "127.0.0.1";
     let refused = |words| Comes::Failed("tls", None, words);
     let (mut fronts, mut stages) = (Vec::new(), Vec::new());
-    for (name, certificate, comes) in [
-        ("good", known.certify(host), Comes::Answered(204)),
+    for (name, certificate, manner, comes) in [
+        ("good", known.certify(host), Proper, Comes::Answered(204)),
         (
             "of another host",
             known.certify("example.com"),
-            refused("not valid for name"),
+            Proper,
+            refused("the certificate is for example.com, not for 127.0.0.1"),
         ),
-        ("expired", known.certify_expired(host), refused("expired")),
-        ("of nobody known", unknown.certify(host), refused("UnknownIssuer")),
+        (
+            "expired",
+            known.certify_expired(host),
+            Proper,
+            refused("the certificate expired at 2000-01-01T00:00:00.000Z"),
+        ),
+        (
+            "of nobody known",
+            unknown.certify(host),
+            Proper,
+            refused("nobody who is trusted here has issued the certificate (unknown issuer)"),
+        ),
         (
             "self-signed",
             Certificate::self_signed(host),
-            refused("invalid peer certificate"),
+            Proper,
+            refused("the certificate is self-signed"),
+        ),
+        (
+            "as openssl req -x509 makes it",
+            Certificate::self_signed_authority(host),
+            Proper,
+            refused("the certificate is self-signed"),
+        ),
+        (
+            "of version 1",
+            known.certify(host).of_version_1(),
+            Proper,
+            refused("the certificate is not of X.509 version 3"),
+        ),
+        (
+            "wants a certificate",
+            known.certify(host),
+            WantsCertificate,
+            refused("the server wants a client certificate"),
         ),
     ] {
         let receiver = Receiver::start().await;
-        let front = TlsFront::start(&certificate, &receiver).await;
+        let front = TlsFront::start_as(manner, &certificate, &receiver).await;
+        let endpoint = add(&world, &front.url(), &receiver, comes).await;
+        fronts.push(front);
+        stages.push(Stage {
+            name,
+            comes,
+            endpoint,
+            _receiver: receiver,
+        });
+    }
+    let event = world.api.publish("a.b", json!(1)).await;
+    check(&world, &event, &stages).await;
+}
+
+/// An answer that only the end of the connection ends has come whole when it does, in whatever manner; one
+/// that says how long it is has not.
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_end_tls_without_a_word_have_answered() {
+    let known = Authority::new("known");
+    let world = trusting(&known).await;
+    let certificate = known.certify("127.0.0.1");
+    let close = |text: &str| Answer::raw(text.as_bytes().to_vec(), Then::Close);
+    let short = Comes::Failed("body", Some(200), "end of file before message length reached");
+    let chunk = Comes::Failed("body", Some(200), "");
+    let (mut fronts, mut stages) = (Vec::new(), Vec::new());
+    for (name, answer, comes) in [
+        (
+            "no length",
+            close("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nok"),
+            Comes::Answered(200),
+        ),
+        (
+            "HTTP/1.0",
+            close("HTTP/1.0 201 Created\r\n\r\nok"),
+            Comes::Answered(201),
+        ),
+        (
+            "an empty body",
+            close("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"),
+            Comes::Answered(200),
+        ),
+        (
+            "a length",
+            close("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"),
+            Comes::Answered(200),
+        ),
+        (
+            "cut short",
+            close("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok"),
+            short,
+        ),
+        (
+            "a chunk short",
+            close("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\no"),
+            chunk,
+        ),
+        (
+            "in the head",
+            close("HTTP/1.1 200 OK\r\nx: "),
+            Comes::Failed("reset", None, "connection closed before message completed"),
+        ),
+    ] {
+        let receiver = Receiver::start().await;
+        receiver.respond_with(answer);
+        let front = TlsFront::start_as(TlsManner::Abrupt, &certificate, &receiver).await;
         let endpoint = add(&world, &front.url(), &receiver, comes).await;
         fronts.push(front);
         stages.push(Stage {

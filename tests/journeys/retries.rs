@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use relay_event::DeadReason;
+use relay_event::{DeadReason, Timestamp};
 use relay_testkit::{Answer, Receiver, wait_until};
-use relay_tests::World;
-use serde_json::json;
+use relay_tests::{Database, World};
+use reqwest::Method;
+use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_attempt_is_made_again_after_its_delay() {
@@ -56,6 +57,109 @@ async fn retry_after_is_waited_for() {
     let requests = receiver.wait_for(3).await;
     assert!(requests[1].arrived - requests[0].arrived >= Duration::from_secs(3));
     assert!(requests[2].arrived - requests[1].arrived >= Duration::from_secs(1));
+}
+
+/// Any number and any date counts, up to a day; what is neither leaves the schedule as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn retry_after_is_understood_in_every_form_it_may_have() {
+    const DAY: u64 = 86_400;
+    let world = World::recorded(Database::Sqlite).await;
+    let mut endpoints = Vec::new();
+    for (values, seconds) in [
+        (&["5"][..], 5),
+        (&["172800"], DAY),
+        (&["99999999999999999999"], DAY),
+        (&["99999999999999999999999999999999999999999999999999"], DAY),
+        (&["Fri, 31 Dec 2100 23:59:59 GMT"], DAY),
+        (&["Friday, 31-Dec-60 23:59:59 GMT"], DAY),
+        (&["Fri Dec 31 23:59:59 2060"], DAY),
+        (&["3", "10"], 10),
+        (&["10", "3"], 10),
+        (&["soon", "10"], 10),
+        (&["0"], 2),
+        (&["-5"], 2),
+        (&["+10"], 2),
+        (&["10.5"], 2),
+        (&["soon"], 2),
+        (&["5, 10"], 2),
+        (&[""], 2),
+        (&["Sun, 06 Nov 1994 08:49:37 GMT"], 2),
+    ] {
+        let receiver = Receiver::start().await;
+        let answer = values.iter().fold(Answer::status(429), |answer, value| {
+            answer.header("retry-after", value)
+        });
+        receiver.respond_with(answer);
+        let endpoint = world.api.add(&receiver, &["#"], json!({"retry": ["2s"]})).await;
+        endpoints.push((endpoint.id, values, seconds, receiver));
+    }
+    let id = world.api.publish("order.created", json!(1)).await;
+    for (endpoint, values, seconds, _) in &endpoints {
+        let path = format!("/v1/events/{id}/attempts?endpoint={endpoint}");
+        let first = wait_until("the first attempt", || async {
+            let response = world.api.call(Method::GET, &path, None).await;
+            let page: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+            page["attempts"].get(0).cloned()
+        })
+        .await;
+        let time = |value: &Value| value.as_str().unwrap().parse::<Timestamp>().unwrap();
+        let ended = time(&first["at"]) + Duration::from_millis(first["duration_ms"].as_u64().unwrap());
+        let waits = time(&first["next_at"]).since(ended).as_secs_f64().round();
+        assert_eq!(waits, *seconds as f64, "{values:?}: {first}");
+    }
+}
+
+/// What a replay delivers does not call back the retry that an earlier schedule still has in the broker.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_says_that_an_earlier_schedule_still_runs() {
+    for database in [Database::Sqlite, Database::Postgres] {
+        let world = World::recorded(database).await;
+        let receiver = Receiver::start().await;
+        receiver.script([Answer::status(500)]);
+        let endpoint = world
+            .api
+            .add(&receiver, &["#"], json!({"retry": ["8s"]}))
+            .await
+            .id;
+        let id = world.api.publish("order.created", json!(1)).await;
+        let path = format!("/v1/events/{id}");
+        let stands = async |state: &str| {
+            wait_until(format!("the delivery to be {state}"), || async {
+                let response = world.api.call(Method::GET, &path, None).await;
+                let event: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+                let delivery = event["deliveries"].get(0).cloned().unwrap_or_default();
+                if delivery["state"] == state {
+                    Ok(delivery)
+                } else {
+                    Err(event)
+                }
+            })
+            .await
+        };
+        let retrying = stands("retrying").await;
+        assert_eq!(retrying.get("earlier_next_at"), None, "{retrying}");
+        let replay = format!("{path}/replay");
+        world
+            .api
+            .call(Method::POST, &replay, Some(json!({"endpoint": endpoint})))
+            .await;
+        let delivered = stands("delivered").await;
+        assert_eq!(delivered["earlier_next_at"], retrying["next_at"], "{delivered}");
+        let shown = world.cli(&["events", "show", &id]).await.output();
+        assert!(
+            shown.contains("an earlier schedule still runs") && shown.contains(&endpoint),
+            "{shown}"
+        );
+        receiver.wait_for(3).await;
+        wait_until("nothing more to be due", || async {
+            let delivered = stands("delivered").await;
+            match delivered.get("earlier_next_at") {
+                None => Ok(()),
+                Some(_) => Err(delivered),
+            }
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

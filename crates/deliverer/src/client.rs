@@ -3,7 +3,6 @@
 use std::{
     future::Future,
     io,
-    net::SocketAddr,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -11,7 +10,6 @@ use std::{
     },
     task::{Context, Poll, ready},
     time::Duration,
-    vec,
 };
 
 use bytes::Bytes;
@@ -20,23 +18,23 @@ use hyper::{
     Request, Response, Uri,
     body::Incoming,
     header::{CONNECTION, HeaderValue},
+    rt,
 };
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::{
     client::legacy::{
         self,
-        connect::{Connected, Connection, HttpConnector, dns::Name},
+        connect::{Connected, Connection, HttpConnector},
     },
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 use tower_service::Service;
 
-use crate::shortage;
+use crate::{resolver::Resolver, tls};
 
 /// Less than the 5 s after which many servers close an idle connection. A request that is on its way
 /// just then fails, and costs an attempt.
@@ -58,7 +56,7 @@ const KEPT: usize = 1_024;
 
 /// A client that follows no redirect, asks no proxy, unpacks nothing and sends no request twice.
 pub(crate) struct Client {
-    connections: legacy::Client<HttpsConnector<Connector>, Full<Bytes>>,
+    connections: legacy::Client<Whole, Full<Bytes>>,
     kept: usize,
     open: Arc<AtomicUsize>,
     busy: Arc<AtomicUsize>,
@@ -69,14 +67,14 @@ impl Client {
     ///
     /// # Errors
     /// The system's root certificates cannot be loaded.
-    pub(crate) fn new() -> Result<Self, rustls::Error> {
-        Self::keeping(KEPT)
+    pub(crate) fn new(resolver: Resolver) -> Result<Self, rustls::Error> {
+        Self::keeping(KEPT, resolver)
     }
 
-    fn keeping(kept: usize) -> Result<Self, rustls::Error> {
+    fn keeping(kept: usize, resolver: Resolver) -> Result<Self, rustls::Error> {
         let open = Arc::default();
         Ok(Self {
-            connections: connections(Arc::clone(&open))?,
+            connections: connections(Arc::clone(&open), resolver)?,
             kept,
             open,
             busy: Arc::default(),
@@ -123,11 +121,9 @@ impl Drop for Counted {
 
 fn connections(
     open: Arc<AtomicUsize>,
-) -> Result<legacy::Client<HttpsConnector<Connector>, Full<Bytes>>, rustls::Error> {
-    let tls = rustls::ClientConfig::builder()
-        .with_platform_verifier()?
-        .with_no_client_auth();
-    let mut http = HttpConnector::new_with_resolver(SystemResolver);
+    resolver: Resolver,
+) -> Result<legacy::Client<Whole, Full<Bytes>>, rustls::Error> {
+    let mut http = HttpConnector::new_with_resolver(resolver);
     http.enforce_http(false);
     http.set_nodelay(true);
     http.set_keepalive(Some(ALIVE));
@@ -136,7 +132,7 @@ fn connections(
     #[cfg(target_os = "linux")]
     http.set_tcp_user_timeout(Some(ALIVE * 2));
     let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
+        .with_tls_config(tls::config()?)
         .https_or_http()
         .enable_http1()
         .wrap_connector(Connector { http, open });
@@ -144,19 +140,19 @@ fn connections(
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)
         .http1_max_buf_size(BUFFER)
-        .build(connector))
+        .build(Whole(connector)))
 }
 
 /// Makes connections that take turns.
 #[derive(Clone)]
 struct Connector {
-    http: HttpConnector<SystemResolver>,
+    http: HttpConnector<Resolver>,
     open: Arc<AtomicUsize>,
 }
 
 impl Service<Uri> for Connector {
     type Response = TokioIo<TakesTurns>;
-    type Error = <HttpConnector<SystemResolver> as Service<Uri>>::Error;
+    type Error = <HttpConnector<Resolver> as Service<Uri>>::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -239,39 +235,72 @@ impl Connection for TakesTurns {
     }
 }
 
-/// The system's resolver, with errors that can be told from others.
+/// Makes connections that end as TCP's do, with TLS or without.
 #[derive(Clone)]
-struct SystemResolver;
+struct Whole(HttpsConnector<Connector>);
 
-/// A host's name that leads nowhere.
-#[derive(Debug, thiserror::Error)]
-#[error("{host} does not resolve")]
-pub(crate) struct Unresolved {
-    host: String,
-    source: io::Error,
-}
+impl Service<Uri> for Whole {
+    type Response = EndsQuietly<MaybeHttpsStream<TokioIo<TakesTurns>>>;
+    type Error = <HttpsConnector<Connector> as Service<Uri>>::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
-impl Service<Name> for SystemResolver {
-    type Response = vec::IntoIter<SocketAddr>;
-    type Error = Unresolved;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Unresolved>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Unresolved>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(cx)
     }
 
-    fn call(&mut self, name: Name) -> Self::Future {
-        Box::pin(async move {
-            let host = name.as_str().to_owned();
-            let found = tokio::net::lookup_host((host.as_str(), 0)).await;
-            match found.map(|addresses| addresses.collect::<Vec<_>>()) {
-                Ok(addresses) => Ok(addresses.into_iter()),
-                Err(source) => {
-                    let source = shortage::behind(source);
-                    Err(Unresolved { host, source })
-                }
-            }
-        })
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = self.0.call(uri);
+        Box::pin(async move { connecting.await.map(EndsQuietly) })
+    }
+}
+
+/// A connection whose other side may end it without TLS's `close_notify`, as many servers do. HTTP knows by
+/// itself whether an answer was whole: it has a length, or chunks, or nothing but this end.
+struct EndsQuietly<S>(S);
+
+impl<S: rt::Read + Unpin> rt::Read for EndsQuietly<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.0).poll_read(cx, buf) {
+            // Nothing was read, which is the end.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            polled => polled,
+        }
+    }
+}
+
+impl<S: rt::Write + Unpin> rt::Write for EndsQuietly<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+}
+
+impl<S: Connection> Connection for EndsQuietly<S> {
+    fn connected(&self) -> Connected {
+        self.0.connected()
     }
 }
 
@@ -356,7 +385,8 @@ mod tests {
 
     #[tokio::test]
     async fn connections_beyond_those_that_are_kept_end_with_their_request() {
-        let (mut server, client) = (Server::start().await, Client::keeping(1).unwrap());
+        let client = Client::keeping(1, Resolver::new(None)).unwrap();
+        let mut server = Server::start().await;
         let url = server.url.clone();
         let slow = get(&client, &url);
         let others = async {

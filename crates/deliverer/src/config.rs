@@ -6,6 +6,8 @@ use relay_event::{DELIVERER_CAP, Invalid};
 use relay_service::args::{Unshown, time, time_or_none};
 use relay_store::StoreUrl;
 
+use crate::NameServers;
+
 /// The settings of a deliverer.
 #[derive(Debug, Clone, Args)]
 pub struct Config {
@@ -65,6 +67,12 @@ pub struct Config {
         default_value = "2048"
     )]
     pub max_attempts: NonZeroU32,
+
+    /// The name servers that are asked for endpoints' hosts, such as 192.0.2.53 or 192.0.2.53:5353, separated
+    /// by commas; /etc/hosts and the search list of /etc/resolv.conf count all the same [default: those in
+    /// /etc/resolv.conf]
+    #[arg(long, env = "RELAY_NAME_SERVERS", value_name = "ADDRESSES")]
+    pub name_servers: Option<NameServers>,
 
     /// After which time without one success an endpoint is disabled; `never` for not at all
     #[arg(long, env = "RELAY_DISABLE_AFTER", value_name = "TIME", default_value = "5d")]

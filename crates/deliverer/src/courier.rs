@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use relay_event::{Endpoint, EndpointUrl, Event, Outcome, Secret, Timestamp};
 
-use crate::{client::Client, post::post};
+use crate::{client::Client, post::post, resolver::Resolver};
 
 /// Posts events to a URL that need not be an endpoint of any relay.
 pub struct Courier {
@@ -31,7 +31,7 @@ impl Courier {
     /// The system's root certificates cannot be loaded.
     pub fn new(url: EndpointUrl, secret: Secret) -> anyhow::Result<Self> {
         Ok(Self {
-            client: Client::new().context("could not set up the HTTP client")?,
+            client: Client::new(Resolver::new(None)).context("could not set up the HTTP client")?,
             endpoint: Endpoint::new(url, Vec::new(), secret, Timestamp::now()),
         })
     }

@@ -14,9 +14,11 @@ mod notes;
 mod pace;
 mod post;
 mod probe;
+mod resolver;
 mod shortage;
 mod slots;
 mod take;
+mod tls;
 mod window;
 
 use std::sync::Arc;
@@ -28,8 +30,11 @@ use relay_store::Store;
 
 pub use config::{Config, DisableAfter};
 pub use courier::{Courier, Posted};
+pub use resolver::NameServers;
 
-use crate::{delivery::Workshop, fleet::Fleet, metrics::Metrics, shortage::Shortages, slots::Slots};
+use crate::{
+    delivery::Workshop, fleet::Fleet, metrics::Metrics, resolver::Resolver, shortage::Shortages, slots::Slots,
+};
 
 /// Its name among the parts of a process, which says when it has begun.
 pub const PART: &str = "deliverer";
@@ -42,7 +47,8 @@ pub async fn run(config: &Config, context: &Context, broker: &Broker, store: &St
     let (metrics, most) = (Metrics::register(&context.registry)?, max_attempts(config));
     metrics.limit.set(most.into());
     let workshop = Arc::new(Workshop {
-        client: client::Client::new().context("could not set up the HTTP client")?,
+        client: client::Client::new(Resolver::new(config.name_servers.as_ref()))
+            .context("could not set up the HTTP client")?,
         metrics,
         max_event_bytes: config.max_event_bytes,
         deliverer: config.signature(),

@@ -18,10 +18,7 @@ use relay_event::{
     ANSWER_CAP, DETAIL_CAP, Endpoint, ErrorClass, Event, Outcome, SignatureStyle, Timestamp, signature,
 };
 
-use crate::{
-    client::{Client, Unresolved},
-    shortage::Shortage,
-};
+use crate::{client::Client, resolver::Unresolved, shortage::Shortage, tls};
 
 const CONTENT_TYPE_STRUCTURED: &str = "application/cloudevents+json";
 const AGENT: &str = concat!("event-relay/", env!("CARGO_PKG_VERSION"));
@@ -133,6 +130,10 @@ async fn exchange(
 
 fn request(endpoint: &Endpoint, event: &Event, now: Timestamp) -> hyper::http::Result<Request<Full<Bytes>>> {
     let (id, seconds) = (event.webhook_id(), now.as_secs());
+    let plain_time = match endpoint.signature {
+        SignatureStyle::PlainSeconds => seconds.to_string(),
+        SignatureStyle::Standard | SignatureStyle::Plain => now.to_string(),
+    };
     let mut request =
         Request::post(endpoint.url.as_url().as_str()).header(CONTENT_TYPE, CONTENT_TYPE_STRUCTURED);
     for (name, value) in endpoint.headers.iter() {
@@ -147,10 +148,10 @@ fn request(endpoint: &Endpoint, event: &Event, now: Timestamp) -> hyper::http::R
                 "webhook-signature",
                 signature::sign(secrets, id.as_str(), seconds, event.body()),
             ),
-        SignatureStyle::Plain => request
+        SignatureStyle::Plain | SignatureStyle::PlainSeconds => request
             .header("x-webhook-delivery", id.as_str())
             .header("x-webhook-event", event.event_type().to_header())
-            .header("x-webhook-timestamp", seconds)
+            .header("x-webhook-timestamp", plain_time)
             .header(
                 "x-webhook-signature",
                 signature::sign_plain(secrets, event.body()),
@@ -181,21 +182,21 @@ async fn read_answer(mut body: Incoming) -> hyper::Result<String> {
     Ok(answer)
 }
 
+/// Of several waits the longest.
 fn asked_wait(response: &Response<Incoming>, now: SystemTime) -> Option<Duration> {
-    retry_after(response.headers().get(RETRY_AFTER)?.to_str().ok()?, now)
+    let values = response.headers().get_all(RETRY_AFTER).iter();
+    let waits = values.filter_map(|value| retry_after(value.to_str().ok()?, now));
+    waits.max()
 }
 
-/// RFC 9110 section 10.2.3: seconds, or a date.
+/// Seconds, or a date in any of HTTP's three forms (RFC 9110 sections 5.6.7 and 10.2.3). A number beyond all
+/// that can be counted is as long as can be; what is neither, or past, asks for nothing.
 fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
-    match value.trim().parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => Some(
-            httpdate::parse_http_date(value.trim())
-                .ok()?
-                .duration_since(now)
-                .unwrap_or_default(),
-        ),
+    let value = value.trim_matches([' ', '\t']);
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
+    httpdate::parse_http_date(value).ok()?.duration_since(now).ok()
 }
 
 fn system_time(time: Timestamp) -> SystemTime {
@@ -228,6 +229,14 @@ fn is_tls(cause: &(dyn Error + 'static)) -> bool {
     inner.is_some_and(|inner| inner.is::<rustls::Error>() || inner.is::<io::Error>())
 }
 
+/// The error of rustls that another one is, or holds.
+fn of_rustls<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    cause
+        .downcast_ref()
+        .or_else(|| inner.and_then(|inner| of_rustls(inner)))
+}
+
 /// The system gives up on some connections before the endpoint's timeout.
 fn is_timeout(cause: &(dyn Error + 'static)) -> bool {
     let error = cause.downcast_ref::<io::Error>();
@@ -242,13 +251,15 @@ fn is_no_http(cause: &(dyn Error + 'static)) -> bool {
     })
 }
 
-/// The last cause says most; of a name that does not resolve it does not say which.
+/// A name that does not resolve, and TLS, have words of their own; else the last cause says most.
 fn innermost(error: &Broken) -> String {
-    let last = causes(error).last().map(ToString::to_string).unwrap_or_default();
-    match causes(error).find(|cause| cause.is::<Unresolved>()) {
-        Some(unresolved) => format!("{unresolved}: {last}"),
-        None => last,
+    if let Some(unresolved) = causes(error).find_map(|cause| cause.downcast_ref::<Unresolved>()) {
+        return unresolved.to_string();
     }
+    if let Some(error) = causes(error).find_map(of_rustls) {
+        return tls::words(error);
+    }
+    causes(error).last().map(ToString::to_string).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -263,11 +274,37 @@ mod tests {
             retry_after("Sun, 06 Nov 1994 08:50:37 GMT", now),
             Some(Duration::from_secs(60))
         );
-        assert_eq!(
-            retry_after("Sun, 06 Nov 1994 08:00:00 GMT", now),
-            Some(Duration::ZERO)
-        );
-        assert_eq!(retry_after("soon", now), None);
-        assert_eq!(retry_after("-5", now), None);
+        for date in [
+            "Sun, 06 Nov 1994 08:49:40 GMT",
+            "Sunday, 06-Nov-94 08:49:40 GMT",
+            "Sun Nov  6 08:49:40 1994",
+        ] {
+            assert_eq!(retry_after(date, now), Some(Duration::from_secs(3)), "{date}");
+        }
+        for beyond in ["18446744073709551616", "99999999999999999999", &"9".repeat(500)] {
+            assert_eq!(retry_after(beyond, now), Some(Duration::from_secs(u64::MAX)));
+        }
+        for none in [
+            "soon",
+            "",
+            "-5",
+            "+5",
+            "1.5",
+            "5, 10",
+            "5s",
+            "Sun, 06 Nov 1994 08:00:00 GMT",
+        ] {
+            assert_eq!(retry_after(none, now), None, "{none}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_retry_after_of_any_kind_is_read_or_left(value in ".*", seconds in proptest::num::u64::ANY) {
+            let now = SystemTime::UNIX_EPOCH;
+            let _ = retry_after(&value, now);
+            let read = retry_after(&seconds.to_string(), now);
+            proptest::prop_assert_eq!(read, Some(Duration::from_secs(seconds)));
+        }
     }
 }

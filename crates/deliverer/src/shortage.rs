@@ -2,7 +2,6 @@
 
 use std::{
     error::Error,
-    fs::File,
     io,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -31,15 +30,6 @@ impl Shortage {
         let errno = Errno::from_io_error(cause.downcast_ref::<io::Error>()?)?;
         let own = matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM);
         own.then_some(Self(errno))
-    }
-}
-
-/// What keeps a name from being resolved: where the system has no file to look it up with, it says that
-/// there is no such name.
-pub(crate) fn behind(unresolved: io::Error) -> io::Error {
-    match File::open("/dev/null") {
-        Err(error) if Shortage::of(&error).is_some() => error,
-        _ => unresolved,
     }
 }
 

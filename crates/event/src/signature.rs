@@ -9,7 +9,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::Secret;
+use crate::{Secret, Timestamp};
 
 /// How far a receiver lets `webhook-timestamp` be from its own clock, both ways.
 pub const TOLERANCE: Duration = Duration::from_secs(300);
@@ -109,6 +109,23 @@ pub fn verify_plain(secrets: &[Secret], signatures: &str, body: &[u8]) -> Result
     }
 }
 
+/// Checks how old a delivery in the plain style says it is: `X-Webhook-Timestamp` in RFC 3339, or in seconds
+/// since 1970 as `plain-seconds` has it. No signature covers it.
+///
+/// # Errors
+/// It is no time, or too far from `now`, which is in seconds since 1970.
+pub fn verify_plain_timestamp(timestamp: &str, now: i64) -> Result<(), Unverified> {
+    let seconds = timestamp.parse().ok();
+    let written = || timestamp.parse::<Timestamp>().ok().map(Timestamp::as_secs);
+    let timestamp = seconds
+        .or_else(written)
+        .ok_or(Unverified::Header("x-webhook-timestamp"))?;
+    if now.abs_diff(timestamp) > TOLERANCE.as_secs() {
+        return Err(Unverified::Timestamp);
+    }
+    Ok(())
+}
+
 fn mac(secret: &Secret, id: &str, timestamp: i64, body: &[u8]) -> Hmac<Sha256> {
     let mut mac = keyed(secret.key());
     mac.update(id.as_bytes());
@@ -200,6 +217,23 @@ mod tests {
             verify(&[vector()], "id", "soon", &header, b"x", 1_000),
             Err(Unverified::Header("webhook-timestamp"))
         );
+    }
+
+    #[test]
+    fn an_old_plain_timestamp_is_not_believed_in_either_form() {
+        let now = 1_614_265_330;
+        for (timestamp, says) in [
+            ("1614265330", Ok(())),
+            ("1614265030", Ok(())),
+            ("1614265029", Err(Unverified::Timestamp)),
+            ("2021-02-25T15:02:10.042Z", Ok(())),
+            ("2021-02-25T15:07:10.999Z", Ok(())),
+            ("2021-02-25T15:07:11.000Z", Err(Unverified::Timestamp)),
+            ("", Err(Unverified::Header("x-webhook-timestamp"))),
+            ("yesterday", Err(Unverified::Header("x-webhook-timestamp"))),
+        ] {
+            assert_eq!(verify_plain_timestamp(timestamp, now), says, "{timestamp:?}");
+        }
     }
 
     proptest! {

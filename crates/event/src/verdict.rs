@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use crate::{DeadReason, Delay, Endpoint, ErrorClass, History, RetrySchedule, Timestamp};
 
-/// The longest wait that an answer's `Retry-After` can ask for.
+/// The longest wait that an answer's `Retry-After` can ask for. What asks for more gets this.
 const LONGEST_ASKED: Duration = Duration::from_secs(24 * 3600);
 
 /// How an attempt ended.

@@ -11,6 +11,7 @@ mod amqp;
 mod broker;
 mod cluster;
 mod folder;
+mod names;
 mod port;
 mod postgres;
 mod process;
@@ -23,11 +24,12 @@ mod wait;
 pub use amqp::confirming;
 pub use broker::{PrivateBroker, namespace, private_broker, private_broker_with, shared_broker};
 pub use cluster::{Epmd, private_cluster};
+pub use names::{NameServer, Says};
 pub use postgres::{PrivatePostgres, database, private_postgres, shared_postgres};
 pub use process::{Process, binary};
 pub use proxy::{Proxy, Toward};
 pub use receiver::{Answer, Receiver, Reply, Request, Then};
-pub use tls::{Authority, Certificate, TlsFront};
+pub use tls::{Authority, Certificate, TlsFront, TlsManner};
 pub use wait::{Seen, WAIT_LIMIT, wait_until, wait_until_within};
 
 /// The value, also when another test thread panicked while holding the lock.

@@ -4,13 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncWriteExt, copy, copy_bidirectional, split};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::crypto::ring::{self, sign::any_supported_type};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::Receiver;
@@ -75,6 +78,28 @@ impl Certificate {
         Self::new(&params.self_signed(&key).unwrap(), key)
     }
 
+    /// One that only itself vouches for, as `openssl req -x509` makes it: that of an authority.
+    pub fn self_signed_authority(host: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([host.to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self::new(&params.self_signed(&key).unwrap(), key)
+    }
+
+    /// The same certificate as if it were of X.509 version 1; nobody's signature fits any more.
+    ///
+    /// # Panics
+    /// When it says no version.
+    #[must_use]
+    pub fn of_version_1(mut self) -> Self {
+        const VERSION_3: [u8; 5] = [0xa0, 3, 2, 1, 2];
+        let mut der = self.certificate.to_vec();
+        let at = der.windows(5).position(|bytes| bytes == VERSION_3);
+        der[at.expect("a version") + 4] = 0;
+        self.certificate = der.into();
+        self
+    }
+
     fn new(certificate: &rcgen::Certificate, key: KeyPair) -> Self {
         Self {
             certificate: certificate.der().clone(),
@@ -82,15 +107,36 @@ impl Certificate {
         }
     }
 
-    fn config(&self) -> ServerConfig {
+    fn config(&self, manner: TlsManner) -> ServerConfig {
+        let provider = Arc::new(ring::default_provider());
         let key = PrivateKeyDer::Pkcs8(self.key.serialize_der().into());
-        ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let key = any_supported_type(&key).unwrap();
+        let certified = CertifiedKey::new(vec![self.certificate.clone()], key);
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![self.certificate.clone()], key)
-            .unwrap()
+            .unwrap();
+        let builder = match manner {
+            TlsManner::Proper | TlsManner::Abrupt => builder.with_no_client_auth(),
+            TlsManner::WantsCertificate => {
+                let mut roots = RootCertStore::empty();
+                roots.add(self.certificate.clone()).unwrap();
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+                builder.with_client_cert_verifier(verifier.build().unwrap())
+            }
+        };
+        builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
     }
+}
+
+/// How a server speaks TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsManner {
+    /// As it should.
+    Proper,
+    /// It ends connections without a word (`close_notify`), as many do.
+    Abrupt,
+    /// It takes none without a client's certificate.
+    WantsCertificate,
 }
 
 /// Takes TLS connections and hands what is in them to a receiver; ends when dropped.
@@ -103,11 +149,16 @@ pub struct TlsFront {
 impl TlsFront {
     /// Listens on a free loopback port.
     pub async fn start(certificate: &Certificate, receiver: &Receiver) -> Self {
+        Self::start_as(TlsManner::Proper, certificate, receiver).await
+    }
+
+    /// The same, in this manner.
+    pub async fn start_as(manner: TlsManner, certificate: &Certificate, receiver: &Receiver) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(certificate.config()));
+        let acceptor = TlsAcceptor::from(Arc::new(certificate.config(manner)));
         let end = CancellationToken::new();
-        let serving = serve(listener, acceptor, receiver.addr());
+        let serving = serve(listener, acceptor, receiver.addr(), manner);
         let ended = end.clone();
         tokio::spawn(async move { ended.run_until_cancelled(serving).await });
         Self {
@@ -122,7 +173,7 @@ impl TlsFront {
     }
 }
 
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor, receiver: SocketAddr) {
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, receiver: SocketAddr, manner: TlsManner) {
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.expect("the front accepts");
@@ -131,7 +182,28 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, receiver: SocketAdd
         connections.spawn(async move {
             let mut client = acceptor.accept(stream).await?; // many a client refuses the certificate
             let mut behind = TcpStream::connect(receiver).await?;
-            copy_bidirectional(&mut client, &mut behind).await
+            match manner {
+                TlsManner::Abrupt => end_abruptly(client, behind).await,
+                _ => copy_bidirectional(&mut client, &mut behind).await.map(drop),
+            }
         });
+    }
+}
+
+/// Ends the connection as soon as the receiver does, and says nothing of it.
+async fn end_abruptly(client: TlsStream<TcpStream>, mut behind: TcpStream) -> std::io::Result<()> {
+    let (mut from_client, mut to_client) = split(client);
+    let (mut from_receiver, mut to_receiver) = behind.split();
+    let requests = async {
+        let _ = copy(&mut from_client, &mut to_receiver).await;
+        std::future::pending::<()>().await;
+    };
+    let answers = async {
+        copy(&mut from_receiver, &mut to_client).await?;
+        to_client.flush().await
+    };
+    tokio::select! {
+        () = requests => Ok(()),
+        ended = answers => ended,
     }
 }

@@ -60,6 +60,23 @@ pub(crate) const CHROMIUM: Server = Server {
 then run this again; or name a chromedriver in RELAY_CHROMEDRIVER, as on Ubuntu, which has no such package",
 };
 
+/// What a receiver of others runs in.
+pub(crate) const NODE: Server = Server {
+    package: "nodejs",
+    variable: "RELAY_NODE",
+    installed: node,
+    by_hand: "\
+  Homebrew        brew install node
+  Fedora, RHEL    dnf install nodejs
+  Arch            pacman -S nodejs
+  Alpine          apk add nodejs
+then run this again; or name another `node` in RELAY_NODE",
+};
+
+fn node() -> Option<PathBuf> {
+    on_path(Path::new("node")).next()
+}
+
 fn chromedriver() -> Option<PathBuf> {
     on_path(Path::new("chromedriver")).next()
 }

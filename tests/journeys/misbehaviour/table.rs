@@ -105,7 +105,7 @@ pub(super) fn endless() -> Vec<Case> {
         (
             "a handshake",
             Https(handshake, Then::endless(vec![1; 16 * 1024])),
-            Failed("tls", None, "HandshakePayloadTooLarge"),
+            Failed("tls", None, "what came is no TLS (HandshakePayloadTooLarge)"),
         ),
     ]
 }
@@ -286,18 +286,32 @@ fn unread() -> Vec<Case> {
 
 fn handshakes() -> Vec<Case> {
     let http = b"HTTP/1.1 400 \r\nconnection: close\r\n\r\nThis is a port for HTTPS".to_vec();
-    let alert = b"\x15\x03\x03\0\x02\x02\x28".to_vec();
+    let alert = |number| vec![0x15, 3, 3, 0, 2, 2, number];
+    // A ServerHello of TLS 1.1.
+    let mut old = b"\x16\x03\x02\0\x2a\x02\0\0\x26\x03\x02".to_vec();
+    old.extend([7; 32]);
+    old.extend([0, 0, 0x35, 0]);
     let failed = |words| Failed("tls", None, words);
     vec![
         (
             "HTTP for TLS",
             Https(http, Then::Close),
-            failed("InvalidContentType"),
+            failed("what came is no TLS; the port may be one for http"),
         ),
         (
             "an alert",
-            Https(alert, Then::Close),
-            failed("fatal alert: HandshakeFailure"),
+            Https(alert(40), Then::Close),
+            failed("the server broke off the handshake (HandshakeFailure)"),
+        ),
+        (
+            "an alert of an old server",
+            Https(alert(70), Then::Close),
+            failed("the server has neither TLS 1.2 nor 1.3"),
+        ),
+        (
+            "TLS 1.1",
+            Https(old, Then::Stay),
+            failed("the server has neither TLS 1.2 nor 1.3"),
         ),
         ("silence for TLS", Https(Vec::new(), Then::Stay), SILENT),
         ("ended for TLS", Https(Vec::new(), Then::Close), failed("")),

@@ -10,7 +10,7 @@ use axum::{
 };
 use futures_util::stream;
 use relay_broker::Delays;
-use relay_event::{EventId, Timestamp};
+use relay_event::{EndpointId, EventId, Timestamp};
 use relay_store::{EventFilter, LoggedDelivery, LoggedEvent};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -56,6 +56,8 @@ pub(crate) struct Asked {
 struct Status {
     event: LoggedEvent,
     deliveries: Vec<LoggedDelivery>,
+    /// What schedules of before a replay still have to attempt.
+    earlier: Vec<(EndpointId, Timestamp)>,
 }
 
 /// How an event stands.
@@ -84,7 +86,15 @@ struct Whole<'a> {
 impl Status {
     async fn of(gateway: &Gateway, event: LoggedEvent) -> Result<Self, Problem> {
         let deliveries = gateway.store.deliveries_of(event.sequence).await?;
-        Ok(Self { event, deliveries })
+        let earlier = gateway
+            .store
+            .earlier_due(event.sequence, Timestamp::now())
+            .await?;
+        Ok(Self {
+            event,
+            deliveries,
+            earlier,
+        })
     }
 
     fn is_settled(&self) -> bool {
@@ -95,13 +105,20 @@ impl Status {
         View {
             event: EventView::of(&self.event),
             settled: self.is_settled(),
-            deliveries: self.deliveries.iter().map(DeliveryOfEvent::of).collect(),
+            deliveries: self
+                .deliveries
+                .iter()
+                .map(|delivery| DeliveryOfEvent::of(delivery).with_earlier(&self.earlier))
+                .collect(),
         }
     }
 
     /// Says how it stands, and nothing else.
     fn tag(&self) -> HeaderValue {
-        validators::tag(&format!("{} {:?}", self.event.sequence, self.deliveries))
+        validators::tag(&format!(
+            "{} {:?} {:?}",
+            self.event.sequence, self.deliveries, self.earlier
+        ))
     }
 
     /// The newest time in it.

@@ -117,8 +117,9 @@ described! {
     ErrorClass: "Why an attempt got no usable answer.",
     one_of(relay_event::ErrorClass::ALL.map(relay_event::ErrorClass::as_str));
 
-    SignatureStyle: "How deliveries are signed: as Standard Webhooks has it, or by `X-Webhook-Signature`.",
-    one_of(["standard", "plain"]);
+    SignatureStyle: "How deliveries are signed: as Standard Webhooks has it, or by `X-Webhook-Signature` with an \
+     `X-Webhook-Timestamp` in RFC 3339 (`plain`) or in seconds since 1970 (`plain-seconds`).",
+    one_of(["standard", "plain", "plain-seconds"]);
 
     Names: "Whether the messages of a stream are named by their events' types.",
     one_of(["on", "off"]);

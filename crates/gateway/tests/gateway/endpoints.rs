@@ -158,6 +158,51 @@ async fn invalid_fields_are_named_and_nothing_is_changed() {
 }
 
 #[tokio::test]
+async fn a_url_that_can_never_work_is_refused_with_what_is_wrong() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let label = format!("http://{}.example/", "a".repeat(64));
+    for (url, says) in [
+        ("http://example.com:0/", "must name a port from 1 to 65535, not 0"),
+        (
+            "http://example.com:99999/",
+            "must name a port from 1 to 65535, not",
+        ),
+        (
+            "ftp://example.com/",
+            "must begin with http:// or https://, not ftp:",
+        ),
+        ("http:///x", "must name a host"),
+        ("http:x", "must have two slashes after http:"),
+        ("http:\\\\x", "must have two slashes after http:"),
+        ("http://a..b/", "empty part between dots"),
+        ("http://.../", "empty part between dots"),
+        (&label, "at most 63 bytes between dots"),
+        ("http://127.0.0.1/a\nX: y", "must not hold a line break"),
+        ("http://127.0.0.1/a\tb", "must not hold a tab"),
+        ("http://127.0.0.1\\a", "must not hold a backslash"),
+        ("http://%31%32%37.0.0.1/", "means http://127.0.0.1/"),
+        ("http://example.com/#a", "must have no fragment"),
+    ] {
+        let body = json!({"url": url, "types": ["a.b"]});
+        let refused = relay.call(Method::POST, "/v1/endpoints", body).await;
+        let problem = refused.problem(400, "invalid");
+        assert_eq!(problem["field"], "url", "{url}: {problem}");
+        assert!(
+            problem["detail"].as_str().unwrap().contains(says),
+            "{url}: {problem}"
+        );
+    }
+    for url in [
+        "http://[::ffff:127.0.0.1]/",
+        "HTTP://EXAMPLE.com/a?b=%20",
+        "https://b\u{fc}cher.example/\u{df}",
+    ] {
+        create(&relay, json!({"url": url, "types": ["a.b"], "paused": true})).await;
+    }
+}
+
+#[tokio::test]
 async fn a_disabled_endpoint_says_why_and_is_resumed_by_its_owner() {
     let folder = folder();
     let relay = Relay::start(&folder).await;

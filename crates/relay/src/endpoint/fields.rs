@@ -40,8 +40,10 @@ pub(super) struct Fields {
 enum Style {
     /// Standard Webhooks
     Standard,
-    /// X-Webhook-Signature: hexadecimal HMAC-SHA256 of the body
+    /// X-Webhook-Signature: hexadecimal HMAC-SHA256 of the body; X-Webhook-Timestamp in RFC 3339
     Plain,
+    /// The same with X-Webhook-Timestamp in seconds since 1970
+    PlainSeconds,
 }
 
 impl From<Style> for SignatureStyle {
@@ -49,6 +51,7 @@ impl From<Style> for SignatureStyle {
         match style {
             Style::Standard => Self::Standard,
             Style::Plain => Self::Plain,
+            Style::PlainSeconds => Self::PlainSeconds,
         }
     }
 }

@@ -14,8 +14,14 @@ pub(super) struct Signed<'a> {
 
 #[derive(Debug)]
 enum Style<'a> {
-    Standard { timestamp: &'a str, signatures: &'a str },
-    Plain { signatures: &'a str },
+    Standard {
+        timestamp: &'a str,
+        signatures: &'a str,
+    },
+    Plain {
+        timestamp: Option<&'a str>,
+        signatures: &'a str,
+    },
     Unsigned,
 }
 
@@ -37,7 +43,10 @@ impl<'a> Signed<'a> {
                 timestamp: text("webhook-timestamp").unwrap_or_default(),
                 signatures,
             },
-            (None, Some(signatures)) => Style::Plain { signatures },
+            (None, Some(signatures)) => Style::Plain {
+                timestamp: text("x-webhook-timestamp"),
+                signatures,
+            },
             (None, None) => Style::Unsigned,
         };
         Self {
@@ -57,7 +66,16 @@ impl<'a> Signed<'a> {
                 let now = Timestamp::now().as_secs();
                 Ok(signature::verify(secrets, id, timestamp, signatures, body, now)?)
             }
-            Style::Plain { signatures } => Ok(signature::verify_plain(secrets, signatures, body)?),
+            Style::Plain {
+                timestamp,
+                signatures,
+            } => {
+                signature::verify_plain(secrets, signatures, body)?;
+                if let Some(timestamp) = timestamp {
+                    signature::verify_plain_timestamp(timestamp, Timestamp::now().as_secs())?;
+                }
+                Ok(())
+            }
             Style::Unsigned => Err(Unbelievable::Unsigned),
         }
     }
@@ -94,6 +112,20 @@ mod tests {
         let signed = Signed::of(&given);
         assert_eq!((signed.id, signed.verify(&secrets, b"x")), (Some("2"), Ok(())));
         assert!(signed.verify(&secrets, b"y").is_err());
+
+        let (written, old) = (Timestamp::now().to_string(), Err(Unverified::Timestamp.into()));
+        for (timestamp, believed) in [
+            (written.as_str(), Ok(())),
+            (&now.to_string(), Ok(())),
+            ("2026-01-31T09:30:00.000Z", old.clone()),
+            ("1769851800", old),
+        ] {
+            let given = headers(&[
+                ("x-webhook-timestamp", timestamp),
+                ("x-webhook-signature", &plain),
+            ]);
+            assert_eq!(Signed::of(&given).verify(&secrets, b"x"), believed, "{timestamp}");
+        }
     }
 
     #[test]

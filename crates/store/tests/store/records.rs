@@ -18,6 +18,7 @@ on_both!(
     an_event_waits_for_those_it_was_routed_to,
     records_wait_for_their_event,
     a_new_run_begins_only_where_the_event_is_kept,
+    what_an_earlier_run_still_waits_for_is_known_until_it_is_due,
     stats_are_of_one_endpoint_and_time,
     nul_and_times_without_end_are_no_obstacle,
     thousands_of_records_are_one_write,
@@ -255,6 +256,28 @@ async fn a_new_run_begins_only_where_the_event_is_kept(place: Place) {
     assert_eq!(store.newest_run(&all[3..]).await.unwrap(), None);
     let other = [(2, endpoint(2)), (1, endpoint(3))];
     assert_eq!(store.newest_run(&other).await.unwrap(), None, "of others");
+}
+
+async fn what_an_earlier_run_still_waits_for_is_known_until_it_is_due(place: Place) {
+    let store = place.open().await;
+    let mut records = events([event("e", "a.b"), event("f", "a.b")]);
+    // The retries are due at 31, 41 and 32 s.
+    records.push(Record::Attempt(attempt("e", endpoint(1), 1, at(1))));
+    records.push(Record::Attempt(attempt("e", endpoint(2), 1, at(11))));
+    records.push(Record::Attempt(attempt("f", endpoint(1), 1, at(2))));
+    let mut unsaid = attempt("f", endpoint(2), 1, at(3));
+    unsaid.published_at = None;
+    records.push(Record::Attempt(unsaid));
+    store.record(&records, at(4)).await.unwrap();
+    let due = async |sequence, now| store.earlier_due(sequence, at(now)).await.unwrap();
+    assert_eq!(due(1, 5).await, [], "that is the run by which they stand");
+
+    let again = [(1, endpoint(1)), (2, endpoint(2))];
+    store.begin_run(&again, at(12)).await.unwrap();
+    assert_eq!(due(1, 30).await, [(endpoint(1), at(31))]);
+    assert_eq!(due(1, 31).await, [], "it is due, and under way");
+    assert_eq!(due(2, 12).await, [(endpoint(2), at(33))]);
+    assert_eq!(due(77, 0).await, []);
 }
 
 async fn stats_are_of_one_endpoint_and_time(place: Place) {

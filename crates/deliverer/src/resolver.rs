@@ -1,0 +1,270 @@
+//! The names of endpoints' hosts, looked up without a thread: bounded, cancelled with the attempt, and cached.
+
+mod known;
+mod servers;
+mod system;
+
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    str::FromStr,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+    vec,
+};
+
+use hyper_util::client::legacy::connect::dns::Name;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
+use tower_service::Service;
+
+use self::{known::Known, servers::Refusal, system::System};
+
+/// The time in which most names are resolved. A look-up that takes longer makes room for others.
+const QUICK: Duration = Duration::from_millis(300);
+
+/// The two tries of a look-up that takes longer, of 5 s in all.
+const PATIENT: [Duration; 2] = [Duration::from_millis(1_700), Duration::from_secs(3)];
+
+/// The look-ups of either kind that are under way at once: 64 in all. Those that nobody answers take no
+/// room from those that are answered quickly.
+const AT_ONCE: usize = 32;
+
+/// The names that are remembered.
+const REMEMBERED: u64 = 8_192;
+
+/// The time without a question after which a name is forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(600);
+
+/// Resolves names as the files `/etc/hosts` and `/etc/resolv.conf` say.
+#[derive(Clone)]
+pub(crate) struct Resolver(Arc<Shared>);
+
+struct Shared {
+    system: System,
+    names: moka::sync::Cache<String, Arc<Known>>,
+    quick: Semaphore,
+    patient: Semaphore,
+}
+
+/// A host's name that leads nowhere.
+#[derive(Debug, thiserror::Error)]
+#[error("{host} does not resolve: {why}")]
+pub(crate) struct Unresolved {
+    host: String,
+    why: Refusal,
+    /// The machine's own trouble, if that is why.
+    #[source]
+    machine: Option<io::Error>,
+}
+
+impl Resolver {
+    /// A resolver that asks these name servers, or those that `/etc/resolv.conf` names.
+    pub(crate) fn new(servers: Option<&NameServers>) -> Self {
+        Self(Arc::new(Shared {
+            system: System::new(servers.map(|servers| servers.0.clone())),
+            names: moka::sync::Cache::builder()
+                .max_capacity(REMEMBERED)
+                .time_to_idle(FORGOTTEN)
+                .build(),
+            quick: Semaphore::new(AT_ONCE),
+            patient: Semaphore::new(AT_ONCE),
+        }))
+    }
+
+    /// The addresses to try, in their order: at least one and at most four.
+    ///
+    /// # Errors
+    /// The name has no address, or nobody tells.
+    pub(crate) async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, Unresolved> {
+        let host = host.to_ascii_lowercase();
+        self.0.resolve(&host).await.map_err(|why| Unresolved {
+            machine: why.machine(),
+            host,
+            why,
+        })
+    }
+}
+
+impl Shared {
+    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, Refusal> {
+        let (settings, changed) = self.system.settings();
+        if changed {
+            self.names.invalidate_all();
+        }
+        if let Some(addresses) = settings.written(host) {
+            return Ok(addresses);
+        }
+        let known = self.names.get_with_by_ref(host, Arc::default);
+        if let Some(answer) = known.answer(Instant::now()) {
+            return answer;
+        }
+        // Of all who want the same name one asks; if its attempt ends meanwhile, the next.
+        let _turn = known.turn().await;
+        if let Some(answer) = known.answer(Instant::now()) {
+            return answer;
+        }
+        let look_up = || settings.look_up(host);
+        let found = if known.is_good(Instant::now()) {
+            // What was known a moment ago is better than to wait.
+            let quick = async {
+                let _room = self.quick.acquire().await;
+                look_up().await
+            };
+            let late = Refusal::silent(&settings, QUICK);
+            timeout(QUICK, quick).await.unwrap_or(Err(late))
+        } else {
+            self.ask(&known, look_up)
+                .await
+                .unwrap_or_else(|late| Err(late.refusal(&settings)))
+        };
+        known.learn(found, Instant::now())
+    }
+
+    /// Asks as long as may be.
+    async fn ask<T, F: Future<Output = T>>(&self, known: &Known, look_up: impl Fn() -> F) -> Result<T, Late> {
+        if !known.is_silent() {
+            let _room = self.quick.acquire().await;
+            let asked = known.asked();
+            if let Ok(found) = timeout(QUICK, look_up()).await {
+                asked.answered();
+                return Ok(found);
+            }
+        }
+        let most = PATIENT.iter().sum();
+        let room = timeout(most, self.patient.acquire()).await;
+        let _room = room.map_err(|_| Late::Crowded)?;
+        for longest in PATIENT {
+            if let Ok(found) = timeout(longest, look_up()).await {
+                return Ok(found);
+            }
+        }
+        Err(Late::Silent)
+    }
+}
+
+/// What ends a look-up without an answer.
+enum Late {
+    /// No name server answered.
+    Silent,
+    /// Too many others were waiting.
+    Crowded,
+}
+
+impl Late {
+    fn refusal(&self, settings: &system::Settings) -> Refusal {
+        match self {
+            Self::Silent => Refusal::silent(settings, QUICK + PATIENT.iter().sum::<Duration>()),
+            Self::Crowded => Refusal::Crowded(AT_ONCE),
+        }
+    }
+}
+
+impl Service<Name> for Resolver {
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = Unresolved;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Unresolved>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Unresolved>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let resolver = self.clone();
+        Box::pin(async move {
+            let addresses = resolver.resolve(name.as_str()).await?;
+            let addresses = addresses.into_iter().map(|ip| SocketAddr::new(ip, 0));
+            Ok(addresses.collect::<Vec<_>>().into_iter())
+        })
+    }
+}
+
+/// Name servers to ask: addresses, with a port if it is not 53, separated by commas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameServers(Vec<SocketAddr>);
+
+impl FromStr for NameServers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let server = |text: &str| {
+            let with_port = text.parse().ok();
+            let address = || Some(SocketAddr::new(text.parse().ok()?, servers::PORT));
+            with_port.or_else(address).ok_or_else(|| {
+                "must be addresses such as 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:53, separated by commas"
+                    .to_owned()
+            })
+        };
+        let servers = text.split(',').map(str::trim).map(server);
+        servers.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Display for NameServers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let servers: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&servers.join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_servers_have_a_port_of_their_own_or_53() {
+        let read = |text: &str| text.parse::<NameServers>().map(|servers| servers.to_string());
+        assert_eq!(
+            read("192.0.2.1, [2001:db8::1]:5353,2001:db8::2"),
+            Ok("192.0.2.1:53,[2001:db8::1]:5353,[2001:db8::2]:53".to_owned())
+        );
+        assert!(read("ns.example.com").is_err() && read("").is_err());
+    }
+
+    /// Look-ups that nobody answers wait in a room of their own.
+    #[tokio::test]
+    async fn names_that_nobody_answers_take_no_room_from_others() {
+        let shared = Resolver::new(None).0;
+        let (silent, new) = (Known::default(), Known::default());
+        drop(silent.asked());
+        let never = || std::future::pending::<()>();
+        let waiting: Vec<_> = (0..200).map(|_| Box::pin(shared.ask(&silent, never))).collect();
+        let mut waiting = futures_util::future::select_all(waiting);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        assert_eq!(shared.patient.available_permits(), 0);
+        assert!(shared.ask(&new, || std::future::ready(())).await.is_ok());
+        assert_eq!(shared.quick.available_permits(), AT_ONCE);
+        drop(waiting);
+        assert_eq!(
+            shared.patient.available_permits(),
+            AT_ONCE,
+            "who gives up makes room"
+        );
+    }
+
+    /// An attempt may have less time than a name server takes.
+    #[tokio::test]
+    async fn a_name_whose_attempts_give_up_while_it_is_asked_for_goes_to_the_other_room() {
+        let shared = Resolver::new(None).0;
+        let known = Known::default();
+        for silent in [false, true] {
+            assert_eq!(known.is_silent(), silent);
+            let mut ask = Box::pin(shared.ask(&known, std::future::pending::<()>));
+            assert!(futures_util::poll!(&mut ask).is_pending());
+            let free = (
+                shared.quick.available_permits(),
+                shared.patient.available_permits(),
+            );
+            let expected = if silent {
+                (AT_ONCE, AT_ONCE - 1)
+            } else {
+                (AT_ONCE - 1, AT_ONCE)
+            };
+            assert_eq!(free, expected);
+        }
+    }
+}
