@@ -36,11 +36,10 @@ impl Store {
         source: Option<&str>,
     ) -> Result<Option<LoggedEvent>, Error> {
         let work = async {
-            let mut tx = self.pool.read().await?;
-            if let Some(event) = derived(&mut tx, id, source).await? {
+            if let Some(event) = derived(self, id, source).await? {
                 return Ok(Some(event));
             }
-            own(&mut tx, id, source).await
+            own(self, id, source).await
         };
         self.within(format!("read event {id} from the log"), work).await
     }
@@ -75,17 +74,17 @@ pub(super) fn fingerprint(source: &str, id: &EventId) -> i64 {
 
 /// The event whose webhook id is derived, and is this one.
 async fn derived(
-    tx: &mut Transaction,
+    store: &Store,
     id: &EventId,
     source: Option<&str>,
 ) -> Result<Option<LoggedEvent>, sqlx::Error> {
     let Some(fingerprint) = WebhookId::fingerprint_in(id.as_str()) else {
         return Ok(None);
     };
-    let rows: Vec<events::Columns> = on!(tx, tx => {
+    let rows: Vec<events::Columns> = on!(&store.pool.reading, pool => {
         let mut query = QueryBuilder::new(events::COLUMNS);
         query.push("WHERE e.fingerprint = ").push_bind(fingerprint.cast_signed());
-        query.build_query_as().fetch_all(&mut **tx).await?
+        query.build_query_as().fetch_all(pool).await?
     });
     for row in rows {
         let event = events::event(row)?;
@@ -98,12 +97,8 @@ async fn derived(
 }
 
 /// The event of this id. If that is the webhook id of an event too, that event's.
-async fn own(
-    tx: &mut Transaction,
-    id: &EventId,
-    source: Option<&str>,
-) -> Result<Option<LoggedEvent>, sqlx::Error> {
-    let found: Option<events::Columns> = on!(tx, tx => {
+async fn own(store: &Store, id: &EventId, source: Option<&str>) -> Result<Option<LoggedEvent>, sqlx::Error> {
+    let found: Option<events::Columns> = on!(&store.pool.reading, pool => {
         let mut query = QueryBuilder::new(events::COLUMNS);
         query.push("WHERE e.id = ").push_bind(id.as_str());
         if let Some(source) = source {
@@ -115,7 +110,7 @@ async fn own(
         }
         // By a value, lest a database goes through all events in this order.
         query.push("+e.sequence DESC LIMIT 1");
-        query.build_query_as().fetch_optional(&mut **tx).await?
+        query.build_query_as().fetch_optional(pool).await?
     });
     found.map(events::event).transpose()
 }
