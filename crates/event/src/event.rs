@@ -177,7 +177,8 @@ impl<'a> Attributes<'a> {
         };
         match serde_json::from_str::<Text>(value.get()) {
             Ok(Text(text)) if !text.is_empty() => Ok(Some(text)),
-            _ => Err(Invalid::new(
+            Ok(Text(_)) => Err(Invalid::new(name, "must be a non-empty string, not \"\"")),
+            Err(_) => Err(Invalid::new(
                 name,
                 format!("must be a non-empty string, not {}", Given(value.get())),
             )),

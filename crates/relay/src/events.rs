@@ -57,7 +57,7 @@ impl One {
 fn event_id(text: &str) -> Result<EventId, String> {
     // URLs cannot hold these two as words of a path: they stand for the folder and the one above.
     if matches!(text, "." | "..") {
-        return Err("cannot be asked for in a URL".to_owned());
+        return Err("must be another than `.` and `..`, which a URL cannot hold".to_owned());
     }
     text.parse().map_err(|refused: Invalid| refused.problem)
 }
