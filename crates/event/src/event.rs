@@ -214,8 +214,8 @@ impl<'a> Attributes<'a> {
             return Ok(None);
         };
         match serde_json::from_str::<Text>(value.get()) {
-            Ok(Text(text)) if text.is_empty() => Err(Invalid::new(name, "must not be empty")),
-            Ok(Text(text)) => Ok(Some(text)),
+            Ok(Text(text)) if !text.is_empty() => Ok(Some(text)),
+            Ok(Text(_)) => Err(Invalid::new(name, "must be a non-empty string, not \"\"")),
             Err(_) => Err(Invalid::new(
                 name,
                 format!("must be a non-empty string, not {}", GivenJson(value.get())),

@@ -81,7 +81,7 @@ impl Token {
     pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
         let text = text.trim();
         if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
-            bail!("a token must be visible ASCII characters without spaces");
+            bail!("must be visible ASCII characters without spaces");
         }
         Ok(Self(text.to_owned()))
     }

@@ -193,7 +193,7 @@ a/b    t     {ID}  dead      6      1h5m ago  500      attempts_exhausted"
             ("--endpoint", "ep_1", "relay endpoint list"),
             ("--state", "lost", "pending, retrying, dead, delivered"),
             ("--since", "yesterday", "how long ago"),
-            ("--limit", "0", "not in"),
+            ("--limit", "0", "from 1 on"),
         ] {
             let refused = line(option, value).unwrap_err();
             assert!(refused.contains(says), "{refused}");

@@ -56,7 +56,9 @@ impl One {
 
 fn event_id(text: &str) -> Result<EventId, String> {
     if is_dots(text) {
-        return Err("cannot be asked for in a URL: give the event's webhook id".to_owned());
+        return Err(
+            "must be another than `.` and `..`, which a URL cannot hold: give the event's webhook id".to_owned(),
+        );
     }
     text.parse().map_err(|refused: Invalid| refused.problem)
 }

@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use relay_broker::{BrokerUrl, Config, Error, Namespace, Session};
 use url::{Host, Url};
 
-use crate::data::{DataArgs, DataFolder, Token};
+use crate::{
+    data::{DataArgs, DataFolder, Token},
+    usage::Usage,
+};
 
 /// A relay's HTTP API.
 pub(crate) struct HttpRelay {
@@ -115,11 +118,13 @@ fn find_http(folder: &DataFolder, outside: Lookup<'_>) -> anyhow::Result<Option<
             None => return Ok(None),
         },
     };
-    let url = http_url(&text)?;
+    let url = http_url(&text).map_err(|problem| Usage::new("RELAY_URL", problem))?;
     // The folder's token is for the folder's relay: it is not handed to just any address.
     let here = !is_given || is_loopback(&url);
     let token = match outside("RELAY_TOKEN") {
-        Some(token) => Some(Token::parse(&token).context("RELAY_TOKEN")?),
+        Some(token) => {
+            Some(Token::parse(&token).map_err(|refused| Usage::new("RELAY_TOKEN", refused.to_string()))?)
+        }
         None if here => folder.token()?,
         None => None,
     };
@@ -146,13 +151,11 @@ fn find_http_of(
     }
 }
 
-/// Where a relay's HTTP API is.
-pub(crate) fn http_url(text: &str) -> anyhow::Result<Url> {
+/// Where a relay's HTTP API is. The refusal does not repeat what was given: it may hold a password.
+pub(crate) fn http_url(text: &str) -> Result<Url, String> {
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
-        _ => Err(anyhow!(
-            "the relay's URL must be like http://127.0.0.1:7400, not {text:?}"
-        )),
+        _ => Err("must be an http or https URL such as http://127.0.0.1:7400".to_owned()),
     }
 }
 
@@ -184,8 +187,8 @@ fn find_broker(folder: &DataFolder, outside: Lookup<'_>, name: &str) -> anyhow::
     let namespace = outside("RELAY_NAMESPACE").or_else(|| Some(running?.namespace));
     let namespace = namespace.map_or(Ok(Namespace::default()), |text| text.parse());
     Ok(Some(Config {
-        url: url.parse::<BrokerUrl>().context("RELAY_AMQP_URL")?,
-        namespace: namespace.context("RELAY_NAMESPACE")?,
+        url: url.parse::<BrokerUrl>().map_err(Usage::of("RELAY_AMQP_URL"))?,
+        namespace: namespace.map_err(Usage::of("RELAY_NAMESPACE"))?,
         name: name.to_owned(),
         new_queue_wait: relay_broker::NEW_QUEUE_WAIT,
         max_event_bytes: max_event_bytes(outside)?,

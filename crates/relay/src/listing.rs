@@ -9,7 +9,7 @@ use crate::{
     api::{Api, Pages, Query, understand},
     data::DataArgs,
     output::{self, Table},
-    words::moment,
+    words::{self, moment},
 };
 
 const DEFAULT_LIMIT: u64 = 100;
@@ -38,7 +38,7 @@ impl Period {
 #[derive(Debug, Args)]
 pub(crate) struct Listing {
     /// At most so many, the newest first [default: 100]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = words::from_one)]
     limit: Option<u64>,
 
     /// As many as there are

@@ -35,7 +35,11 @@ use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     relay_service::install_crypto();
-    match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage::refuse(&error),
+    };
+    match cli.command {
         Command::Up(args) => up::run(args),
         other => run(other),
     }
@@ -53,7 +57,7 @@ fn run(command: Command) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::note(&format!("relay: {error:#}"));
+            output::note(&format!("relay: {}", output::causes(&error)));
             usage::exit_code(&error)
         }
     }

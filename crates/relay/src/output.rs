@@ -49,6 +49,19 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{}", plain_lines(text));
 }
 
+/// An error with its causes, each said once: some libraries' errors repeat theirs.
+pub(crate) fn causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// Text of others on one line.
 pub(crate) fn plain(text: &str) -> String {
     relay_service::text::plain(text).into_owned()
@@ -233,6 +246,14 @@ fn unbroken(json: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let refused = anyhow::anyhow!("refused")
+            .context("IO error: refused")
+            .context("cannot connect");
+        assert_eq!(causes(&refused), "cannot connect: IO error: refused");
+    }
 
     #[test]
     fn columns_line_up() {

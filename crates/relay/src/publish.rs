@@ -13,7 +13,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 use relay_event::EventId;
 
-use crate::{data::DataArgs, usage::Usage};
+use crate::{data::DataArgs, usage::Usage, words};
 
 /// What is said of a file that was stopped early.
 const NOTHING: &str = "stopped; nothing was published";
@@ -60,7 +60,7 @@ pub(crate) struct PublishArgs {
 
     /// The line of the file to begin with
     #[arg(long, value_name = "N", requires = "file", default_value_t = 1,
-        value_parser = clap::value_parser!(u64).range(1..))]
+        value_parser = words::from_one)]
     from_line: u64,
 
     /// How events are handed to the relay [default: amqp, or http with --wait]

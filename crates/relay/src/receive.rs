@@ -47,11 +47,11 @@ pub(crate) struct ReceiveArgs {
     secrets: Vec<String>,
 
     /// The status every delivery is answered with
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(200..600))]
+    #[arg(long, default_value_t = 200, value_parser = status)]
     status: u16,
 
     /// Wait before each answer, such as 2s
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = relay_service::args::time_or_none)]
     delay: Option<Duration>,
 
     /// Answer the first N attempts of each delivery with 500
@@ -94,6 +94,13 @@ pub(crate) async fn run(args: ReceiveArgs) -> anyhow::Result<()> {
     serve(listener, Arc::clone(&receiver), stop).await?;
     receiver.summary();
     Ok(())
+}
+
+fn status(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(status @ 200..600) => Ok(status),
+        _ => Err("must be a status from 200 to 599".to_owned()),
+    }
 }
 
 fn secrets(given: &[String]) -> Result<Vec<Secret>, Usage> {

@@ -56,7 +56,7 @@ that time; the rest was gone through
   130  stopped by a signal")]
 pub(crate) struct ReconcileArgs {
     /// The relay, by its base URL [default: RELAY_URL, else the one of the data folder]
-    #[arg(long, value_name = "URL", value_parser = relay_url)]
+    #[arg(long, value_name = "URL", value_parser = Unshown::<Url>::new(http_url))]
     feed: Option<Url>,
 
     /// Its API token [default: RELAY_TOKEN, else the one of the data folder]
@@ -102,10 +102,6 @@ struct Task {
     /// Deliver what was missed to this URL [default: list it]
     #[arg(long, value_name = "URL", requires = "secret")]
     forward_to: Option<EndpointUrl>,
-}
-
-fn relay_url(text: &str) -> Result<Url, String> {
-    http_url(text).map_err(|refused| refused.to_string())
 }
 
 fn token(text: &str) -> Result<Token, String> {

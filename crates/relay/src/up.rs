@@ -75,7 +75,7 @@ pub(crate) fn run(args: UpArgs) -> ExitCode {
     let (folder, _lock) = match own_folder(&args) {
         Ok(owned) => owned,
         Err(error) => {
-            output::note(&format!("relay: {error:#}"));
+            output::note(&format!("relay: {}", output::causes(&error)));
             return ExitCode::FAILURE;
         }
     };

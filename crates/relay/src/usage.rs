@@ -1,9 +1,12 @@
 //! What a command that did not simply succeed tells the shell: mistakes on the command line that the argument
 //! parser cannot see or must not repeat, and findings.
 
-use std::process::ExitCode;
+use std::{error::Error as _, net::AddrParseError, num::ParseIntError, process::ExitCode};
 
+use clap::error::{ContextKind, ContextValue};
 use relay_event::Invalid;
+
+use crate::output;
 
 const WRONG_USAGE: u8 = 2;
 
@@ -43,6 +46,42 @@ impl Finding {
         let text = text.into();
         Self { code, text }
     }
+}
+
+/// Says what is wrong with the command line: which option, what is allowed, what was given, each once.
+pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
+    match in_words(error) {
+        Some(text) => output::note(&format!("relay: {text}")),
+        // Its own words; nobody is there to tell if they cannot be printed.
+        None => drop(error.print()),
+    }
+    u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+/// The refusal of a value: the parser's own words around it would name the option and the value again.
+fn in_words(error: &clap::Error) -> Option<String> {
+    let (Some(ContextValue::String(option)), Some(ContextValue::String(given))) = (
+        error.get(ContextKind::InvalidArg),
+        error.get(ContextKind::InvalidValue),
+    ) else {
+        return None;
+    };
+    let why = error.source()?;
+    let problem = if let Some(refused) = why.downcast_ref::<Invalid>() {
+        refused.problem.clone()
+    } else if why.is::<ParseIntError>() {
+        "must be a whole number".to_owned()
+    } else if why.is::<AddrParseError>() {
+        "must be an address and a port, such as 127.0.0.1:7400".to_owned()
+    } else {
+        why.to_string()
+    };
+    let option = option.split(' ').next().unwrap_or(option);
+    // Some parsers tell what was given, or the beginning of it.
+    if problem.contains(", not ") || problem.contains(" is not in ") {
+        return Some(format!("{option}: {problem}"));
+    }
+    Some(format!("{option}: {problem}, not {given:?}"))
 }
 
 /// A signal came before the end.

@@ -25,6 +25,14 @@ fn moment_before(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     Ok(Timestamp::from_millis(now.as_millis().saturating_sub(millis)).unwrap_or_default())
 }
 
+/// How many, where none makes no sense.
+pub(crate) fn from_one(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(number @ 1..) => Ok(number),
+        _ => Err("must be a whole number from 1 on".to_owned()),
+    }
+}
+
 /// A time, and how long ago that is.
 pub(crate) fn time(at: Timestamp, now: Timestamp) -> String {
     format!("{at} ({})", ago(at, now))

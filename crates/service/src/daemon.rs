@@ -10,6 +10,9 @@ use crate::{
     Component, Health, ServiceArgs, bind, install_crypto, logging, metrics, serve, shutdown_on_signals,
 };
 
+/// As the parser of the other settings ends.
+const WRONG_USAGE: u8 = 2;
+
 /// What a daemon's library is given to work with.
 #[derive(Debug, Clone)]
 pub struct Context {
@@ -67,7 +70,7 @@ where
 {
     if let Err(error) = logging::init(&args.log) {
         let _ = writeln!(std::io::stderr(), "{name}: {error:#}");
-        return ExitCode::FAILURE;
+        return ExitCode::from(WRONG_USAGE);
     }
     let ended = Runtime::new()
         .context("could not start the runtime")

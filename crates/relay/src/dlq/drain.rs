@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use self::{export::Export, rate::Rate, redeliver::Redeliver, tally::Tally, way::Way, work::Work};
 use super::{CONNECTION, filter::Filter};
-use crate::{api::long_after, data::DataArgs, found::open_session, output, usage::Finding};
+use crate::{api::long_after, data::DataArgs, found::open_session, output, usage::Finding, words};
 
 /// Some of what was meant stays.
 const STAY: u8 = 3;
@@ -53,7 +53,7 @@ pub(crate) struct DrainArgs {
     filter: Filter,
 
     /// At most so many, the oldest first
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = words::from_one)]
     limit: Option<u64>,
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Filter {
     reason: Option<DeadReason>,
 
     /// Only those that have been dead for longer, such as 1h; of some nobody knows since when
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = relay_service::args::time_or_none)]
     older_than: Option<Duration>,
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct ListArgs {
     filter: Filter,
 
     /// At most so many, the newest first
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = words::from_one)]
     limit: u64,
 }
 

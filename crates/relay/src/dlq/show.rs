@@ -24,7 +24,7 @@ pub(crate) struct ShowArgs {
     filter: Filter,
 
     /// At most so many, the oldest first
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = words::from_one)]
     limit: Option<u64>,
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Fields {
     retry: Option<RetrySchedule>,
 
     /// For the whole exchange of an attempt; a new endpoint has 30s
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = relay_service::args::time_or_none)]
     timeout: Option<Duration>,
 
     /// The most attempts under way at once, for each deliverer; a new endpoint has 32

@@ -18,7 +18,7 @@ pub(crate) struct RotateArgs {
     id: EndpointId,
 
     /// How long the secrets so far sign as well [default: 24h]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = relay_service::args::time_or_none)]
     overlap: Option<Duration>,
 
     /// The new secret, as whsec_… [default: a new one]

@@ -93,13 +93,13 @@ struct Given<'a> {
 }
 
 fn event(event_type: &str, args: &PublishArgs, now: Timestamp) -> anyhow::Result<Event> {
-    let data: Option<&RawValue> = match &args.data {
-        Some(text) => Some(
-            serde_json::from_str(without_mark(text))
-                .map_err(|error| Usage::new("--data", format!("is no JSON: {error}")))?,
-        ),
-        None => None,
-    };
+    let data: Option<&RawValue> =
+        match &args.data {
+            Some(text) => Some(serde_json::from_str(without_mark(text)).map_err(|error| {
+                Usage::new("--data", format!("must be JSON, such as {{\"n\": 1}}: {error}"))
+            })?),
+            None => None,
+        };
     let given = Given {
         id: args.id.as_ref(),
         source: args.source.as_deref(),

@@ -19,6 +19,7 @@ mod receive;
 mod receive_relay;
 mod reconcile;
 mod recover;
+mod refusals;
 mod removed;
 mod secrets;
 mod shown;
