@@ -139,7 +139,7 @@ impl Example {
         let Some(Body { media_type, value }) = body else {
             return request;
         };
-        if media_type == "*/*" {
+        if media_type == "application/octet-stream" {
             return self.in_binary_mode(operation, request).body(text(value));
         }
         let body = self.real(&value.to_string());
@@ -154,7 +154,7 @@ impl Example {
             let value = self.document.example(parameter).unwrap();
             request = request.header(text(&parameter["name"]), text(&value));
         }
-        request.header("content-type", "text/plain")
+        request.header("content-type", "application/octet-stream")
     }
 
     /// Sends a request, and judges its answer.
@@ -257,7 +257,10 @@ async fn every_refusal_is_described() {
             assert_eq!(example.call(&operation, request).await, 404, "{operation}");
         }
         if body.is_some() {
-            let large = format!(r#"{{"x": "{}"}}"#, "x".repeat(300_000));
+            let large = match &*operation.path {
+                "/v1/batches" => format!("[{}]", ["0"; 1_001].join(",")),
+                _ => format!(r#"{{"x": "{}"}}"#, "x".repeat(300_000)),
+            };
             for (media_type, body, status) in [
                 ("image/png", "?", 415),
                 ("application/json", "{", 400),

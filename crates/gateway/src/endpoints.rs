@@ -86,7 +86,6 @@ pub(crate) async fn list(State(gateway): State<Gateway>, headers: HeaderMap) -> 
         .filter(|endpoint| !is_removed(endpoint))
         .map(|endpoint| View::of(endpoint, now))
         .collect();
-    let newest = newest.unwrap_or_default();
     conditional(&gateway, &headers, "endpoints", &Listed { endpoints }, newest)
 }
 
@@ -111,7 +110,7 @@ pub(crate) async fn show(
     let endpoint = find(&gateway, &id).await?;
     let view = View::of(&endpoint, Timestamp::now());
     let name = format!("endpoint {id}");
-    conditional(&gateway, &headers, &name, &view, endpoint.updated_at)
+    conditional(&gateway, &headers, &name, &view, Some(endpoint.updated_at))
 }
 
 /// Change an endpoint.
@@ -203,7 +202,7 @@ fn conditional(
     headers: &HeaderMap,
     name: &str,
     answer: &impl Serialize,
-    newest: Timestamp,
+    newest: Option<Timestamp>,
 ) -> Result<Response, Problem> {
     let json = serde_json::to_string(answer).map_err(|_| Problem::internal())?;
     let (now, tag) = (Timestamp::now(), validators::tag(&json));

@@ -140,17 +140,24 @@ pub(crate) struct Dates(Mutex<HashMap<String, (HeaderValue, Date)>>);
 
 impl Dates {
     /// The date of the answer of this name, which has this tag now. One that is asked for the first time is as
-    /// old as the newest time in it.
-    pub(crate) fn of(&self, name: &str, tag: &HeaderValue, newest: Timestamp, now: Timestamp) -> Date {
+    /// old as the newest time in it; without any, it is new.
+    pub(crate) fn of(
+        &self,
+        name: &str,
+        tag: &HeaderValue,
+        newest: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Date {
         let mut dates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let date = match dates.get(name) {
-            Some((known, date)) if known == tag => return *date,
-            Some((_, before)) => Date::seen_at(now).after(*before),
-            None if newest + SETTLED < now => Date {
+        let settled = newest.filter(|newest| *newest + SETTLED < now);
+        let date = match (dates.get(name), settled) {
+            (Some((known, date)), _) if known == tag => return *date,
+            (Some((_, before)), _) => Date::seen_at(now).after(*before),
+            (None, Some(newest)) => Date {
                 told: end(newest),
                 seen: end(now),
             },
-            None => Date::seen_at(now),
+            (None, None) => Date::seen_at(now),
         };
         if dates.len() >= MOST {
             dates.clear();
@@ -217,16 +224,18 @@ mod tests {
     fn each_change_has_a_later_date() {
         let dates = Dates::default();
         let (a, b) = (tag("a"), tag("b"));
-        let first = dates.of("x", &a, at(1_000), at(10_300));
+        let empty = dates.of("z", &a, None, at(10_300));
+        assert_eq!(empty, Date::seen_at(at(10_300)));
+        let first = dates.of("x", &a, Some(at(1_000)), at(10_300));
         assert_eq!(first, Date { told: 2, seen: 11 });
-        assert_eq!(dates.of("x", &a, at(1_000), at(20_000)), first);
+        assert_eq!(dates.of("x", &a, Some(at(1_000)), at(20_000)), first);
         assert_eq!(
-            dates.of("y", &b, at(9_000), at(10_300)),
+            dates.of("y", &b, Some(at(9_000)), at(10_300)),
             Date::seen_at(at(10_300))
         );
-        let second = dates.of("x", &b, at(1_000), at(20_100));
+        let second = dates.of("x", &b, Some(at(1_000)), at(20_100));
         assert_eq!(second, Date { told: 21, seen: 21 });
-        let third = dates.of("x", &a, at(1_000), at(20_200));
+        let third = dates.of("x", &a, Some(at(1_000)), at(20_200));
         assert_eq!(third, Date { told: 22, seen: 22 });
         assert!(
             !first.is_kept(3, at(20_000)),

@@ -57,7 +57,8 @@ impl One {
 fn event_id(text: &str) -> Result<EventId, String> {
     if is_dots(text) {
         return Err(
-            "must be another than `.` and `..`, which a URL cannot hold: give the event's webhook id".to_owned(),
+            "must be another than `.` and `..`, which a URL cannot hold: give the event's webhook id"
+                .to_owned(),
         );
     }
     text.parse().map_err(|refused: Invalid| refused.problem)

@@ -1,7 +1,7 @@
 # Installs a server from Debian's or Ubuntu's packages, for private ones only: the system's
-# own service, which the package would start, stays off. Or a browser or Node, which have none.
+# own service, which the package would start, stays off. Or a tool of the tests, which has none.
 #
-# usage: install.sh rabbitmq-server|postgresql|chromium-driver|nodejs
+# usage: install.sh rabbitmq-server|postgresql|chromium-driver|nodejs|npm|python3-venv
 set -eu
 package=$1
 export DEBIAN_FRONTEND=noninteractive
@@ -28,7 +28,9 @@ fi
 apt-get -q update || echo "the package lists could not be updated; trying with those there are"
 apt-get -q install -y --no-install-recommends -o DPkg::Lock::Timeout=120 "$package"
 
-case $package in chromium-driver | nodejs) exit 0 ;; esac
+case $package in
+    chromium-driver | nodejs | npm | python3-venv) exit 0 ;;
+esac
 
 # Nor at the next boot.
 if command -v systemctl >/dev/null; then

@@ -1,11 +1,11 @@
-//! Installing the servers that are run here, and a browser, where they are missing.
+//! Installing the servers that are run here, and what else the tests run, where they are missing.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::places::on_path;
-use crate::run::{Failure, step};
+use crate::run::{Failure, step, succeeds};
 use crate::{places, postgres_places};
 
 const INSTALL: &str = include_str!("install.sh");
@@ -75,6 +75,44 @@ then run this again; or name another `node` in RELAY_NODE",
 
 fn node() -> Option<PathBuf> {
     on_path(Path::new("node")).next()
+}
+
+/// What makes a client in TypeScript of the API's description, and runs it.
+pub(crate) const NPM: Server = Server {
+    package: "npm",
+    variable: "RELAY_NPM",
+    installed: npm,
+    by_hand: "\
+  Homebrew        brew install node
+  Fedora, RHEL    dnf install nodejs-npm
+  Arch            pacman -S npm
+  Alpine          apk add npm
+then run this again",
+};
+
+/// The same in Python.
+pub(crate) const PYTHON: Server = Server {
+    package: "python3-venv",
+    variable: "RELAY_PYTHON",
+    installed: python,
+    by_hand: "\
+  Homebrew        brew install python
+  Fedora, RHEL    dnf install python3
+  Arch            pacman -S python
+  Alpine          apk add python3
+then run this again",
+};
+
+fn npm() -> Option<PathBuf> {
+    on_path(Path::new("node")).next()?;
+    on_path(Path::new("npm")).next()
+}
+
+/// Debian's comes without what environments of one's own need.
+fn python() -> Option<PathBuf> {
+    let python = on_path(Path::new("python3")).next()?;
+    let mut import = Command::new(&python);
+    succeeds(import.args(["-c", "import ensurepip, venv"])).then_some(python)
 }
 
 fn chromedriver() -> Option<PathBuf> {

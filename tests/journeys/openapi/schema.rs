@@ -66,6 +66,7 @@ impl Judge<'_> {
                     Ok(some.and(self.named(schema, value)?))
                 });
             }
+            ("anyOf", _) => return self.any_of(wanted.as_array().unwrap(), value),
             ("oneOf", _) => return self.one_of(wanted.as_array().unwrap(), value),
             ("properties", Value::Object(members)) => {
                 return self.properties(wanted.as_object().unwrap(), members);
@@ -103,6 +104,16 @@ impl Judge<'_> {
                 .collect::<Vec<_>>()
                 .join("\n")),
         }
+    }
+
+    fn any_of(&self, schemas: &[Value], value: &Value) -> Result<Named, String> {
+        let judged = schemas.iter().map(|schema| self.named(schema, value));
+        let (good, bad): (Vec<_>, Vec<_>) = judged.partition(Result::is_ok);
+        let named = good.into_iter().flatten().reduce(Named::and);
+        named.ok_or_else(|| {
+            let why: Vec<_> = bad.into_iter().filter_map(Result::err).collect();
+            why.join("\n")
+        })
     }
 
     fn properties(
@@ -199,6 +210,7 @@ fn the_judge_knows_right_from_wrong() {
     let document = serde_json::json!({
         "named": {"type": "object", "required": ["a"], "properties": {"a": {"type": ["integer", "null"], "maximum": 9}}},
         "more": {"allOf": [{"$ref": "#/named"}, {"properties": {"b": {"oneOf": [{"enum": ["x"]}, {"type": "array", "items": {"pattern": "^y+$"}}]}}}]},
+        "some": {"properties": {"a": {}, "b": {"type": "string"}}, "anyOf": [{"required": ["a"]}, {"required": ["b"]}]},
         "open": {"properties": {"a": {"type": "string"}}, "additionalProperties": {"minLength": 2}},
     });
     let judge = Judge(&document);
@@ -215,6 +227,10 @@ fn the_judge_knows_right_from_wrong() {
         ("more", r#"{"a": 1, "b": ["z"]}"#, false),
         ("more", r#"{"a": 1, "c": 1}"#, false),
         ("more", r#"{"b": "x"}"#, false),
+        ("some", r#"{"a": 1}"#, true),
+        ("some", r#"{"b": "1", "a": 1}"#, true),
+        ("some", r#"{"b": 1}"#, false),
+        ("some", "{}", false),
         ("open", r#"{"a": "1", "b": "22"}"#, true),
         ("open", r#"{"a": 1}"#, false),
         ("open", r#"{"b": "2"}"#, false),

@@ -130,7 +130,7 @@ impl Status {
     fn validators(&self, gateway: &Gateway, now: Timestamp) -> Validators {
         let tag = self.tag();
         let name = format!("event {}", self.event.sequence);
-        let date = gateway.dates.of(&name, &tag, self.newest(), now);
+        let date = gateway.dates.of(&name, &tag, Some(self.newest()), now);
         Validators {
             tag,
             date: Some(date),
