@@ -29,6 +29,7 @@ use tower_service::Service as _;
 use tracing::{debug, warn};
 
 use self::{
+    peer::UnderWay,
     room::{Refused, Room},
     stream::ClientStream,
 };
@@ -210,7 +211,9 @@ impl Server {
         let service = {
             let (peer, room) = (peer.clone(), Arc::clone(&self.room));
             service_fn(move |request: hyper::Request<Incoming>| {
-                answer(request, peer.clone(), routes.clone(), room.clone())
+                // At once: what is read from now on belongs to no head that is awaited.
+                let under_way = peer.begin();
+                answer(request, under_way, peer.clone(), routes.clone(), room.clone())
             })
         };
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
@@ -235,11 +238,11 @@ impl Server {
 /// Answers one request by the routes.
 async fn answer(
     request: hyper::Request<Incoming>,
+    under_way: UnderWay,
     peer: Peer,
     mut routes: Router,
     room: Arc<Room>,
 ) -> Result<Response<Body>, Infallible> {
-    let under_way = peer.begin();
     let target = request.uri().path_and_query();
     let too_long = target.is_some_and(|target| target.as_str().len() > room.limits.uri_bytes);
     let mut request: Request = request.map(|body| Body::new(peer.watched(body)));

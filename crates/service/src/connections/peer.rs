@@ -6,11 +6,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::sync::Notify;
 
@@ -36,6 +37,8 @@ struct Inner {
     heads: AtomicUsize,
     idle_key: AtomicU64,
     evicted: Notify,
+    /// Whoever reads the connection while an answer is under way.
+    reader: AtomicWaker,
 }
 
 impl fmt::Debug for Peer {
@@ -60,6 +63,7 @@ impl Peer {
             heads: AtomicUsize::new(0),
             idle_key: AtomicU64::new(0),
             evicted: Notify::new(),
+            reader: AtomicWaker::new(),
         }))
     }
 
@@ -108,6 +112,11 @@ impl Peer {
         self.0.turn.fetch_add(1, Ordering::Relaxed);
         self.0.room.works(self);
         UnderWay(self.clone())
+    }
+
+    /// Has the reader look again when the answer is over: the time of the next request begins then.
+    pub(super) fn wake_when_answered(&self, waker: &Waker) {
+        self.0.reader.register(waker);
     }
 
     /// How many requests were answered; `None` while one is, or the connection is no longer HTTP.
@@ -191,6 +200,7 @@ impl Drop for UnderWay {
         self.0.0.turn.fetch_add(1, Ordering::Relaxed);
         if !self.0.is_upgraded() {
             self.0.0.room.rests(&self.0);
+            self.0.0.reader.wake();
         }
     }
 }

@@ -167,7 +167,8 @@ impl ClientStream {
     /// Whether the client may be sending what nobody reads. To close the connection then would take from it
     /// what was written to it.
     fn may_be_sending(&self) -> bool {
-        self.head > 0 || self.peer.has_unread() || self.peer.is_upgraded()
+        let within_a_head = self.head > 0 && self.peer.waits() == self.awaited;
+        within_a_head || self.peer.has_unread() || self.peer.is_upgraded()
     }
 
     fn written<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -194,6 +195,7 @@ impl AsyncRead for ClientStream {
             Some(answered) => self.poll_head(cx, buffer, answered),
             None => {
                 self.head = 0;
+                self.peer.wake_when_answered(cx.waker());
                 self.stream.as_mut().poll_read(cx, buffer)
             }
         }
