@@ -71,7 +71,6 @@ pub(crate) fn config(amqp_url: &str, folder: &TempDir) -> Config {
         body_timeout: Duration::from_secs(30),
         recheck: Duration::from_millis(300),
         new_queue_wait: Duration::ZERO,
-        max_event_bytes: relay_event::DEFAULT_MAX_EVENT_BYTES,
     }
 }
 
