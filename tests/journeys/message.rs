@@ -291,6 +291,17 @@ fn peak(process: &Process) -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
+/// Waits until this many letters are in the dead-letter queue and held by nobody.
+async fn there(world: &World, count: u32) {
+    wait_until_within(Duration::from_secs(180), "the letters", || async {
+        match world.waiting("dead").await {
+            waiting if waiting == count => Ok(()),
+            waiting => Err(waiting),
+        }
+    })
+    .await;
+}
+
 /// Prefetch counts messages, and a message may be as large as the broker allows.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_of_any_size_cost_little_memory() {
@@ -314,13 +325,7 @@ async fn messages_of_any_size_cost_little_memory() {
     world.add_recorder().await;
 
     let expected = 2 * u32::try_from(COUNT).unwrap();
-    wait_until_within(Duration::from_secs(180), "the letters", || async {
-        match world.waiting("dead").await {
-            count if count >= expected => Ok(()),
-            count => Err(count),
-        }
-    })
-    .await;
+    there(&world, expected).await;
     let letters = world.dead_letters(expected).await;
     for letter in &letters {
         let detail = letter.detail.as_deref().unwrap();
@@ -345,11 +350,13 @@ async fn messages_of_any_size_cost_little_memory() {
     let file = world.folder().join("letters.ndjson");
     let path = file.to_str().unwrap();
     let export = ["dlq", "drain", "--endpoint", &endpoint.id, "--export", path];
+    there(&world, expected).await;
     let cut = world.cli(&export).await.output();
     assert!(
         cut.contains("6 stay") && cut.contains("RELAY_MAX_EVENT_BYTES=16777216"),
         "{cut}"
     );
+    there(&world, expected).await;
     let tool = world.cli_with(
         &[("RELAY_MAX_EVENT_BYTES", "16777216")],
         &[&export[..], &["--limit", "2"]].concat(),
@@ -362,6 +369,7 @@ async fn messages_of_any_size_cost_little_memory() {
         assert!(whole == body, "{} bytes", whole.len());
     }
     assert_eq!(exported.lines().count(), 2);
+    there(&world, expected - 2).await;
     let discarded = world.cli(&["dlq", "drain", "--discard"]).await.output();
     assert!(discarded.contains("10 dead letters discarded"), "{discarded}");
     let good = world.api.publish("a.b", json!(1)).await;

@@ -123,8 +123,9 @@ async fn the_tool_works_through_letters_that_nest() {
     let world = World::without_deliverer(relay_testkit::shared_broker().await).await;
     let mut producer = RawProducer::connect(&world.amqp_url).await;
     let exchange = format!("{}.dead", world.namespace);
+    // RabbitMQ writes the headers anew each time a message comes back, which takes it long for deeper ones.
     let nestings = [
-        nested_tables(b"a", 18_000),
+        nested_tables(b"a", 5_000),
         nested_arrays(b"a", 900),
         nested_tables(b"ce-id", 900),
     ];

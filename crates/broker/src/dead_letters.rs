@@ -77,6 +77,8 @@ pub struct DeadLetters {
     prefetch: u16,
     kept: u16,
     left: u32,
+    /// Whether no more are fetched, and only those on their way still come.
+    ending: bool,
 }
 
 impl DeadLetters {
@@ -95,6 +97,7 @@ impl DeadLetters {
             prefetch,
             kept: 0,
             left,
+            ending: false,
         })
     }
 
@@ -110,14 +113,19 @@ impl DeadLetters {
     pub async fn next(&mut self) -> Result<Option<DeadMessage>, Error> {
         const QUIET: Duration = Duration::from_millis(500);
         while self.left > 0 {
-            match timeout(QUIET, self.consumer.next_delivery()).await {
+            let quiet = if self.ending { Duration::MAX } else { QUIET };
+            match timeout(quiet, self.consumer.next_delivery()).await {
                 Ok(Some(delivery)) => {
                     self.left -= 1;
                     return Ok(Some(self.read(delivery)));
                 }
-                // Somebody else may have taken the rest.
-                Err(_) if self.depth().await? == 0 => self.left = 0,
+                // Somebody else may have taken the rest. Or they are large, and on their way.
+                Err(_) if self.depth().await? == 0 => {
+                    self.consumer.cancel().await;
+                    self.ending = true;
+                }
                 Err(_) => {}
+                Ok(None) if self.ending && !self.session.is_lost() => self.left = 0,
                 Ok(None) => return Err(Error::Lost),
             }
         }
@@ -137,6 +145,7 @@ impl DeadLetters {
             let next = self.session.subscribe(&queue, self.prefetch).await?;
             std::mem::replace(&mut self.consumer, next).stop().await;
             self.kept = 0;
+            self.ending = false;
         }
         Ok(())
     }
