@@ -5,6 +5,7 @@ use relay_event::{DeadLetter, DeadReason};
 use relay_testkit::{
     Process, Receiver,
     raw_amqp::{RawProducer, RawProperties, field, long, nested_arrays, nested_tables, short},
+    wait_until,
 };
 use relay_tests::{Database, World};
 use serde_json::json;
@@ -137,7 +138,15 @@ async fn the_tool_works_through_letters_that_nest() {
             .unwrap();
     }
     let file = world.folder().join("letters.ndjson");
-    let works = async |args: &[&str], said: &str| {
+    let works = async |there: usize, args: &[&str], said: &str| {
+        // Those that were looked at are back a little later.
+        wait_until("the letters", || async {
+            match usize::try_from(world.waiting("dead").await).unwrap() {
+                count if count == there => Ok(()),
+                count => Err(count),
+            }
+        })
+        .await;
         let tool = world.cli(args).await;
         assert!(
             tool.wait_exit().await.success() && tool.output().contains(said),
@@ -145,16 +154,16 @@ async fn the_tool_works_through_letters_that_nest() {
             tool.output()
         );
     };
-    works(&["dlq", "list"], "invalid_event").await;
-    works(&["dlq", "list", "--json"], "nest deeper than 16").await;
-    works(&["dlq", "drain", "--redeliver"], "stay").await;
+    works(3, &["dlq", "list"], "invalid_event").await;
+    works(3, &["dlq", "list", "--json"], "nest deeper than 16").await;
+    works(3, &["dlq", "drain", "--redeliver"], "stay").await;
     works(
+        3,
         &["dlq", "drain", "--export", file.to_str().unwrap(), "--limit", "2"],
         "2 dead letters exported",
     )
     .await;
-    let left = format!("{} dead letters discarded", nestings.len() - 2);
-    works(&["dlq", "drain", "--discard"], &left).await;
+    works(1, &["dlq", "drain", "--discard"], "1 dead letter discarded").await;
     let exported = std::fs::read_to_string(file).unwrap();
     assert_eq!(exported.lines().count(), 2, "{exported}");
 }

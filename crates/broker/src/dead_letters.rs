@@ -1,7 +1,7 @@
 //! Working through the dead-letter queue. Every message is held while the work lasts; what is not
 //! removed returns to the queue when the session is closed, or ends in any other way.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lapin::{message::Delivery, options::BasicAckOptions};
 use relay_event::{DeadLetter, EndpointId, Event, Standing, Timestamp};
@@ -77,8 +77,6 @@ pub struct DeadLetters {
     prefetch: u16,
     kept: u16,
     left: u32,
-    /// Whether no more are fetched, and only those on their way still come.
-    ending: bool,
 }
 
 impl DeadLetters {
@@ -97,7 +95,6 @@ impl DeadLetters {
             prefetch,
             kept: 0,
             left,
-            ending: false,
         })
     }
 
@@ -112,20 +109,18 @@ impl DeadLetters {
     /// The broker went away: what was not removed is back in the queue.
     pub async fn next(&mut self) -> Result<Option<DeadMessage>, Error> {
         const QUIET: Duration = Duration::from_millis(500);
+        /// How long a letter that is large, or a broker that is busy, may take.
+        const ON_ITS_WAY: Duration = Duration::from_secs(10);
+        let waiting = Instant::now();
         while self.left > 0 {
-            let quiet = if self.ending { Duration::MAX } else { QUIET };
-            match timeout(quiet, self.consumer.next_delivery()).await {
+            match timeout(QUIET, self.consumer.next_delivery()).await {
                 Ok(Some(delivery)) => {
                     self.left -= 1;
                     return Ok(Some(self.read(delivery)));
                 }
-                // Somebody else may have taken the rest. Or they are large, and on their way.
-                Err(_) if self.depth().await? == 0 => {
-                    self.consumer.cancel().await;
-                    self.ending = true;
-                }
+                // Somebody else may have taken the rest.
+                Err(_) if self.depth().await? == 0 && waiting.elapsed() > ON_ITS_WAY => self.left = 0,
                 Err(_) => {}
-                Ok(None) if self.ending && !self.session.is_lost() => self.left = 0,
                 Ok(None) => return Err(Error::Lost),
             }
         }
@@ -145,7 +140,6 @@ impl DeadLetters {
             let next = self.session.subscribe(&queue, self.prefetch).await?;
             std::mem::replace(&mut self.consumer, next).stop().await;
             self.kept = 0;
-            self.ending = false;
         }
         Ok(())
     }
