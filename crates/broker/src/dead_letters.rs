@@ -1,7 +1,7 @@
 //! Working through the dead-letter queue. Every message is held while the work lasts; what is not
 //! removed returns to the queue when the session is closed, or ends in any other way.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lapin::{message::Delivery, options::BasicAckOptions};
 use relay_event::{DeadLetter, EndpointId, Event, Standing, Timestamp};
@@ -109,6 +109,9 @@ impl DeadLetters {
     /// The broker went away: what was not removed is back in the queue.
     pub async fn next(&mut self) -> Result<Option<DeadMessage>, Error> {
         const QUIET: Duration = Duration::from_millis(500);
+        /// How long a letter that is large, or a broker that is busy, may take.
+        const ON_ITS_WAY: Duration = Duration::from_secs(10);
+        let waiting = Instant::now();
         while self.left > 0 {
             match timeout(QUIET, self.consumer.next_delivery()).await {
                 Ok(Some(delivery)) => {
@@ -116,7 +119,7 @@ impl DeadLetters {
                     return Ok(Some(self.read(delivery)));
                 }
                 // Somebody else may have taken the rest.
-                Err(_) if self.depth().await? == 0 => self.left = 0,
+                Err(_) if self.depth().await? == 0 && waiting.elapsed() > ON_ITS_WAY => self.left = 0,
                 Err(_) => {}
                 Ok(None) => return Err(Error::Lost),
             }

@@ -229,3 +229,132 @@ fn a_retry_whose_endpoint_is_gone_says_so() {
     );
     assert_eq!(letter.attempts, 3);
 }
+
+/// A message as its producer published it, which the broker moved out of an endpoint's queue.
+fn moved(endpoint: &EndpointId, reason: &str, more: &[(&str, &str)]) -> Delivery {
+    let mut death = FieldTable::default();
+    for (name, value) in [
+        ("queue", format!("relay.endpoint.{endpoint}").as_str()),
+        ("reason", reason),
+        ("exchange", "relay.events"),
+        ("original-expiration", "1000"),
+    ] {
+        put_text(&mut death, name, value);
+    }
+    death.insert("time".into(), AMQPValue::Timestamp(7));
+    let mut headers = FieldTable::default();
+    let deaths = vec![AMQPValue::FieldTable(death)];
+    headers.insert("x-death".into(), AMQPValue::FieldArray(deaths.into()));
+    headers.insert("relay-attempts".into(), AMQPValue::LongLongInt(9));
+    headers.insert("relay-dead-at".into(), AMQPValue::LongLongInt(1));
+    headers.insert(PUBLISHED_AT.into(), AMQPValue::LongLongInt(253_402_300_799_999));
+    for (name, value) in more {
+        put_text(&mut headers, name, value);
+    }
+    let body = std::str::from_utf8(event().body()).unwrap().to_owned();
+    delivery(
+        "relay.dead",
+        "order.created",
+        event_properties(&event(), headers),
+        &body,
+    )
+}
+
+#[test]
+fn what_the_broker_did_counts_more_than_a_producers_headers() {
+    let endpoint = EndpointId::generate();
+    let forged = [("relay-reason", "endpoint_gone"), ("relay-endpoint", "ep_0")];
+    for (reason, said, detail, outlived) in [
+        (
+            "expired",
+            DeadReason::Expired,
+            Some("its producer set an expiration of 1000 ms"),
+            true,
+        ),
+        ("delivery_limit", DeadReason::DeliveryLimit, None, false),
+        (
+            "rejected",
+            DeadReason::InvalidEvent,
+            Some("event: was too large for the deliverer"),
+            false,
+        ),
+    ] {
+        let letter = letter(&moved(&endpoint, reason, &forged), &topology());
+        assert_eq!(
+            (
+                letter.facts.reason,
+                letter.facts.detail.as_deref(),
+                letter.outlived
+            ),
+            (said, detail, outlived)
+        );
+        assert_eq!(letter.facts.endpoint.as_ref(), Some(&endpoint));
+        assert_eq!((letter.facts.attempts, letter.run), (0, None), "{reason}");
+        assert_eq!(letter.facts.dead_at, Timestamp::from_millis(7_000));
+        assert_eq!(letter.event.unwrap(), event());
+    }
+}
+
+#[test]
+fn a_message_of_which_the_end_is_missing_says_how_large_it_is() {
+    let endpoint = EndpointId::generate();
+    let missing = [("relay-cut", "body 16777216 524288")];
+    let letter = letter(&moved(&endpoint, "rejected", &missing), &topology());
+    let said = "event: is 16777216 bytes; at most 524288 are allowed";
+    assert_eq!(letter.facts.detail.as_deref(), Some(said));
+    assert_eq!(letter.event.unwrap_err().to_string(), said);
+    assert_eq!(letter.cut_from, Some(16_777_216));
+}
+
+#[test]
+fn a_letter_that_keeps_the_beginning_is_no_event() {
+    let mut headers = FieldTable::default();
+    put_text(&mut headers, "relay-cut", "body 16777216 262144");
+    let body = std::str::from_utf8(event().body()).unwrap().to_owned();
+    let mut large = delivery(
+        "relay.events",
+        "order.created",
+        event_properties(&event(), headers),
+        &body,
+    );
+    let refused = Received::read(&mut large, &topology(), 262_144)
+        .event
+        .unwrap_err();
+    assert!(refused.is_cut());
+    let now = Timestamp::from_millis(5_000).unwrap();
+    let outgoing = set_aside(&topology(), &refused, DeadReason::InvalidEvent, now);
+    let kept = letter(
+        &delivery("relay.dead", "", outgoing.properties.clone(), &body),
+        &topology(),
+    );
+    let detail = kept.facts.detail.unwrap();
+    assert!(
+        detail.contains("is 16777216 bytes") && detail.contains("are kept here"),
+        "{detail}"
+    );
+    assert!(kept.event.is_err(), "though its beginning is one");
+    assert_eq!(kept.cut_from, None, "the queue has no more of it");
+}
+
+#[test]
+fn a_time_is_believed_within_a_week_and_a_minute() {
+    let now = Timestamp::now();
+    let week = 7 * 24 * 60 * 60 * 1_000;
+    for (millis, believed) in [
+        (now.as_millis(), true),
+        (now.as_millis() + 59_000, true),
+        (now.as_millis() + 61_000, false),
+        (now.as_millis() - week, true),
+        (now.as_millis() - week - 1, false),
+        (253_402_300_799_999, false),
+        (i64::MAX, false),
+        (0, false),
+        (-1, false),
+    ] {
+        let mut headers = FieldTable::default();
+        headers.insert(PUBLISHED_AT.into(), AMQPValue::LongLongInt(millis));
+        let properties = BasicProperties::default().with_headers(headers);
+        let claimed = claimed_time(&properties, &Headers::of(&properties), now);
+        assert_eq!(claimed.is_some(), believed, "{millis}");
+    }
+}
