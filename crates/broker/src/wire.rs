@@ -379,7 +379,7 @@ struct ByBroker {
     at: Option<Timestamp>,
 }
 
-fn by_broker(headers: &Headers<'_>, topology: &Topology) -> Option<ByBroker> {
+fn by_broker(headers: &Headers<'_>, topology: &Topology, bytes: usize) -> Option<ByBroker> {
     let died = headers.death()?;
     let endpoint = topology.endpoint_of(died.queue)?;
     let outlived = died.reason == "expired";
@@ -396,7 +396,7 @@ fn by_broker(headers: &Headers<'_>, topology: &Topology) -> Option<ByBroker> {
         // By a deliverer that did not take the whole message.
         "rejected" => {
             let why = headers.cut().refusal().map(|why| why.to_string());
-            let small = || "event: was too large for the deliverer".to_owned();
+            let small = || format!("event: is {bytes} bytes, too large for the deliverer");
             (DeadReason::InvalidEvent, Some(why.unwrap_or_else(small)))
         }
         _ => return None,
@@ -424,7 +424,7 @@ fn was_let_in(delivery: &Delivery, topology: &Topology, by_broker: bool, by_us: 
 /// Reads a message in the dead-letter queue, however it came there.
 pub(crate) fn letter(delivery: &Delivery, topology: &Topology) -> Letter {
     let headers = Headers::of(&delivery.properties);
-    let by_broker = by_broker(&headers, topology);
+    let by_broker = by_broker(&headers, topology, delivery.data.len());
     let by_us = headers.text(REASON).and_then(|reason| reason.parse().ok());
     let published = by_broker.as_ref().is_some_and(|died| died.published);
     let mut history = if published {

@@ -275,7 +275,7 @@ fn what_the_broker_did_counts_more_than_a_producers_headers() {
         (
             "rejected",
             DeadReason::InvalidEvent,
-            Some("event: was too large for the deliverer"),
+            Some("event: is 76 bytes, too large for the deliverer"),
             false,
         ),
     ] {
