@@ -173,8 +173,11 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
 fn max_event_bytes(outside: Lookup<'_>) -> anyhow::Result<usize> {
     let given = outside("RELAY_MAX_EVENT_BYTES");
     given.map_or(Ok(relay_event::DEFAULT_MAX_EVENT_BYTES), |text| {
-        text.parse()
-            .with_context(|| format!("RELAY_MAX_EVENT_BYTES must be a number of bytes, not {text:?}"))
+        let refused = |_| {
+            let problem = format!("must be a number of bytes, not {text:?}");
+            Usage::new("RELAY_MAX_EVENT_BYTES", problem)
+        };
+        Ok(text.parse().map_err(refused)?)
     })
 }
 
