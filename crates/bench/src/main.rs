@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on panics")]
 
 mod event;
+mod flood;
 mod floor;
 mod follower;
 mod http;
@@ -36,11 +37,19 @@ struct Args {
 
     #[command(flatten)]
     scale: Scale,
+
+    /// Be a stranger that floods the gateway at this address, with the access token in FLOOD_TOKEN
+    #[arg(long, value_name = "ADDRESS", hide = true, conflicts_with = "scenarios")]
+    flood: Option<String>,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(address) = &args.flood {
+        flood::run(address, &std::env::var("FLOOD_TOKEN").unwrap()).await;
+        return ExitCode::SUCCESS;
+    }
     relay_service::install_crypto();
     let scenarios = match args.scenarios.as_slice() {
         [] => Scenario::value_variants(),

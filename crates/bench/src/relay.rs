@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use futures_util::{StreamExt, stream};
-use relay_testkit::{PrivateBroker, wait_until_within};
+use relay_testkit::{PrivateBroker, Process, wait_until_within};
 use relay_tests::{Database, World, metrics_address};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::{
     event::{Events, event_type},
@@ -35,6 +36,22 @@ pub(crate) async fn start(broker: &PrivateBroker) -> World {
     world.add_deliverer().await;
     world.add_recorder().await;
     world
+}
+
+/// `relay up` with a private broker, in this folder, and with these settings.
+pub(crate) async fn all_in_one(folder: &TempDir, settings: &[(&str, &str)]) -> Process {
+    let server = std::env::var("RELAY_RABBITMQ_SERVER").ok();
+    let mut environment = vec![("RELAY_DATA", folder.path().to_str().unwrap())];
+    environment.extend(server.as_deref().map(|server| ("RELAY_RABBITMQ_SERVER", server)));
+    environment.extend(settings);
+    let args = ["up", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
+    let relay = Process::spawn("relay", &environment, &args);
+    wait_until_within(PATIENCE, "the relay to be ready", || async {
+        assert_eq!(relay.exit_status(), None, "{}", relay.output());
+        relay.output().contains("The relay is ready.")
+    })
+    .await;
+    relay
 }
 
 /// The same, with one endpoint that takes everything at once.

@@ -9,6 +9,7 @@ mod memory;
 mod outage;
 mod recorder;
 mod storm;
+mod strangers;
 mod throughput;
 
 use std::pin::Pin;
@@ -36,6 +37,8 @@ pub(crate) enum Scenario {
     Idle,
     /// Deliveries a second to one endpoint, with a recorder and without
     Recorder,
+    /// A healthy endpoint beside floods of connections and pings, and names that nobody answers
+    Strangers,
     /// The feed, with 2,000 streams that wait, and polled with nothing new
     Feed,
 }
@@ -85,6 +88,7 @@ impl Scenario {
             Self::Memory => Box::pin(memory::run(scale)),
             Self::Idle => Box::pin(idle::run()),
             Self::Recorder => Box::pin(recorder::run(scale)),
+            Self::Strangers => Box::pin(strangers::run(scale)),
             Self::Feed => Box::pin(feed::run(scale)),
         }
     }

@@ -11,6 +11,8 @@ mod config;
 mod connection;
 mod dead_letters;
 mod endpoints;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod inspector;
 mod log;
 mod metrics;

@@ -83,7 +83,7 @@ impl Records {
 }
 
 /// The records among the lines, and the first line that is none.
-fn read_lines(body: &[u8]) -> (Vec<Attempt>, Option<Invalid>) {
+pub(crate) fn read_lines(body: &[u8]) -> (Vec<Attempt>, Option<Invalid>) {
     let (mut attempts, mut refused) = (Vec::new(), None);
     if body.len() > MAX_BYTES {
         let problem = format!("is {} bytes; at most {MAX_BYTES} are allowed", body.len());

@@ -23,12 +23,10 @@ use lapin::{
     uri::AMQPUri,
 };
 
-use self::frames::Frames;
-
 pub(crate) use self::{
     content::MARKER,
     flaw::Cut,
-    frames::{Limits, OWN_BYTES},
+    frames::{Frames, Limits, OWN_BYTES},
 };
 
 /// Bytes that are read from the socket at once.

@@ -9,6 +9,8 @@ mod courier;
 mod delivery;
 mod fetch;
 mod fleet;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod metrics;
 mod notes;
 mod pace;

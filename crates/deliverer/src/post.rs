@@ -191,7 +191,7 @@ fn asked_wait(response: &Response<Incoming>, now: SystemTime) -> Option<Duration
 
 /// Seconds, or a date in any of HTTP's three forms (RFC 9110 sections 5.6.7 and 10.2.3). A number beyond all
 /// that can be counted is as long as can be; what is neither, or past, asks for nothing.
-fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim_matches([' ', '\t']);
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));

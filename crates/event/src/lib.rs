@@ -8,6 +8,8 @@ mod delivery;
 mod endpoint;
 mod endpoint_url;
 mod event;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod headers;
 mod id;
 mod invalid;

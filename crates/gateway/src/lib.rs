@@ -13,6 +13,8 @@ mod endpoints;
 mod events;
 mod feed;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gateway;
 mod headers;
 mod health;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod fuzz;
 mod run;
 mod servers;
 mod test;
@@ -34,6 +35,9 @@ cargo xtask <task>
   torture [options]
                    publish while processes, servers and wires fail, and account for
                    every event: --seed S, --minutes M, --cluster; --help lists more
+  fuzz [targets] [--minutes M]
+                   give what parses strangers' bytes random ones, one minute each unless
+                   told otherwise; installs cargo-fuzz into the target folder
   bench [scenario] build in release mode and measure; --help lists the scenarios
 
 environment:
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         "bench" => bench::bench(&arguments),
         "check" => check::check(&arguments),
         "torture" => torture::torture(&arguments),
+        "fuzz" => fuzz::fuzz(&arguments),
         "test" if arguments.is_empty() => test::test(),
         "help" | "-h" | "--help" => {
             println!("{HELP}");

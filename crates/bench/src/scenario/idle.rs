@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use relay_testkit::{Process, wait_until_within};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
 use crate::{
-    receiver::PATIENCE,
+    relay,
     report::Figure,
     usage::{Usage, descendants, memory},
 };
@@ -19,7 +18,7 @@ const WATCHED: Duration = Duration::from_secs(60);
 
 pub(super) async fn run() -> Vec<Figure> {
     let folder = TempDir::new().unwrap();
-    let relay = start(&folder).await;
+    let relay = relay::all_in_one(&folder, &[]).await;
     sleep(SETTLING).await;
     // The broker is all that the relay started; its Erlang VM is by far the largest.
     let started = descendants(relay.pid());
@@ -51,18 +50,4 @@ pub(super) async fn run() -> Vec<Figure> {
     relay.terminate();
     relay.wait_exit().await;
     figures
-}
-
-async fn start(folder: &TempDir) -> Process {
-    let server = std::env::var("RELAY_RABBITMQ_SERVER").ok();
-    let mut environment = vec![("RELAY_DATA", folder.path().to_str().unwrap())];
-    environment.extend(server.as_deref().map(|server| ("RELAY_RABBITMQ_SERVER", server)));
-    let args = ["up", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
-    let relay = Process::spawn("relay", &environment, &args);
-    wait_until_within(PATIENCE, "the relay to be ready", || async {
-        assert_eq!(relay.exit_status(), None, "{}", relay.output());
-        relay.output().contains("The relay is ready.")
-    })
-    .await;
-    relay
 }

@@ -80,7 +80,7 @@ impl Limits {
 }
 
 /// What has come of a stream of frames, and what of it may pass.
-pub(super) struct Frames {
+pub(crate) struct Frames {
     limits: Limits,
     state: State,
     /// The frame that is not whole yet, or its head.
@@ -111,7 +111,7 @@ enum Content {
 }
 
 impl Frames {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self {
             limits,
             state: State::Held(HEAD),
@@ -124,7 +124,7 @@ impl Frames {
     ///
     /// # Errors
     /// This is not AMQP.
-    pub(super) fn pass(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    pub(crate) fn pass(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         while !bytes.is_empty() {
             match &mut self.state {
                 State::Held(needed) => {

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use amq_protocol::frame::{AMQPFrame, parse_frame};
+use amq_protocol::frame::AMQPFrame;
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable},
@@ -10,49 +10,16 @@ use lapin::{
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::Topology;
+use crate::fuzzing::{self, deliver, frame, limits, long, read_frames, short};
 
-const EVENT_BYTES: usize = 1_000;
 const STACK: usize = 128 * 1024;
-
-fn limits() -> Limits {
-    Limits::new(&Topology::new("relay".parse().unwrap()), EVENT_BYTES, 128 * 1024)
-}
-
-fn short(bytes: &[u8]) -> Vec<u8> {
-    [&[u8::try_from(bytes.len()).unwrap()][..], bytes].concat()
-}
-
-fn long(bytes: &[u8]) -> Vec<u8> {
-    [&u32::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat()
-}
 
 fn field(name: &[u8], kind: u8, value: &[u8]) -> Vec<u8> {
     [&short(name)[..], &[kind], value].concat()
 }
 
-fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
-    [&[kind, 0, 7][..], &long(payload), &[0xCE]].concat()
-}
-
-fn deliver(exchange: &[u8], key: &[u8]) -> Vec<u8> {
-    let tag = [0, 0, 0, 0, 0, 0, 0, 1, 0];
-    let parts = [
-        &[0, 60, 0, 60][..],
-        &short(b"tag"),
-        &tag,
-        &short(exchange),
-        &short(key),
-    ];
-    frame(1, &parts.concat())
-}
-
 fn header(size: usize, flags: u16, values: &[u8]) -> Vec<u8> {
-    let size = u64::try_from(size).unwrap().to_be_bytes();
-    frame(
-        2,
-        &[&[0, 60, 0, 0][..], &size, &flags.to_be_bytes(), values].concat(),
-    )
+    fuzzing::header(size, &[&flags.to_be_bytes(), values])
 }
 
 fn headers(table: &[u8]) -> Vec<u8> {
@@ -68,15 +35,7 @@ fn passed(bytes: &[u8]) -> Vec<u8> {
 /// All frames, as lapin reads them; an error or a rest would end the connection.
 fn read(bytes: &[u8]) -> Vec<AMQPFrame> {
     let bytes = bytes.to_vec();
-    let reading = move || {
-        let (mut rest, mut frames) = (&bytes[..], Vec::new());
-        while !rest.is_empty() {
-            let (later, frame) = parse_frame(rest).unwrap_or_else(|error| panic!("{error:?}"));
-            frames.push(frame);
-            rest = later;
-        }
-        frames
-    };
+    let reading = move || read_frames(&bytes);
     let thread = thread::Builder::new().stack_size(STACK).spawn(reading);
     thread.unwrap().join().unwrap()
 }
