@@ -103,6 +103,11 @@ impl DeadLetters {
         self.left
     }
 
+    /// The most letters that may be held at once beside those kept. While more are, no other comes.
+    pub fn batch(&self) -> usize {
+        usize::from(self.prefetch / 2)
+    }
+
     /// The next one; `None` after the last of those that were there at the beginning.
     ///
     /// # Errors

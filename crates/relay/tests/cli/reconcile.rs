@@ -208,7 +208,7 @@ async fn a_state_that_is_of_no_use_is_named_and_kept() {
 
 #[tokio::test]
 async fn the_relay_may_be_named_here_and_what_is_wrong_is_said() {
-    let desk = Desk::new("a b c\n").await;
+    let desk = Desk::new("a\tb\tc\n").await;
     let seen = desk.path("seen");
     for (args, code, says) in [
         (&["--since", "24h"][..], 2, "--seen"),

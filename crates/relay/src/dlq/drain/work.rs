@@ -27,7 +27,11 @@ impl Work<'_> {
         let mut source = Source {
             progress: Progress::new(letters.left().into(), "dead letters looked at"),
             limiter: self.rate.filter(|_| !self.dry_run).map(Rate::limiter),
-            batch: self.rate.map_or(BATCH, |rate| rate.per_second().min(BATCH)),
+            batch: self
+                .rate
+                .map_or(BATCH, Rate::per_second)
+                .min(BATCH)
+                .min(letters.batch()),
             wanted: self.limit.unwrap_or(u64::MAX),
             began: Timestamp::now(),
             letters,
