@@ -58,7 +58,10 @@ async fn a_header_is_an_attribute_or_a_reason_to_refuse_the_event() {
     }
     let requests = receiver.wait_for(taken.len()).await;
     for (id, _, level) in &taken {
-        let request = requests.iter().find(|r| r.webhook_id() == Some(id)).unwrap();
+        let request = requests
+            .iter()
+            .find(|r| r.event_id().as_deref() == Some(*id))
+            .unwrap();
         assert_eq!(&request.json()["level"], level, "{id}");
     }
 
@@ -112,7 +115,7 @@ async fn a_header_is_an_attribute_or_a_reason_to_refuse_the_event() {
     let other = binary("other", "level", AMQPValue::Double(0.5));
     producer.publish("a.b", other, b"{}").await;
     let requests = receiver.wait_for(taken.len() + 1).await;
-    assert_eq!(requests[taken.len()].webhook_id(), Some("other"));
+    assert_eq!(requests[taken.len()].event_id().as_deref(), Some("other"));
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -142,7 +145,10 @@ async fn a_body_that_says_gzip_is_unpacked_up_to_the_size_of_an_event() {
     let plain = encoded(amqp::structured(), "utf-8");
     producer.publish("a.b", plain, &event("plain")).await;
     let requests = receiver.wait_for(4).await;
-    let text = requests.iter().find(|r| r.webhook_id() == Some("text")).unwrap();
+    let text = requests
+        .iter()
+        .find(|r| r.event_id().as_deref() == Some("text"))
+        .unwrap();
     assert_eq!(text.json()["data"], json!({"n": 1}));
 
     let bomb = gzip(&vec![b' '; 100 * MIB]);
@@ -225,7 +231,10 @@ async fn a_producers_expiration_loses_nothing() {
     })
     .await;
     world.api.change(&endpoint.id, json!({"paused": false})).await;
-    assert_eq!(receiver.wait_for(1).await[0].webhook_id(), Some("mortal"));
+    assert_eq!(
+        receiver.wait_for(1).await[0].event_id().as_deref(),
+        Some("mortal")
+    );
     let event = settled(&world, "mortal").await;
     assert_eq!(event["deliveries"][0]["state"], json!("delivered"), "{event}");
 }

@@ -84,7 +84,9 @@ async fn become_letters(world: &World, receiver: &Receiver, count: usize) -> Vec
     let good = world.api.publish("a.b", json!(1)).await;
     let requests = receiver
         .wait_until("the good event", |requests| {
-            requests.iter().any(|r| r.webhook_id() == Some(&good))
+            requests
+                .iter()
+                .any(|r| r.event_id().as_deref() == Some(good.as_str()))
         })
         .await;
     assert_eq!(requests.len(), 1, "{requests:#?}");
@@ -211,7 +213,7 @@ async fn texts_that_are_no_utf8_end_no_connection() {
         .await
         .unwrap();
     let requests = receiver.wait_for(1).await;
-    assert_eq!(requests[0].webhook_id(), Some("fine"));
+    assert_eq!(requests[0].event_id().as_deref(), Some("fine"));
     for process in world.deliverers.iter().chain(&world.recorders) {
         is_running(process);
         let address = relay_tests::metrics_address(process).await;
