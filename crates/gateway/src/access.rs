@@ -195,7 +195,7 @@ impl Scope {
         self.access.as_ref().is_some_and(|access| access.left().is_zero())
     }
 
-    /// Whose streams are opened by it.
+    /// The holder of the streams that are opened by it.
     pub(crate) fn holder(&self) -> Holder {
         self.holder
     }

@@ -34,7 +34,7 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
     utf_8.then_some(media_type)
 }
 
-/// How a body is packed (RFC 9110, section 8.4.1).
+/// The coding by which a body is packed (RFC 9110, section 8.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Coding {
     Identity,

@@ -100,7 +100,7 @@ pub struct Config {
     #[arg(long, env = "RELAY_RECHECK", value_name = "TIME", default_value = "60s", value_parser = time)]
     pub recheck: Duration,
 
-    /// What clients may use up.
+    /// The most that clients may use up.
     #[command(flatten)]
     pub limits: Limits,
 }

@@ -79,14 +79,13 @@ pub(crate) async fn create(State(gateway): State<Gateway>, request: Request) -> 
 pub(crate) async fn list(State(gateway): State<Gateway>, headers: HeaderMap) -> Result<Response, Problem> {
     let stored = gateway.store.endpoints().await?;
     let now = Timestamp::now();
-    let newest = stored.iter().map(|stored| stored.endpoint.updated_at).max();
     let endpoints: Vec<View<'_>> = stored
         .iter()
         .map(|stored| &stored.endpoint)
         .filter(|endpoint| !is_removed(endpoint))
         .map(|endpoint| View::of(endpoint, now))
         .collect();
-    conditional(&gateway, &headers, "endpoints", &Listed { endpoints }, newest)
+    conditional(&gateway, &headers, "endpoints", &Listed { endpoints })
 }
 
 /// Show an endpoint.
@@ -110,7 +109,7 @@ pub(crate) async fn show(
     let endpoint = find(&gateway, &id).await?;
     let view = View::of(&endpoint, Timestamp::now());
     let name = format!("endpoint {id}");
-    conditional(&gateway, &headers, &name, &view, Some(endpoint.updated_at))
+    conditional(&gateway, &headers, &name, &view)
 }
 
 /// Change an endpoint.
@@ -196,17 +195,16 @@ fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-/// The answer of this name, unless the client has it already. `newest` is the newest time in it.
+/// The answer of this name, unless the client has it already.
 fn conditional(
     gateway: &Gateway,
     headers: &HeaderMap,
     name: &str,
     answer: &impl Serialize,
-    newest: Option<Timestamp>,
 ) -> Result<Response, Problem> {
     let json = serde_json::to_string(answer).map_err(|_| Problem::internal())?;
     let (now, tag) = (Timestamp::now(), validators::tag(&json));
-    let date = gateway.dates.of(name, &tag, newest, now);
+    let date = gateway.dates.of(name, &tag, now);
     let validators = Validators {
         tag,
         date: Some(date),

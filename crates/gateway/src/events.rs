@@ -21,11 +21,12 @@ use relay_event::{Event, EventId};
 use serde_json::json;
 
 use self::{
-    read::Incoming,
+    read::{Incoming, Read},
     send::{Sent, Unsent},
 };
 use crate::{
     gateway::Gateway,
+    memory::Held,
     metrics::Refusal,
     openapi::{problems, types},
     problem::{Kind, Problem},
@@ -80,7 +81,7 @@ type Outcome = (EventId, Result<Sent, Unsent>);
     ),
     responses(
         (
-            status = 202, body = types::Accepted, description = "It is with the broker.",
+            status = 202, body = types::Accepted, description = "It is with the broker. A batch is answered with the `ids` of all its events, as `publish_batch` does.",
             headers(
                 ("Location" = String, description = "The event's path in the log; not for the ids `.` and `..`."),
                 ("Idempotent-Replayed" = String, description = "`true`, if it was published before."),
@@ -90,7 +91,7 @@ type Outcome = (EventId, Result<Sent, Unsent>);
     ),
 )]
 pub(crate) async fn publish(State(gateway): State<Gateway>, request: Request) -> Result<Response, Problem> {
-    let incoming = read::read(&gateway, request)
+    let Read { incoming, held } = read::read(&gateway, request)
         .await
         .inspect_err(|problem| gateway.metrics.refused(reason(problem)))?;
     match incoming {
@@ -99,10 +100,10 @@ pub(crate) async fn publish(State(gateway): State<Gateway>, request: Request) ->
             one((event.id().clone(), sent))
         }
         Incoming::Named(event) => {
-            let mut outcomes = once(&gateway, vec![event]).await?;
+            let mut outcomes = once(&gateway, vec![event], held).await?;
             outcomes.pop().ok_or_else(Problem::internal).and_then(one)
         }
-        Incoming::Batch(events) => all(&once(&gateway, events).await?),
+        Incoming::Batch(events) => all(&once(&gateway, events, held).await?),
     }
 }
 
@@ -142,14 +143,15 @@ pub(crate) async fn publish_batch(
     let events = read::batch(&gateway, request)
         .await
         .inspect_err(|problem| gateway.metrics.refused(reason(problem)))?;
-    all(&once(&gateway, events).await?)
+    all(&once(&gateway, events, None).await?)
 }
 
 /// Others may wait for the same events to be sent, so a client that goes away ends nothing.
-async fn once(gateway: &Gateway, events: Vec<Event>) -> Result<Vec<Outcome>, Problem> {
+async fn once(gateway: &Gateway, events: Vec<Event>, held: Option<Held>) -> Result<Vec<Outcome>, Problem> {
     let work = {
         let gateway = gateway.clone();
         async move {
+            let _held = held;
             let outcomes = send::once(&gateway, &events).await;
             let ids = events.iter().map(|event| event.id().clone());
             Ok(ids.zip(outcomes).collect())

@@ -1,4 +1,4 @@
-//! What the clients of a gateway may use up.
+//! The limits of a gateway's clients.
 
 use std::{num::NonZeroUsize, time::Duration};
 
@@ -47,11 +47,11 @@ pub struct Limits {
     )]
     pub shared_networks: Vec<Network>,
 
-    /// How long the head of a request may take; then it is answered 408
+    /// The longest time that the head of a request may take; then it is answered 408
     #[arg(long, env = "RELAY_HEAD_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = time)]
     pub head_timeout: Duration,
 
-    /// How long a connection may be idle between requests; then it is closed
+    /// The longest time that a connection may be idle between requests; then it is closed
     #[arg(long, env = "RELAY_IDLE_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = time)]
     pub idle_timeout: Duration,
 
@@ -87,7 +87,7 @@ pub struct Limits {
     )]
     pub head_memory: NonZeroUsize,
 
-    /// How long a client may take to send a request's body; then it is answered 408
+    /// The longest time that a client may take to send a request's body; then it is answered 408
     #[arg(long, env = "RELAY_BODY_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = time)]
     pub body_timeout: Duration,
 
@@ -124,7 +124,7 @@ pub struct Limits {
     )]
     pub unsent_bytes: NonZeroUsize,
 
-    /// How long a client may read nothing of what waits for it; then its connection is closed
+    /// The longest time that a client may read nothing of what waits for it; then its connection is closed
     #[arg(long, env = "RELAY_UNSENT_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = time)]
     pub unsent_timeout: Duration,
 
@@ -150,6 +150,7 @@ impl Limits {
             connections_setting: "--max-connections, RELAY_MAX_CONNECTIONS",
             other_files: OTHER_FILES.saturating_add(self.files_of_others),
             per_address: self.connections_per_address.get(),
+            per_address_setting: "--connections-per-address, RELAY_CONNECTIONS_PER_ADDRESS",
             shared: self.shared_networks.clone(),
             tokens: true,
             head_time: self.head_timeout,

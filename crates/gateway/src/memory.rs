@@ -10,7 +10,7 @@ use prometheus::IntGauge;
 
 use crate::problem::{Kind, Problem};
 
-/// What all bodies together may take. Clones share it.
+/// The memory that all bodies together may take. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct BodyMemory(Arc<Shared>);
 
@@ -36,6 +36,18 @@ impl BodyMemory {
             bytes: BytesMut::new(),
             memory: self.clone(),
         }
+    }
+
+    /// Takes the memory of a body that the gateway wrote itself.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub(crate) fn hold(&self, bytes: usize) -> Result<Held, Problem> {
+        self.take(bytes)?;
+        Ok(Held {
+            bytes,
+            memory: self.clone(),
+        })
     }
 
     fn take(&self, bytes: usize) -> Result<(), Problem> {
@@ -101,6 +113,19 @@ impl AsRef<[u8]> for Growing {
 impl Drop for Growing {
     fn drop(&mut self) {
         self.memory.give_back(self.bytes.len());
+    }
+}
+
+/// The memory of a body, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    bytes: usize,
+    memory: BodyMemory,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.memory.give_back(self.bytes);
     }
 }
 

@@ -56,7 +56,7 @@ impl Kind {
             Self::UpgradeRequired => ("upgrade-required", S::UPGRADE_REQUIRED, "A WebSocket is needed"),
             Self::TooManyStreams => ("too-many-streams", S::TOO_MANY_REQUESTS, "Too many streams"),
             Self::TooManyTokens => ("too-many-tokens", S::TOO_MANY_REQUESTS, "Too many wrong tokens"),
-            Self::Busy => ("busy", S::SERVICE_UNAVAILABLE, "The relay is busy"),
+            Self::Busy => ("busy", S::SERVICE_UNAVAILABLE, relay_service::connections::BUSY),
             Self::TooLarge => ("too-large", S::PAYLOAD_TOO_LARGE, "Too large"),
             Self::UnsupportedMediaType => (
                 "unsupported-media-type",

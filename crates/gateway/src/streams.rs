@@ -15,7 +15,7 @@ use crate::{
 /// A token, by its digest; all that need none are one.
 pub(crate) type TokenDigest = [u8; 32];
 
-/// Whose streams they are, and how many connections there may be at the moment.
+/// The token of some streams, and how many connections there may be at the moment.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Holder {
     pub(crate) token: TokenDigest,

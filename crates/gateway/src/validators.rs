@@ -1,4 +1,4 @@
-//! What tells whether a client has an answer already: a tag and a date (RFC 9110, sections 8.8 and 13).
+//! Validators, which tell whether a client has an answer already: a tag and a date (RFC 9110, sections 8.8 and 13).
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ pub(crate) fn tag(says: &str) -> HeaderValue {
     HeaderValue::try_from(format!("W/\"{tag}\"")).unwrap_or(HeaderValue::from_static("W/\"\""))
 }
 
-/// What a client says of the answer that it has. Described here, and read as headers.
+/// The headers by which a client says which answer it has. Described here, and read as headers.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "a description, not a value")]
@@ -44,7 +44,7 @@ pub(crate) struct Validators {
 }
 
 impl Validators {
-    /// Whether the client has this answer. What it says of a tag counts alone (section 13.1.3).
+    /// Decides whether the client has this answer. What it says of a tag counts alone (section 13.1.3).
     pub(crate) fn are_known(&self, headers: &HeaderMap, now: Timestamp) -> bool {
         if headers.contains_key(header::IF_NONE_MATCH) {
             return names(headers, &self.tag);
@@ -66,7 +66,7 @@ impl Validators {
     }
 }
 
-/// Whether a client names this tag as one that it has.
+/// Looks for this tag among those that a client has.
 fn names(headers: &HeaderMap, tag: &HeaderValue) -> bool {
     let mut known = headers.get_all(header::IF_NONE_MATCH).into_iter();
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
@@ -88,29 +88,46 @@ fn names(headers: &HeaderMap, tag: &HeaderValue) -> bool {
 pub(crate) struct Date {
     /// In seconds since 1970, as clients are told.
     told: i64,
-    /// When this process knew that it was so.
-    seen: i64,
+    /// Counts only for a client that gives back this very date.
+    is_exact: bool,
 }
 
 impl Date {
-    /// The date of what became so at this time, as this process saw.
+    /// The date of an answer that this process saw change at this time. The time of the change itself does not
+    /// do: the change may have become known much later.
     pub(crate) fn seen_at(time: Timestamp) -> Self {
-        let end = end(time);
-        Self { told: end, seen: end }
+        Self {
+            told: end(time),
+            is_exact: false,
+        }
     }
 
-    /// Whether a client that was answered at this time has what there is now. It is so if the client gives back
-    /// the date it was told, or asked this process after that saw the change. The time of a change alone does
-    /// not say so: the change may have become known much later.
+    /// The same, for an answer that another process may learn of later than this one: a time at which a client
+    /// asked says nothing then.
+    pub(crate) fn exact(self) -> Self {
+        Self {
+            is_exact: true,
+            ..self
+        }
+    }
+
+    /// Tells whether the second of the change was over at this time.
+    pub(crate) fn is_over(self, time: Timestamp) -> bool {
+        self.told <= time.as_secs()
+    }
+
+    /// Decides whether a client that was answered at this time has what there is now. It is so if the client asked
+    /// after the change was seen, or gives back the date that it was told then.
     fn is_kept(self, since: i64, now: Timestamp) -> bool {
-        let is_past = since <= now.as_secs();
-        self.told <= now.as_secs() && (since == self.told || self.seen <= since && is_past)
+        let is_known = match self.is_exact {
+            true => since == self.told,
+            false => self.told <= since && since <= now.as_secs(),
+        };
+        self.is_over(now) && is_known
     }
 
     fn told(self, now: Timestamp) -> Option<HeaderValue> {
-        let told = u64::try_from(self.told)
-            .ok()
-            .filter(|_| self.told <= now.as_secs())?;
+        let told = u64::try_from(self.told).ok().filter(|_| self.is_over(now))?;
         let time = UNIX_EPOCH + Duration::from_secs(told);
         HeaderValue::try_from(fmt_http_date(time)).ok()
     }
@@ -130,34 +147,21 @@ fn seconds(date: &HeaderValue) -> Option<i64> {
 /// So many answers' dates are kept; then all are forgotten, and begin anew.
 const MOST: usize = 10_000;
 
-/// A change that is older than this is known everywhere.
-const SETTLED: Duration = Duration::from_secs(5);
-
 /// Since when answers say what they say, for those whose own times do not tell: a delivery's time is that of
 /// its attempt, which may be recorded much later, and a list does not show when something left it.
 #[derive(Default)]
 pub(crate) struct Dates(Mutex<HashMap<String, (HeaderValue, Date)>>);
 
 impl Dates {
-    /// The date of the answer of this name, which has this tag now. One that is asked for the first time is as
-    /// old as the newest time in it; without any, it is new.
-    pub(crate) fn of(
-        &self,
-        name: &str,
-        tag: &HeaderValue,
-        newest: Option<Timestamp>,
-        now: Timestamp,
-    ) -> Date {
+    /// The date of the answer of this name, which has this tag now. One that is asked for the first time is
+    /// new, whatever its own times: nobody knows what another process, or this one before it began anew, has
+    /// told of it since.
+    pub(crate) fn of(&self, name: &str, tag: &HeaderValue, now: Timestamp) -> Date {
         let mut dates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let settled = newest.filter(|newest| *newest + SETTLED < now);
-        let date = match (dates.get(name), settled) {
-            (Some((known, date)), _) if known == tag => return *date,
-            (Some((_, before)), _) => Date::seen_at(now).after(*before),
-            (None, Some(newest)) => Date {
-                told: end(newest),
-                seen: end(now),
-            },
-            (None, None) => Date::seen_at(now),
+        let date = match dates.get(name) {
+            Some((known, date)) if known == tag => return *date,
+            Some((_, before)) => Date::seen_at(now).after(*before),
+            None => Date::seen_at(now),
         };
         if dates.len() >= MOST {
             dates.clear();
@@ -172,7 +176,7 @@ impl Date {
     fn after(self, other: Self) -> Self {
         Self {
             told: self.told.max(other.told + 1),
-            seen: self.seen.max(other.told + 1),
+            ..self
         }
     }
 }
@@ -224,24 +228,32 @@ mod tests {
     fn each_change_has_a_later_date() {
         let dates = Dates::default();
         let (a, b) = (tag("a"), tag("b"));
-        let empty = dates.of("z", &a, None, at(10_300));
-        assert_eq!(empty, Date::seen_at(at(10_300)));
-        let first = dates.of("x", &a, Some(at(1_000)), at(10_300));
-        assert_eq!(first, Date { told: 2, seen: 11 });
-        assert_eq!(dates.of("x", &a, Some(at(1_000)), at(20_000)), first);
-        assert_eq!(
-            dates.of("y", &b, Some(at(9_000)), at(10_300)),
-            Date::seen_at(at(10_300))
-        );
-        let second = dates.of("x", &b, Some(at(1_000)), at(20_100));
-        assert_eq!(second, Date { told: 21, seen: 21 });
-        let third = dates.of("x", &a, Some(at(1_000)), at(20_200));
-        assert_eq!(third, Date { told: 22, seen: 22 });
-        assert!(
-            !first.is_kept(3, at(20_000)),
-            "another process may have told otherwise then"
-        );
-        assert!(first.is_kept(2, at(20_000)) && first.is_kept(11, at(20_000)));
+        let first = dates.of("x", &a, at(10_300));
+        assert_eq!(first, Date::seen_at(at(10_300)));
+        assert_eq!(dates.of("x", &a, at(20_000)), first);
+        assert_eq!(dates.of("y", &b, at(10_300)), Date::seen_at(at(10_300)));
+        let second = dates.of("x", &b, at(20_100));
+        assert_eq!(second, Date::seen_at(at(20_100)));
+        let third = dates.of("x", &a, at(20_200));
+        assert_eq!(third, Date::seen_at(at(21_000)));
+        assert!(!first.is_kept(10, at(20_000)) && first.is_kept(11, at(20_000)));
+    }
+
+    /// One process may have told of `a`, which another has never seen.
+    #[test]
+    fn a_date_of_before_a_restart_is_not_known() {
+        let before = Dates::default().of("x", &tag("a"), at(10_300));
+        let after = Dates::default().of("x", &tag("b"), at(20_000));
+        assert!(!after.is_kept(before.told, at(30_000)));
+        assert!(after.is_kept(after.told, at(30_000)));
+    }
+
+    #[test]
+    fn an_exact_date_counts_alone() {
+        let date = Date::seen_at(at(10_300)).exact();
+        assert!(date.is_kept(11, at(12_000)));
+        assert!(!date.is_kept(10, at(12_000)) && !date.is_kept(12, at(12_000)));
+        assert!(!date.is_kept(11, at(10_999)), "its second is not over");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use axum::{
     Router,
     body::Body,
     extract::Request,
-    http::{HeaderValue, Response, StatusCode, header},
+    http::{HeaderName, HeaderValue, Response, StatusCode, header},
 };
 use hyper::{body::Incoming, server::conn::http1::Builder, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -40,10 +40,10 @@ pub use self::{
     peer::Peer,
 };
 
-/// How soon a connection is accepted again after the machine had no file or memory for one.
-const NO_FILE: Duration = Duration::from_millis(100);
+/// The pause before the next connection is accepted after an error that may last.
+const AFTER_ERROR: Duration = Duration::from_millis(100);
 
-/// How often that is said while it lasts.
+/// The pause between two warnings of the same error.
 const SAID: Duration = Duration::from_secs(60);
 
 /// The refused connections that are told why at once; those beyond are closed without a word.
@@ -52,7 +52,22 @@ const REFUSALS: usize = 32;
 /// The most bytes that hyper holds of what is to be written to a client.
 const WRITE_BUFFER: usize = 64 << 10;
 
-/// What the clients of one server may use up.
+/// The headers of every answer. A proxy must not hand one client's answer to another, so none is stored: a
+/// client that wants to know whether there is news keeps `ETag` and `Last-Modified` itself.
+pub const EVERYWHERE: [(HeaderName, HeaderValue); 3] = [
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    ),
+    // Access tokens stand in URLs.
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+];
+
+/// The title of all refusals of the type `busy`.
+pub const BUSY: &str = "The relay is busy";
+
+/// The most that the clients of one server may use up.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// The most connections at once; fewer if the process may not open that many files.
@@ -64,14 +79,17 @@ pub struct Limits {
     pub other_files: u64,
     /// The most connections of one address at once; of IPv6, of one network of 64 bits.
     pub per_address: usize,
+    /// The setting that changes that number, for those who are told of it.
+    pub per_address_setting: &'static str,
     /// Networks whose addresses stand for many clients each, and have no limits of their own.
     pub shared: Vec<Network>,
-    /// Whether a connection must present a token to be kept beside others. A quarter of the connections is
+    /// Set if a connection must present a token to be kept beside others. A quarter of the connections is
     /// for those that have not, and the longest idle of them makes room for the next.
     pub tokens: bool,
     /// The longest time from a head's first byte to its last.
     pub head_time: Duration,
-    /// The longest time between an answer and the next request.
+    /// The longest time between an answer and the next request. It bounds half a head too that came along with
+    /// the request before: what has been read of it counts for that request.
     pub idle_time: Duration,
     /// The most bytes of a head.
     pub head_bytes: usize,
@@ -94,6 +112,7 @@ impl Default for Limits {
             connections_setting: "--max-connections (RELAY_MAX_CONNECTIONS)",
             other_files: 128,
             per_address: 256,
+            per_address_setting: "--connections-per-address, RELAY_CONNECTIONS_PER_ADDRESS",
             shared: Network::loopback(),
             tokens: true,
             head_time: Duration::from_secs(10),
@@ -160,15 +179,18 @@ impl Server {
                 Ok((stream, address)) => self.take(stream, address, &routes, shutdown, &open).await,
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    self.room.limited.count(Limit::FILES);
-                    if said.is_none_or(|said: Instant| said.elapsed() >= SAID) {
-                        said = Some(Instant::now());
+                    let number = error.raw_os_error();
+                    if said.is_none_or(|(said, at): (_, Instant)| said != number || at.elapsed() >= SAID) {
+                        said = Some((number, Instant::now()));
                         let error = &error as &dyn std::error::Error;
                         warn!(error, "no connection can be accepted; trying again until it can");
                     }
-                    // One that says nothing may have the file that is missing.
-                    self.room.evict();
-                    sleep(NO_FILE).await;
+                    if is_of_the_machine(&error) {
+                        self.room.limited.count(Limit::FILES);
+                        // One that says nothing may have the file that is missing.
+                        self.room.evict();
+                    }
+                    sleep(AFTER_ERROR).await;
                 }
             }
         }
@@ -272,6 +294,7 @@ fn uri_too_long(most: usize) -> Response<Body> {
     *response.status_mut() = StatusCode::URI_TOO_LONG;
     let content_type = HeaderValue::from_static("application/problem+json");
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response.headers_mut().extend(EVERYWHERE);
     response
 }
 
@@ -294,28 +317,90 @@ fn raw(status: StatusCode, kind: &str, title: &str, detail: &str) -> Vec<u8> {
         _ => "",
     };
     let length = body.len();
+    let everywhere = EVERYWHERE.map(|(name, value)| {
+        let value = value.to_str().unwrap_or_default();
+        format!("{name}: {value}\r\n")
+    });
+    let everywhere = everywhere.concat();
     format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: {length}\r\n{retry}connection: close\r\n\r\n{body}"
+        "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: {length}\r\n{retry}{everywhere}connection: close\r\n\r\n{body}"
     )
     .into_bytes()
 }
 
 /// Tells a client why it is refused.
 async fn refuse(stream: TcpStream, refused: Refused, _permit: OwnedSemaphorePermit) {
-    let detail = format!("{}; come again later", refused.0);
-    let answer = raw(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "busy",
-        "Too many connections",
-        &detail,
-    );
+    let detail = format!("too many connections: {}; come again later", refused.0);
+    let answer = raw(StatusCode::SERVICE_UNAVAILABLE, "busy", BUSY, &detail);
     stream::farewell(stream, &answer).await;
 }
 
+/// Tells whether an error of accept(2) concerns the connection alone, so that the next one may be accepted at once.
 fn is_of_one_connection(error: &io::Error) -> bool {
-    let errno = Errno::from_io_error(error);
-    !matches!(
-        errno,
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::CONNABORTED
+                | Errno::CONNRESET
+                | Errno::CONNREFUSED
+                | Errno::INTR
+                | Errno::TIMEDOUT
+                | Errno::PROTO
+                | Errno::NOPROTOOPT
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+                | Errno::NONET
+        )
+    )
+}
+
+/// Tells whether the machine or the process has no file or memory for a connection.
+fn is_of_the_machine(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
         Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_errors_of_one_connection_are_passed_over_at_once() {
+        let error = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
+        for errno in [
+            Errno::CONNABORTED,
+            Errno::CONNRESET,
+            Errno::PROTO,
+            Errno::NETUNREACH,
+        ] {
+            assert!(is_of_one_connection(&error(errno)), "{errno}");
+        }
+        for errno in [
+            Errno::INVAL,
+            Errno::BADF,
+            Errno::PERM,
+            Errno::OPNOTSUPP,
+            Errno::MFILE,
+            Errno::NOMEM,
+        ] {
+            assert!(!is_of_one_connection(&error(errno)), "{errno}");
+        }
+        assert!(!is_of_one_connection(&io::Error::other("lasting")));
+        assert!(is_of_the_machine(&error(Errno::MFILE)) && !is_of_the_machine(&error(Errno::INVAL)));
+    }
+
+    #[test]
+    fn an_answer_without_a_request_has_the_headers_of_every_answer() {
+        let raw = String::from_utf8(raw(StatusCode::SERVICE_UNAVAILABLE, "busy", BUSY, "later")).unwrap();
+        let too_long = uri_too_long(10);
+        for (name, value) in EVERYWHERE {
+            let line = format!("\r\n{name}: {}\r\n", value.to_str().unwrap());
+            assert!(raw.contains(&line), "{raw}");
+            assert_eq!(too_long.headers().get(&name), Some(&value));
+        }
+    }
 }

@@ -10,7 +10,7 @@ use crate::{
     Component, Health, ServiceArgs, bind, install_crypto, logging, metrics, serve, shutdown_on_signals,
 };
 
-/// As the parser of the other settings ends.
+/// The exit code of a wrong filter of the log, the same as of other wrong settings.
 const WRONG_USAGE: u8 = 2;
 
 /// What a daemon's library is given to work with.
@@ -61,16 +61,21 @@ impl Context {
     }
 }
 
-/// A daemon's whole `main`: a runtime, the log, and [`supervise`]. An error is said once, with all
-/// its causes.
+/// A daemon's whole `main`: a runtime, the log, and [`supervise`], to which `parts` are passed on. An error is
+/// said once, with all its causes. Exits with 2 if the filter of the log does not parse, with 1 if anything else
+/// fails.
 pub fn run<F, P>(name: &str, parts: &[&'static str], args: &ServiceArgs, program: F) -> ExitCode
 where
     F: FnOnce(Context) -> P,
     P: Future<Output = anyhow::Result<()>>,
 {
+    let wrong_usage = logging::filter(&args.log.log_filter).is_err();
     if let Err(error) = logging::init(&args.log) {
         let _ = writeln!(std::io::stderr(), "{name}: {error:#}");
-        return ExitCode::from(WRONG_USAGE);
+        return match wrong_usage {
+            true => ExitCode::from(WRONG_USAGE),
+            false => ExitCode::FAILURE,
+        };
     }
     let ended = Runtime::new()
         .context("could not start the runtime")

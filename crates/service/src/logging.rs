@@ -78,7 +78,7 @@ fn wants_colours() -> bool {
     said("NO_COLOR").is_none() && said("TERM").is_none_or(|term| term != "dumb")
 }
 
-fn filter(given: &str) -> anyhow::Result<EnvFilter> {
+pub(crate) fn filter(given: &str) -> anyhow::Result<EnvFilter> {
     // The parser's error names its cause twice, so it is taken as text.
     EnvFilter::try_new(format!("{ALWAYS},{given}")).map_err(|error| {
         anyhow::anyhow!("--log (RELAY_LOG): must be a level or levels by part, such as info,relay_deliverer=debug, not {given:?}: {error}")

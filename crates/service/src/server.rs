@@ -20,13 +20,14 @@ use crate::{
 /// How long a client that is slow to ask or to read may hold up the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
-/// What whoever watches the process may use up: less than the gateway's clients.
+/// The limits of those who watch the process: less than the gateway's clients may use up.
 fn limits() -> Limits {
     Limits {
         connections: 64,
         connections_setting: "for /live, /ready and /metrics",
         other_files: 0,
         per_address: 32,
+        per_address_setting: "for /live, /ready and /metrics",
         tokens: false,
         ..Limits::default()
     }

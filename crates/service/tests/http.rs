@@ -133,5 +133,6 @@ async fn beyond_64_connections_the_longest_idle_makes_room() {
     )
     .await;
     assert!(ended.is_ok(), "still open after a minute");
+    assert_eq!(answer, "", "it made room, and was not too slow");
     assert_eq!(get(served.address, "/live").await.0, 200);
 }

@@ -11,10 +11,19 @@ use super::{batch, binary, key};
 use crate::{
     body,
     gateway::Gateway,
+    limits::Limit,
+    memory::{BodyMemory, Held},
     problem::{Kind, Problem},
 };
 
-/// What is to be published.
+/// The events of a request, and the memory of those that were written anew.
+pub(super) struct Read {
+    pub(super) incoming: Incoming,
+    /// Kept until the events are published.
+    pub(super) held: Option<Held>,
+}
+
+/// Events to publish.
 pub(super) enum Incoming {
     /// An event that got its id just now, so that nobody can have published it before.
     New(Event),
@@ -66,7 +75,7 @@ fn names_cloudevents(headers: &HeaderMap) -> bool {
 /// same id. An event's own id counts more than it. A batch with a key is refused: its events have ids
 /// of their own already, and a client that makes new ones for every try would wait in vain for the key
 /// to hold them together.
-pub(super) async fn read(gateway: &Gateway, request: Request) -> Result<Incoming, Problem> {
+pub(super) async fn read(gateway: &Gateway, request: Request) -> Result<Read, Problem> {
     let (head, body) = request.into_parts();
     let (config, headers) = (&gateway.config, &head.headers);
     let mode = Mode::of(headers)?;
@@ -79,15 +88,35 @@ pub(super) async fn read(gateway: &Gateway, request: Request) -> Result<Incoming
         _ => config.max_event_bytes,
     };
     let body = body::read(gateway, headers, body, limit).await?;
-    match mode {
+    let received = body.clone();
+    let incoming = match mode {
         Mode::Structured => structured(body, key, config.max_event_bytes),
         Mode::Shorthand => shorthand(body, key, &config.source, config.max_event_bytes),
         Mode::Batch => batch::read(&body, config.max_event_bytes).map(Incoming::Batch),
         Mode::Binary => {
             let event = binary::read(headers, &body, key)?;
+            drop(body);
             within(event, config.max_event_bytes).map(Incoming::Named)
         }
+    }?;
+    let held = hold(&gateway.bodies, &incoming, received).inspect_err(|_| {
+        gateway.limited.count(Limit::BODY_MEMORY);
+    })?;
+    Ok(Read { incoming, held })
+}
+
+/// Takes the memory of an event that was written anew; one that is a part of what was received has it already.
+fn hold(bodies: &BodyMemory, incoming: &Incoming, received: Bytes) -> Result<Option<Held>, Problem> {
+    let event = match incoming {
+        Incoming::New(event) | Incoming::Named(event) => event.body(),
+        Incoming::Batch(_) => return Ok(None),
+    };
+    if received.as_ptr_range().contains(&event.as_ptr()) {
+        return Ok(None);
     }
+    // What was received is no longer needed, and makes room.
+    drop(received);
+    bodies.hold(event.len()).map(Some)
 }
 
 /// Reads a batch where nothing else is expected, so that it may come as plain JSON.
@@ -191,6 +220,35 @@ mod tests {
             assert_eq!(mode(Some(content_type), true), with_attributes, "{content_type}");
         }
         assert_eq!((mode(None, false), mode(None, true)), (None, Some(Binary)));
+    }
+
+    #[test]
+    fn an_event_that_is_written_anew_keeps_its_memory() {
+        let gauge = prometheus::IntGauge::new("bytes", "Bytes.").unwrap();
+        let read = |most, body: &str| {
+            let memory = BodyMemory::new(most, gauge.clone());
+            let mut received = memory.begin();
+            received.extend(body.as_bytes()).unwrap();
+            let received = received.whole();
+            let incoming = shorthand(received.clone(), None, "/relay", 1_000).unwrap();
+            let (Incoming::New(event) | Incoming::Named(event)) = &incoming else {
+                panic!("one event");
+            };
+            let size = event.body().len();
+            hold(&memory, &incoming, received).map(|held| (incoming, held, size))
+        };
+        let counted = |size: usize| gauge.get() == i64::try_from(size).unwrap();
+        let new = read(1_000, r#"{"type":"a"}"#).unwrap();
+        assert!(counted(new.2), "{} of {}", gauge.get(), new.2);
+        drop(new);
+        assert!(counted(0));
+        let whole =
+            r#"{"specversion":"1.0","id":"1","source":"/x","time":"2026-01-31T09:30:00Z","type":"a"}"#;
+        let same = read(1_000, whole).unwrap();
+        assert!(counted(whole.len()) && same.1.is_none(), "{}", gauge.get());
+        drop(same);
+        assert!(read(20, r#"{"type":"a"}"#).is_err());
+        assert!(counted(0));
     }
 
     #[test]

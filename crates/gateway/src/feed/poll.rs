@@ -119,7 +119,7 @@ pub(super) struct Question {
     after: i64,
     limit: u32,
     wait: Duration,
-    /// Whether the page may be another one though the log is as it was.
+    /// Set if the page may be another one though the log is as it was.
     moves: bool,
     holder: Holder,
 }
@@ -246,7 +246,10 @@ impl Question {
     /// The same question has the same page for as long as the log is as it is.
     fn date(&self, gateway: &Gateway, page: &Page) -> Option<Date> {
         let head = gateway.tail.head()?;
-        (!self.moves && head.extent == page.extent).then(|| Date::seen_at(head.changed_at))
+        let date = Date::seen_at(head.changed_at).exact();
+        // Another gateway may know more than this one, unless this one has looked since.
+        let is_up_to_date = head.read_at.is_some_and(|read_at| date.is_over(read_at));
+        (!self.moves && head.extent == page.extent && is_up_to_date).then_some(date)
     }
 
     fn tag(&self, page: &Page) -> HeaderValue {

@@ -1,6 +1,5 @@
 //! The feed over a WebSocket (RFC 6455), for clients that have it.
 
-use relay_event::WebhookId;
 use std::{
     io,
     pin::Pin,
@@ -19,6 +18,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use relay_event::WebhookId;
 use relay_service::connections;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -121,7 +121,7 @@ pub(crate) async fn open(
     Ok(response)
 }
 
-/// What a handshake is accepted with (RFC 6455, section 4.2.2).
+/// The key with which a handshake is accepted (RFC 6455, section 4.2.2).
 fn accept(request: &Request) -> Result<HeaderValue, Problem> {
     let headers = request.headers();
     let is_handshake = request.method() == Method::GET
@@ -146,7 +146,7 @@ fn accept(request: &Request) -> Result<HeaderValue, Problem> {
         })
 }
 
-/// Whether one of these headers lists this word.
+/// Looks for a word in the lists of these headers.
 fn names(headers: &HeaderMap, name: &header::HeaderName, word: &str) -> bool {
     headers
         .get_all(name)
@@ -198,13 +198,10 @@ async fn serve(io: Upgraded, follower: Follower, gateway: &Gateway) {
         .max_message_size(Some(HEARD))
         .max_frame_size(Some(HEARD))
         .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(WRITE_BUFFER + HEARD + unsent);
-    let io = Metered::new(TokioIo::new(io), frames * HEARD);
+        .max_write_buffer_size(unsent.saturating_add(WRITE_BUFFER + HEARD));
+    let io = Metered::new(TokioIo::new(io), frames.saturating_mul(HEARD));
     let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
     if let Some(frame) = follow(&mut socket, follower, gateway).await {
-        if frame.reason.as_str() == TOO_MANY {
-            gateway.limited.count(Limit::SOCKET_FRAMES);
-        }
         let _ = socket.send(Message::Close(Some(frame))).await;
     }
     // The client reads what was sent last, whatever it sends itself meanwhile.
@@ -225,6 +222,8 @@ async fn follow(
     let mut unanswered: Option<Instant> = None;
     loop {
         let told = tokio::select! {
+            // A pong that has come already counts before the tick that misses it.
+            biased;
             heard = socket.next() => {
                 match heard? {
                     // The next read sends the answer, and ends.
@@ -237,15 +236,14 @@ async fn follow(
                             unanswered = None;
                         }
                         if frames.add(1) > limits.socket_frames.get() {
-                            return Some(close(CloseCode::Policy, TOO_MANY));
+                            return Some(flooded(gateway));
                         }
                     }
-                    Err(_) if socket.get_ref().is_too_much => return Some(close(CloseCode::Policy, TOO_MANY)),
+                    Err(_) if socket.get_ref().is_too_much => return Some(flooded(gateway)),
                     Err(error) => return violation(&error),
                 }
                 continue;
             }
-            told = follower.next() => told,
             _ = pings.tick() => {
                 match unanswered {
                     Some(pinged) if pinged.elapsed() >= patience => {
@@ -260,6 +258,8 @@ async fn follow(
                 }
                 continue;
             }
+            // Last, since there may be no end of it.
+            told = follower.next() => told,
         };
         let Some(Ok(text)) = told.as_ref().map(text) else {
             break;
@@ -270,6 +270,12 @@ async fn follow(
         true => close(CloseCode::Policy, "the access token has expired"),
         false => close(CloseCode::Restart, "come back after the last cursor"),
     })
+}
+
+/// Counts a flood, and says that it is one.
+fn flooded(gateway: &Gateway) -> CloseFrame {
+    gateway.limited.count(Limit::SOCKET_FRAMES);
+    close(CloseCode::Policy, TOO_MANY)
 }
 
 /// Sends a text; one that is larger than what may wait for a client goes in pieces.
@@ -294,7 +300,7 @@ fn close(code: CloseCode, reason: &'static str) -> CloseFrame {
     }
 }
 
-/// What a client is told that broke the rules (RFC 6455, section 7.4.1); nothing if it is gone.
+/// The close that a client is sent that broke the rules (RFC 6455, section 7.4.1); none if it is gone.
 fn violation(error: &Error) -> Option<CloseFrame> {
     match error {
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
@@ -313,7 +319,7 @@ struct Window {
 }
 
 impl Window {
-    /// How many there are with these.
+    /// Adds these, and returns the count with them.
     fn add(&mut self, more: usize) -> usize {
         let now = Instant::now();
         if self

@@ -102,7 +102,7 @@ impl Streamed {
     }
 }
 
-/// Whether the messages of a stream are named by their events' types.
+/// Set if the messages of a stream are named by their events' types.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Names {

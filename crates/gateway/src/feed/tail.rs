@@ -36,6 +36,8 @@ pub(crate) struct Head {
     pub(crate) grown_at: Instant,
     /// Since when it is so, as far as this process knows.
     pub(crate) changed_at: Timestamp,
+    /// The time at which the log went no further, as it was read last; `None` while more of it is known to be there.
+    pub(crate) read_at: Option<Timestamp>,
 }
 
 /// The end of the log. Clones share it.
@@ -138,9 +140,10 @@ impl Tail {
     }
 
     async fn measure(&self) -> Result<(), relay_store::Error> {
+        let read_at = Timestamp::now();
         let extent = self.0.store.extent().await?;
         self.ring_mut(|ring| ring.begin(extent.last));
-        self.goes(extent);
+        self.goes(extent, Some(read_at));
         Ok(())
     }
 
@@ -152,6 +155,7 @@ impl Tail {
                 None => i64::MAX,
             };
             let (limit, bytes) = PAGE;
+            let read_at = Timestamp::now();
             let page = self.0.store.feed(&all, after, limit, bytes).await?;
             let last = page.extent.last;
             // As far as it is read: who waits would find nothing beyond, and look again at once.
@@ -165,7 +169,7 @@ impl Tail {
                 // The first look, or another log than before.
                 false => ring.begin(last),
             });
-            self.goes(extent);
+            self.goes(extent, (through == last).then_some(read_at));
             if through == last {
                 return Ok(());
             }
@@ -181,7 +185,7 @@ impl Tail {
     }
 
     /// Tells those who wait, if there is anything to tell.
-    fn goes(&self, extent: Extent) {
+    fn goes(&self, extent: Extent, read_at: Option<Timestamp>) {
         self.0.head.send_if_modified(|head| {
             let grown = head.as_ref().is_none_or(|head| head.extent.last != extent.last);
             let changed = head.as_ref().is_none_or(|head| head.extent != extent);
@@ -197,6 +201,7 @@ impl Tail {
                 extent,
                 grown_at,
                 changed_at,
+                read_at,
             });
             changed
         });

@@ -56,7 +56,7 @@ pub(crate) struct Asked {
 struct Status {
     event: LoggedEvent,
     deliveries: Vec<LoggedDelivery>,
-    /// What schedules of before a replay still have to attempt.
+    /// The attempts that schedules of before a replay still have to make.
     earlier: Vec<(EndpointId, Timestamp)>,
 }
 
@@ -121,16 +121,10 @@ impl Status {
         ))
     }
 
-    /// The newest time in it.
-    fn newest(&self) -> Timestamp {
-        let deliveries = self.deliveries.iter().map(|delivery| delivery.standing.at);
-        deliveries.fold(self.event.recorded_at, Timestamp::max)
-    }
-
     fn validators(&self, gateway: &Gateway, now: Timestamp) -> Validators {
         let tag = self.tag();
         let name = format!("event {}", self.event.sequence);
-        let date = gateway.dates.of(&name, &tag, Some(self.newest()), now);
+        let date = gateway.dates.of(&name, &tag, now);
         Validators {
             tag,
             date: Some(date),
@@ -183,11 +177,11 @@ pub(crate) async fn show(
 ) -> Result<Response, Problem> {
     let wanted = scope.impose(of_source(asked.source))?;
     let until = Instant::now() + scope.at_most(asked.wait.0);
-    let event = recorded(&gateway, &id, &wanted, until).await?;
     let _open = match asked.wait.0.is_zero() {
         true => None,
         false => Some(gateway.streams.begin(&scope.holder())?),
     };
+    let event = recorded(&gateway, &id, &wanted, until).await?;
     let status = settled(&gateway, event, until).await?;
     let now = Timestamp::now();
     let validators = status.validators(&gateway, now);
@@ -297,6 +291,7 @@ pub(crate) async fn follow(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let wanted = scope.impose(of_source(which.source))?;
+    let open = gateway.streams.begin(&scope.holder())?;
     let until = Instant::now() + scope.at_most(RECORDING);
     let event = recorded(&gateway, &id, &wanted, until).await?;
     let status = Status::of(&gateway, event).await?;
@@ -304,7 +299,6 @@ pub(crate) async fn follow(
     if status.is_settled() && last == Some(status.tag()) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let open = gateway.streams.begin(&scope.holder())?;
     let follower = Follower {
         watch: gateway.tail.watch(status.event.sequence),
         gateway,

@@ -109,7 +109,7 @@ pub(super) struct DeliveryOfEvent<'a> {
     endpoint: &'a EndpointId,
     #[serde(flatten)]
     standing: StandingView,
-    /// When an attempt is due all the same that an earlier schedule has left: one from before the event was
+    /// The time of an attempt that is due all the same, left by an earlier schedule: one from before the event was
     /// replayed or redelivered. Only told of a single event.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = types::Time, required = false)]

@@ -42,7 +42,7 @@ pub(crate) struct AttemptId(String);
 #[schema(value_type = String, min_length = 1, max_length = 1024, examples("/orders"))]
 pub(crate) struct Source(String);
 
-/// What kind of event it is: words separated by dots, of any characters but control characters and
+/// The kind of an event: words separated by dots, of any characters but control characters and
 /// noncharacters, at most 255 bytes. None is `*` or `#` alone.
 #[derive(ToSchema)]
 #[schema(value_type = String, min_length = 1, max_length = 255, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$", examples("order.created"))]

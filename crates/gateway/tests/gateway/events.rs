@@ -92,7 +92,6 @@ async fn invalid_events_name_the_field_and_are_not_published() {
         (WHOLE, full(json!({"id": "two\nlines"})), "id"),
         (WHOLE, full(json!({"source": ""})), "source"),
         (WHOLE, full(json!({"type": "a.*"})), "type"),
-        (WHOLE, full(json!({"type": "a.*"})), "type"),
         (WHOLE, full(json!({"time": "today"})), "time"),
         (WHOLE, full(json!({"data_base64": "!"})), "data_base64"),
         (WHOLE, full(json!({"extension": {}})), "extension"),

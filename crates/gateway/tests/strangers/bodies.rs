@@ -137,7 +137,7 @@ async fn bodies_under_way_share_their_memory() {
     until_published(&gateway).await;
 }
 
-/// What frames a body is limited as well as what is in it.
+/// The framing of a body is limited as well as its content.
 #[tokio::test]
 async fn chunks_and_trailers_have_limits() {
     let gateway = Gateway::start(&[]).await;

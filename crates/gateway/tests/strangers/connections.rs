@@ -100,7 +100,7 @@ async fn this_machine_has_no_limit_by_address() {
     until_published(&gateway).await;
 }
 
-/// What is served for operating has a limit of its own, and takes nothing from the gateway.
+/// The address for operating has a limit of its own, and takes nothing from the gateway.
 #[tokio::test]
 async fn the_address_for_operating_is_limited_too() {
     let gateway = Gateway::start(&[]).await;

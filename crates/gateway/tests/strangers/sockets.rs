@@ -158,6 +158,19 @@ async fn a_flood_of_frames_is_closed() {
     assert_eq!(gateway.limited("socket_frames").await, 3.0);
 }
 
+/// The largest numbers are as good as any.
+#[tokio::test]
+async fn a_socket_opens_under_the_largest_limits() {
+    let most = usize::MAX.to_string();
+    let settings = [("RELAY_SOCKET_FRAMES", &*most), ("RELAY_UNSENT_BYTES", &most)];
+    let gateway = Gateway::start(&settings).await;
+    let mut stream = open(&gateway).await;
+    stream.write_all(&frame(0x89, b"there?")).await.unwrap();
+    let mut pong = [0; 8];
+    stream.read_exact(&mut pong).await.unwrap();
+    assert_eq!(&pong, b"\x8a\x06there?");
+}
+
 /// A client that reads nothing answers nothing, however little is sent to it.
 #[tokio::test]
 async fn a_client_that_answers_no_ping_is_closed() {
@@ -170,7 +183,7 @@ async fn a_client_that_answers_no_ping_is_closed() {
 /// Pongs that nobody reads gather nowhere.
 #[tokio::test]
 async fn pings_whose_pongs_are_not_read_take_no_memory() {
-    let gateway = Gateway::start(&[]).await;
+    let gateway = Gateway::start(&[("RELAY_SOCKET_FRAMES", "1000000000")]).await;
     let mut stream = open(&gateway).await;
     let before = gateway.memory();
     let pings = frame(0x89, &[b'a'; 125]).repeat(500);

@@ -62,6 +62,31 @@ async fn a_token_may_hold_so_many_streams() {
     .await;
 }
 
+/// An event that nobody has published is waited for, and each request that waits counts.
+#[tokio::test]
+async fn a_wait_for_an_unknown_event_counts_as_a_stream() {
+    let gateway = Gateway::start(&[("RELAY_STREAMS_PER_TOKEN", "2")]).await;
+    for path in ["/v1/events/none/stream", "/v1/events/none?wait=20s"] {
+        let request = head("GET", path, TOKEN, 0, "");
+        let mut waiting = Vec::new();
+        for _ in 0..3 {
+            waiting.push(gateway.connect(&request).await);
+        }
+        let answers = waiting
+            .iter_mut()
+            .map(|stream| Box::pin(async { answered(stream).await }));
+        let (first, ..) = futures_util::future::select_all(answers).await;
+        assert!(first.starts_with("HTTP/1.1 429"), "{path}: {first}");
+        drop(waiting);
+        wait_until("room again", || async {
+            let mut stream = gateway.connect(&head("GET", "/v1/stream", TOKEN, 0, "")).await;
+            answered(&mut stream).await.starts_with("HTTP/1.1 200")
+        })
+        .await;
+    }
+    assert!(gateway.limited("streams_of_token").await >= 2.0);
+}
+
 #[tokio::test]
 async fn streams_take_half_of_the_connections() {
     let gateway = Gateway::start(&[("RELAY_MAX_CONNECTIONS", "8")]).await;

@@ -38,7 +38,7 @@ impl FromStr for Network {
     }
 }
 
-/// What is counted as one address: of IPv6, the network of 64 bits that one customer has at least.
+/// The part of an address that is counted as one: of IPv6, the network of 64 bits that one customer has at least.
 pub(super) fn one_address(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),

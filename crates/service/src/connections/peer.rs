@@ -20,7 +20,7 @@ use super::room::Room;
 /// The bytes that each head may have before it draws on what all share.
 const OWN_HEAD: usize = 8 << 10;
 
-/// What the server knows of the client at the other end of a connection.
+/// The client at the other end of a connection.
 #[derive(Clone)]
 pub struct Peer(Arc<Inner>);
 
@@ -79,7 +79,7 @@ impl Peer {
         }
     }
 
-    /// Whether the client has presented a good token over this connection.
+    /// Tells whether the client has presented a good token over this connection.
     pub fn is_trusted(&self) -> bool {
         self.0.trusted.load(Ordering::Relaxed)
     }
@@ -119,7 +119,7 @@ impl Peer {
         self.0.reader.register(waker);
     }
 
-    /// How many requests were answered; `None` while one is, or the connection is no longer HTTP.
+    /// The number of requests that were answered; `None` while one is, or the connection is no longer HTTP.
     pub(super) fn waits(&self) -> Option<u64> {
         let turn = self.0.turn.load(Ordering::Relaxed);
         let waits = turn.is_multiple_of(2) && !self.0.upgraded.load(Ordering::Relaxed);
@@ -138,7 +138,7 @@ impl Peer {
         self.0.ends.load(Ordering::Relaxed)
     }
 
-    /// Whether a request's body was given up before its end.
+    /// Tells whether a request's body was given up before its end.
     pub(super) fn has_unread(&self) -> bool {
         self.0.unread.load(Ordering::Relaxed)
     }
@@ -159,7 +159,7 @@ impl Peer {
         self.0.room.give_head(drawn);
     }
 
-    /// Whether the connection is closed. What was answered over it may still be dropped.
+    /// Tells whether the connection is closed. What was answered over it may still be dropped.
     pub(super) fn has_left(&self) -> bool {
         self.0.left.load(Ordering::Relaxed)
     }

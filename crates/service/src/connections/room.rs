@@ -1,4 +1,4 @@
-//! Who may have a connection, and who makes room for the next.
+//! Admission: which client gets a connection, and which makes room for the next.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -121,9 +121,9 @@ impl Room {
                 .is_some_and(|open| *open >= self.limits.per_address)
         {
             self.limited.count(Limit::ADDRESS);
-            let most = self.limits.per_address;
+            let (most, setting) = (self.limits.per_address, self.limits.per_address_setting);
             return Admission::Refused(Refused(format!(
-                "{address} has {most} connections, the most for one address (--connections-per-address, RELAY_CONNECTIONS_PER_ADDRESS)"
+                "{address} has {most} connections, the most for one address ({setting})"
             )));
         }
         let is_full = table.open >= most;

@@ -18,9 +18,9 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutStream;
 
-use super::{Limit, peer::Peer, raw, room::Room};
+use super::{BUSY, Limit, peer::Peer, raw, room::Room};
 
-/// How long a connection that ends is read on after its last byte, and in all.
+/// The time for which a connection that ends is read on after its last byte, and in all.
 const SILENCE: Duration = Duration::from_secs(1);
 const LINGERING: Duration = Duration::from_secs(10);
 
@@ -37,9 +37,9 @@ pub(super) struct ClientStream {
     /// The head that is awaited, by the number of those before.
     awaited: Option<u64>,
     until: Pin<Box<Sleep>>,
-    /// Whether the client still has to read before more is written.
+    /// Set while the client still has to read before more is written.
     is_blocked: bool,
-    /// Whether the server has ended the conversation by itself.
+    /// Set once the server has ended the conversation by itself.
     is_over: bool,
     lingering: Option<Lingering>,
     /// Dropped after the stream, so that the connection counts until its file is closed.
@@ -100,15 +100,7 @@ impl ClientStream {
             buffer.set_filled(before);
             self.room.limited.count(Limit::HEAD_MEMORY);
             let detail = "the heads of all requests are too large together; send it again later";
-            self.end_with(
-                cx,
-                &raw(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "busy",
-                    "Too many large heads",
-                    detail,
-                ),
-            );
+            self.end_with(cx, &raw(StatusCode::SERVICE_UNAVAILABLE, "busy", BUSY, detail));
             return self.poll_end(cx);
         }
         ready!(self.until.as_mut().poll(cx));
@@ -164,7 +156,7 @@ impl ClientStream {
         lingering.poll(cx, self.stream.as_mut())
     }
 
-    /// Whether the client may be sending what nobody reads. To close the connection then would take from it
+    /// Tells whether the client may be sending what nobody reads. To close the connection then would take from it
     /// what was written to it.
     fn may_be_sending(&self) -> bool {
         let within_a_head = self.head > 0 && self.peer.waits() == self.awaited;

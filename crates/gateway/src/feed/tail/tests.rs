@@ -44,6 +44,7 @@ async fn the_log_is_never_said_to_go_further_than_it_is_read() {
     }
     let head = tail.head().unwrap();
     assert_eq!((head.extent.last, tail.through()), (1_500, 1_500));
+    assert!(head.read_at.is_some(), "all of it is read");
 }
 
 fn event(sequence: i64, size: usize) -> WholeEvent {
