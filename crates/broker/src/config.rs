@@ -26,7 +26,8 @@ pub struct Config {
 pub const NEW_QUEUE_WAIT: Duration = Duration::from_millis(2_500);
 
 /// The longest frame, in bytes: RabbitMQ's own default, and so as long as the headers that a producer can
-/// send. Told of it in advance, lapin touches its 8 MiB of buffers only as they are used; a URL may name another.
+/// send. Told of it in advance, lapin touches its 8 MiB of buffers only as they are used. A URL may name a greater
+/// one; with a smaller one, headers that the broker takes and cannot split would end the connection.
 const FRAME_MAX: u32 = 128 * 1024;
 
 /// An `amqp://` or `amqps://` URL. Its password prints only where it is asked for.
@@ -47,7 +48,11 @@ impl BrokerUrl {
         const HEARTBEAT_SECONDS: u16 = 10;
         let mut uri = self.uri.clone();
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-        uri.query.frame_max.get_or_insert(FRAME_MAX);
+        let frame_max = match uri.query.frame_max {
+            Some(0) => 0, // any length
+            given => given.unwrap_or_default().max(FRAME_MAX),
+        };
+        uri.query.frame_max = Some(frame_max);
         uri
     }
 }
@@ -123,6 +128,20 @@ impl fmt::Display for Namespace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// RabbitMQ sends headers in one frame, whatever a client asks for.
+    #[test]
+    fn frames_are_never_shorter_than_the_headers_of_producers() {
+        for (query, frame_max) in [
+            ("", FRAME_MAX),
+            ("?frame_max=8192", FRAME_MAX),
+            ("?frame_max=262144", 262_144),
+            ("?frame_max=0", 0),
+        ] {
+            let url: BrokerUrl = format!("amqp://localhost/%2f{query}").parse().unwrap();
+            assert_eq!(url.uri().query.frame_max, Some(frame_max), "{query}");
+        }
+    }
 
     #[test]
     fn a_password_does_not_print() {

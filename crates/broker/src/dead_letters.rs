@@ -35,6 +35,9 @@ pub struct DeadMessage {
     pub run: Option<Timestamp>,
     /// How many bytes its body has, if [`DeadMessage::body`] is only the beginning of it.
     pub cut_from: Option<u64>,
+    /// How many bytes the event has, unpacked, if these are more than this process takes and no relay ever let
+    /// it in.
+    pub too_large: Option<u64>,
     delivery: Delivery,
 }
 
@@ -169,12 +172,14 @@ impl DeadLetters {
     }
 
     fn read(&self, delivery: Delivery) -> DeadMessage {
-        let letter = wire::letter(&delivery, self.session.topology());
+        let max_bytes = self.session.max_event_bytes();
+        let letter = wire::letter(&delivery, self.session.topology(), max_bytes);
         DeadMessage {
             letter: letter.facts,
             event: letter.event.map_err(|invalid| invalid.to_string()),
             run: letter.run,
             cut_from: letter.cut_from,
+            too_large: letter.too_large,
             delivery,
         }
     }

@@ -103,7 +103,7 @@ pub fn message(data: &[u8]) {
         }
     }
     let topology = topology();
-    let letter = wire::letter(&delivery, &topology);
+    let letter = wire::letter(&delivery, &topology, EVENT_BYTES);
     drop(wire::death(letter, relay_event::Timestamp::default()));
     let received = Received::read(&mut delivery, &topology, EVENT_BYTES);
     if let (Ok(event), "relay.events") = (&received.event, exchange) {

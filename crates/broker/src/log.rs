@@ -40,26 +40,26 @@ pub struct Outlived {
     pub published_at: Option<Timestamp>,
 }
 
+impl Outlived {
+    fn of(letter: wire::Letter) -> Option<Self> {
+        Some(Self {
+            endpoint: letter.facts.endpoint?,
+            event: letter.event.ok()?,
+            published_at: letter.run,
+        })
+    }
+}
+
 impl Records {
-    fn read(delivery: &Delivery, topology: &Topology, now: Timestamp) -> Self {
+    fn read(delivery: &Delivery, topology: &Topology, max_event_bytes: usize, now: Timestamp) -> Self {
         let exchange = delivery.exchange.as_str();
         if exchange == topology.dead() || exchange == topology.return_() {
-            let letter = wire::letter(delivery, topology);
-            let (death, outlived) = match (letter.outlived, letter) {
-                (
-                    true,
-                    wire::Letter {
-                        facts, event, run, ..
-                    },
-                ) => (
-                    None,
-                    facts.endpoint.zip(event.ok()).map(|(endpoint, event)| Outlived {
-                        endpoint,
-                        event,
-                        published_at: run,
-                    }),
-                ),
-                (false, letter) => (wire::death(letter, now), None),
+            let letter = wire::letter(delivery, topology, max_event_bytes);
+            // What is too large would be refused wherever it came, and perhaps end the channel before.
+            let (death, outlived) = if letter.outlived && letter.too_large.is_none() {
+                (None, Outlived::of(letter))
+            } else {
+                (wire::death(letter, now), None)
             };
             return Self {
                 attempts: Vec::new(),
@@ -113,7 +113,13 @@ fn read_line(line: &[u8]) -> Result<Attempt, String> {
 impl Taken {
     /// Reads a message of the queue of attempts.
     pub fn records(&self, session: &Session) -> Records {
-        Records::read(self.delivery(), session.topology(), Timestamp::now())
+        let max_event_bytes = session.max_event_bytes();
+        Records::read(
+            self.delivery(),
+            session.topology(),
+            max_event_bytes,
+            Timestamp::now(),
+        )
     }
 
     /// The message of the queue of attempts as one that cannot be recorded.

@@ -120,7 +120,7 @@ impl Received {
         let body = Bytes::from(std::mem::take(&mut delivery.data));
         let published = delivery.exchange.as_str() == topology.events();
         let read = if returned {
-            known(&body, delivery, &headers)
+            known(&body, delivery, &headers, max_bytes)
         } else {
             event(&body, delivery, &headers, max_bytes)
         };
@@ -172,14 +172,23 @@ fn event(
     Ok(event)
 }
 
-/// An event that was let in before, perhaps by a version with other rules. The relay publishes it in
-/// structured mode.
-fn known(body: &Bytes, delivery: &Delivery, headers: &Headers<'_>) -> Result<Event, Invalid> {
-    let as_published = content_encoding(delivery).is_some() || headers.cut().refusal().is_some();
-    if as_published || !is_structured(content_type(delivery)) {
-        return event(body, delivery, headers, usize::MAX);
+/// An event that was let in before, perhaps by a version with other rules or a greater limit.
+fn known(
+    body: &Bytes,
+    delivery: &Delivery,
+    headers: &Headers<'_>,
+    max_bytes: usize,
+) -> Result<Event, Invalid> {
+    if has_our_form(delivery, headers) {
+        return Event::reread(body.clone());
     }
-    Event::reread(body.clone())
+    event(body, delivery, headers, max_bytes)
+}
+
+/// Whether it may be a message of the relay's own, which publishes events in structured mode and unpacked.
+fn has_our_form(delivery: &Delivery, headers: &Headers<'_>) -> bool {
+    let as_published = content_encoding(delivery).is_some() || headers.cut().refusal().is_some();
+    !as_published && is_structured(content_type(delivery))
 }
 
 fn is_structured(content_type: Option<&str>) -> bool {
@@ -194,11 +203,14 @@ fn check_size(bytes: usize, max_bytes: usize) -> Result<(), Invalid> {
     Err(Invalid::new("event", problem))
 }
 
+/// How far ahead of now a moment may be that a producer claims.
+const AHEAD: Duration = Duration::from_secs(60);
+/// How long ago it may be.
+const BEHIND: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// When an event was published, as its producer says. What is more than a minute from now, or older than the
 /// log is kept by default, is not believed, as if there were no such header.
 fn claimed_time(properties: &BasicProperties, headers: &Headers<'_>, now: Timestamp) -> Option<Timestamp> {
-    const AHEAD: Duration = Duration::from_secs(60);
-    const BEHIND: Duration = Duration::from_secs(7 * 24 * 60 * 60);
     published_at(properties, headers).filter(|at| now.since(*at) <= BEHIND && at.since(now) <= AHEAD)
 }
 
@@ -364,6 +376,8 @@ pub(crate) struct Letter {
     pub(crate) run: Option<Timestamp>,
     /// Whether the time to live that its producer set is over, which says nothing about the event.
     pub(crate) outlived: bool,
+    /// How large the event is, if it is larger than is allowed and was never let in.
+    pub(crate) too_large: Option<u64>,
     /// How large the body is, if this process has only its beginning.
     pub(crate) cut_from: Option<u64>,
 }
@@ -373,7 +387,8 @@ struct ByBroker {
     endpoint: EndpointId,
     reason: DeadReason,
     detail: Option<String>,
-    /// Whether it is as its producer published it, so that no header in it is the relay's.
+    /// Whether it is as its producer published it, so that no header in it is the relay's. Where it is not,
+    /// a producer may have forged the entry.
     published: bool,
     outlived: bool,
     at: Option<Timestamp>,
@@ -387,7 +402,8 @@ fn by_broker(headers: &Headers<'_>, topology: &Topology, bytes: usize) -> Option
         // Returned to the queue more often than that allows.
         "delivery_limit" => (DeadReason::DeliveryLimit, None),
         "expired" => {
-            let expiration = died.expiration.unwrap_or("some");
+            let digits = |text: &&str| text.len() <= 20 && text.bytes().all(|byte| byte.is_ascii_digit());
+            let expiration = died.expiration.filter(digits).unwrap_or("some");
             (
                 DeadReason::Expired,
                 Some(format!("its producer set an expiration of {expiration} ms")),
@@ -405,38 +421,64 @@ fn by_broker(headers: &Headers<'_>, topology: &Topology, bytes: usize) -> Option
         endpoint,
         reason,
         detail,
-        published: died.exchange == topology.events(),
+        // RabbitMQ up to 3.13 keeps the exchange of an entry that is there already, and a producer may have put
+        // it there. The relay itself sets no expiration.
+        published: outlived || died.exchange == topology.events(),
         outlived,
         at: died.at,
     })
 }
 
 /// Whether the event of a dead letter was let in before: its delivery was tried, or could have been.
-fn was_let_in(delivery: &Delivery, topology: &Topology, by_broker: bool, by_us: Option<DeadReason>) -> bool {
+fn was_let_in(delivery: &Delivery, topology: &Topology, by_us: Option<DeadReason>) -> bool {
     use DeadReason::{AttemptsExhausted, EndpointGone, EndpointRemoved, Expired};
     let tried = matches!(
         by_us,
         Some(AttemptsExhausted | Expired | EndpointRemoved | EndpointGone)
     );
-    tried || by_broker || delivery.exchange.as_str() == topology.return_()
+    tried || delivery.exchange.as_str() == topology.return_()
 }
 
-/// Reads a message in the dead-letter queue, however it came there.
-pub(crate) fn letter(delivery: &Delivery, topology: &Topology) -> Letter {
+/// A moment that the relay wrote, or a producer forged: within the bounds of [`claimed_time`].
+fn bounded(at: Timestamp, now: Timestamp) -> Timestamp {
+    let behind = i64::try_from(BEHIND.as_millis()).unwrap_or(i64::MAX);
+    let earliest = Timestamp::from_millis(now.as_millis().saturating_sub(behind)).unwrap_or_default();
+    at.clamp(earliest, now + AHEAD)
+}
+
+fn bounded_history(history: History, now: Timestamp) -> History {
+    let bounded = |at: Option<Timestamp>| at.map(|at| bounded(at, now));
+    History {
+        first_attempt: bounded(history.first_attempt),
+        last_attempt: bounded(history.last_attempt),
+        published_at: bounded(history.published_at),
+        ..history
+    }
+}
+
+/// Reads a message in the dead-letter queue, however it came there. An event of any size is read, for limits
+/// may have been greater; one of more than `max_bytes` that was never let in says so.
+pub(crate) fn letter(delivery: &Delivery, topology: &Topology, max_bytes: usize) -> Letter {
+    let now = Timestamp::now();
     let headers = Headers::of(&delivery.properties);
     let by_broker = by_broker(&headers, topology, delivery.data.len());
     let by_us = headers.text(REASON).and_then(|reason| reason.parse().ok());
     let published = by_broker.as_ref().is_some_and(|died| died.published);
+    // Any of this may be forged where the broker moved it.
+    let bounded_history = |history| match by_broker {
+        Some(_) => bounded_history(history, now),
+        None => history,
+    };
     let mut history = if published {
         History {
-            published_at: claimed_time(&delivery.properties, &headers, Timestamp::now()),
+            published_at: claimed_time(&delivery.properties, &headers, now),
             ..History::default()
         }
     } else {
-        History {
+        bounded_history(History {
             published_at: published_at(&delivery.properties, &headers),
             ..headers.history()
-        }
+        })
     };
     // What was redelivered and never attempted has ended as before.
     let earlier = headers.earlier().filter(|_| !published && history.attempts == 0);
@@ -445,18 +487,20 @@ pub(crate) fn letter(delivery: &Delivery, topology: &Topology) -> Letter {
         (earlier_reason, earlier_death) = (earlier.reason, earlier.dead_at);
         history = History {
             published_at: history.published_at,
-            ..earlier.history
+            ..bounded_history(earlier.history)
         };
     }
     let body = Bytes::copy_from_slice(&delivery.data);
+    let let_in = by_broker.is_none() && was_let_in(delivery, topology, by_us);
     let event = if !published && headers.has(PARTIAL) {
         Err(Invalid::new("event", "is kept in part only"))
-    } else if !published && was_let_in(delivery, topology, by_broker.is_some(), by_us) {
-        known(&body, delivery, &headers)
+    } else if let_in {
+        known(&body, delivery, &headers, usize::MAX)
     } else {
-        // Whatever its size: limits may have been greater.
         event(&body, delivery, &headers, usize::MAX)
     };
+    let size = event.as_ref().map_or(0, |event| event.body().len());
+    let too_large = size > max_bytes && !(let_in && has_our_form(delivery, &headers));
     let outlived = by_broker.as_ref().is_some_and(|died| died.outlived);
     let mut dead_at = headers
         .time(DEAD_AT)
@@ -484,7 +528,10 @@ pub(crate) fn letter(delivery: &Delivery, topology: &Topology) -> Letter {
         }
     };
     let before = || earlier_reason.map(|reason| format!("was {reason} before it was redelivered"));
-    let detail = detail.or_else(before);
+    let mut detail = detail.or_else(before);
+    if let (Some(detail), true, true) = (&mut detail, outlived, too_large) {
+        *detail += &format!("; the event has {size} bytes; at most {max_bytes} are allowed");
+    }
     let (event_id, event_type) = match &event {
         Ok(event) => (Some(event.id().to_string()), Some(event.event_type().to_string())),
         Err(_) => (headers.attribute("id"), headers.attribute("type")),
@@ -506,6 +553,7 @@ pub(crate) fn letter(delivery: &Delivery, topology: &Topology) -> Letter {
         event,
         run: history.published_at,
         outlived,
+        too_large: too_large.then_some(size as u64),
         cut_from: headers.cut().body.map(|(bytes, _)| bytes),
     }
 }

@@ -13,7 +13,8 @@ use crate::{
 pub enum DeadReason {
     /// The schedule had no delay left.
     AttemptsExhausted,
-    /// It outlived its whole schedule while the endpoint was closed off, because every attempt failed.
+    /// It outlived its whole schedule while the endpoint was closed off, because every attempt failed; or its
+    /// producer set an expiration that ended while it waited, as the detail then says.
     Expired,
     /// The endpoint was removed while the event waited for it.
     EndpointRemoved,
@@ -78,7 +79,8 @@ impl FromStr for DeadReason {
 pub struct DeadLetter {
     /// Why it is here.
     pub reason: DeadReason,
-    /// What exactly was wrong, for `invalid_event` and `invalid_record`; why it had been dead before, for
+    /// What exactly was wrong, for `invalid_event` and `invalid_record`; the expiration that the producer set, for
+    /// `expired`; why it had been dead before, for
     /// what came back from a redelivery.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,

@@ -17,7 +17,9 @@ use serde_json::value::RawValue;
 use crate::{
     EventId, EventType, Timestamp, WebhookId,
     invalid::{Given, GivenJson, Invalid},
-    limits::{MAX_ATTRIBUTE_BYTES, MAX_DEPTH, MAX_MEMBERS, MAX_NAME_BYTES, MAX_SUBJECT_BYTES},
+    limits::{
+        MAX_ATTRIBUTE_BYTES, MAX_DEPTH, MAX_MEMBERS, MAX_MEMBERS_OF_OLD, MAX_NAME_BYTES, MAX_SUBJECT_BYTES,
+    },
     text::{self, check_media_type, check_schema, check_source, check_source_of_old},
 };
 
@@ -69,7 +71,7 @@ impl Event {
     /// # Errors
     /// It is no JSON object, or has no id, source or type that any version took.
     pub fn reread(body: Bytes) -> Result<Self, Invalid> {
-        let known = Attributes::read(&body, usize::MAX)?.known()?;
+        let known = Attributes::read(&body, MAX_MEMBERS_OF_OLD)?.known()?;
         Ok(known.with_body(body))
     }
 

@@ -6,6 +6,9 @@ pub const MAX_DEPTH: usize = 64;
 /// Members of the event's JSON object.
 pub const MAX_MEMBERS: usize = 1_000;
 
+/// Members of an event that was let in before, perhaps by a version that did not count them.
+pub const MAX_MEMBERS_OF_OLD: usize = 100_000;
+
 /// Bytes of an attribute's value, unless it has a limit of its own below.
 pub const MAX_ATTRIBUTE_BYTES: usize = 8 * 1024;
 

@@ -1,6 +1,7 @@
-//! Messages that cannot be recorded, and events that outlived a time to live of their producer's. A copy
-//! goes to the dead-letter queue, or to the endpoint, and the message is acked once that is confirmed. During an alarm the broker confirms nothing, and the log must go on, for
-//! that empties the broker; so nobody waits for these.
+//! Messages that cannot be recorded, and events whose producer set an expiration that is over. A copy of the
+//! message goes to the dead-letter queue, or the event to its endpoint; the message is acked once that is
+//! confirmed. The log does not wait for these: during an alarm the broker confirms nothing, and only a log that
+//! goes on empties it.
 
 use std::time::Duration;
 

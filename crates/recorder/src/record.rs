@@ -179,7 +179,7 @@ impl Recorder {
         let topology = session.topology();
         let prefetch = take::archive_prefetch(self.config.max_event_bytes);
         let archive = session.subscribe_alone(&topology.archive(), prefetch).await?;
-        let prefetch = take::ATTEMPTS_PREFETCH;
+        let prefetch = take::attempts_prefetch(self.config.max_event_bytes);
         let attempts = session.subscribe_alone(&topology.attempts(), prefetch).await?;
         let room = Arc::new(Semaphore::new(take::ROOM));
         Ok(

@@ -19,8 +19,17 @@ pub(crate) const ROOM: usize = 16 * 1024 * 1024;
 /// What the largest events may take up on their way here, in bytes. The broker counts messages only.
 const ON_THE_WAY: usize = 128 * 1024 * 1024;
 
-/// Messages of the queue of attempts on their way: each may hold hundreds of records.
-pub(crate) const ATTEMPTS_PREFETCH: u16 = 64;
+/// The largest message of records, in bytes.
+const RECORDS: usize = 2 * 1024 * 1024;
+
+/// Messages of the queue of attempts on their way: each may hold hundreds of records, or be a dead letter of
+/// twice the bytes of the largest event.
+pub(crate) fn attempts_prefetch(max_event_bytes: usize) -> u16 {
+    const FEWEST: usize = 8;
+    let largest = max_event_bytes.saturating_mul(2).max(RECORDS);
+    let fitting = (ON_THE_WAY / largest).max(FEWEST);
+    u16::try_from(fitting).unwrap_or(u16::MAX)
+}
 
 /// Messages of the archive on their way.
 pub(crate) fn archive_prefetch(max_event_bytes: usize) -> u16 {
@@ -164,7 +173,7 @@ fn records(records: Records) -> Said {
     // The archive may have dropped it by then, for its time to live holds there too.
     let events = records.outlived.iter().map(|outlived| {
         tracing::warn!(
-            event = %outlived.event.id(), endpoint = %outlived.endpoint,
+            event = %outlived.event.webhook_id(), endpoint = %outlived.endpoint,
             "an event's producer set an expiration, and it passed while the event waited; it is sent to its endpoint all the same"
         );
         Record::Event(NewEvent {
@@ -192,5 +201,8 @@ mod tests {
         assert_eq!(archive_prefetch(16 * 1024 * 1024), 16);
         assert_eq!(archive_prefetch(1_024), 2_000);
         assert_eq!(archive_prefetch(0), 2_000);
+        assert_eq!(attempts_prefetch(relay_event::DEFAULT_MAX_EVENT_BYTES), 64);
+        assert_eq!(attempts_prefetch(4 * 1024 * 1024), 16);
+        assert_eq!(attempts_prefetch(usize::MAX), 8);
     }
 }

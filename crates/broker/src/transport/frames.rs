@@ -21,6 +21,10 @@ const PROTOCOL_BYTES: usize = 8;
 /// What is kept of a body that is too large, in bytes: enough to tell what it was.
 const KEPT: u64 = 4 * 1024;
 
+/// The longest content header that is held, in bytes, however long a frame may be: a producer may have agreed with
+/// the broker on longer frames. What is made of it has at most 96 KiB of headers.
+const HEADER_BYTES: usize = 1024 * 1024;
+
 /// Records of attempts, and events that were let in once, whatever a process is told later.
 pub(crate) const OWN_BYTES: usize = 2 * 1024 * 1024;
 
@@ -165,7 +169,8 @@ impl Frames {
         self.state = match kind {
             PROTOCOL => State::Held(PROTOCOL_BYTES),
             BODY => State::Body(self.body(channel, size, out)),
-            METHOD | HEADER | HEARTBEAT if size <= self.limits.frame_bytes => State::Held(HEAD + size + 1),
+            HEADER if size <= self.limits.frame_bytes.max(HEADER_BYTES) => State::Held(HEAD + size + 1),
+            METHOD | HEARTBEAT if size <= self.limits.frame_bytes => State::Held(HEAD + size + 1),
             METHOD | HEADER | HEARTBEAT => return Err(wrong(format!("a frame of {size} bytes"))),
             other => return Err(wrong(format!("a frame of type {other}"))),
         };

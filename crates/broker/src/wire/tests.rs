@@ -154,7 +154,10 @@ fn a_redelivery_that_comes_back_unattempted_keeps_its_facts() {
         detail: Some("was attempts_exhausted before it was redelivered".to_owned()),
         ..letter
     };
-    assert_eq!(super::letter(&returned(&again), &topology()).facts, expected);
+    assert_eq!(
+        super::letter(&returned(&again), &topology(), 1_000).facts,
+        expected
+    );
 
     let taken = Received::read(&mut returned(&again), &topology(), 1_000);
     assert_eq!(
@@ -166,7 +169,7 @@ fn a_redelivery_that_comes_back_unattempted_keeps_its_facts() {
         let buried = dead(&topology(), &endpoint, &taken, history, reason, run);
         let body = std::str::from_utf8(&buried.body).unwrap().to_owned();
         let delivery = delivery("relay.dead", "", buried.properties, &body);
-        super::letter(&delivery, &topology()).facts
+        super::letter(&delivery, &topology(), 1_000).facts
     };
     let dead_at = Some(run);
     assert_eq!(buried(&taken.history), DeadLetter { dead_at, ..expected });
@@ -192,6 +195,7 @@ fn a_dead_letter_carries_its_facts() {
     let letter = letter(
         &delivery("relay.dead", "", outgoing.properties.clone(), body),
         &topology(),
+        1_000,
     )
     .facts;
     assert_eq!(
@@ -222,7 +226,7 @@ fn a_retry_whose_endpoint_is_gone_says_so() {
         &event(),
         &history(),
     );
-    let letter = letter(&returned(&outgoing), &topology()).facts;
+    let letter = letter(&returned(&outgoing), &topology(), 1_000).facts;
     assert_eq!(
         (letter.reason, letter.endpoint),
         (DeadReason::EndpointRemoved, Some(endpoint))
@@ -232,11 +236,16 @@ fn a_retry_whose_endpoint_is_gone_says_so() {
 
 /// A message as its producer published it, which the broker moved out of an endpoint's queue.
 fn moved(endpoint: &EndpointId, reason: &str, more: &[(&str, &str)]) -> Delivery {
+    moved_from("relay.events", endpoint, reason, more)
+}
+
+/// Such a message whose entry names this exchange.
+fn moved_from(exchange: &str, endpoint: &EndpointId, reason: &str, more: &[(&str, &str)]) -> Delivery {
     let mut death = FieldTable::default();
     for (name, value) in [
         ("queue", format!("relay.endpoint.{endpoint}").as_str()),
         ("reason", reason),
-        ("exchange", "relay.events"),
+        ("exchange", exchange),
         ("original-expiration", "1000"),
     ] {
         put_text(&mut death, name, value);
@@ -279,7 +288,7 @@ fn what_the_broker_did_counts_more_than_a_producers_headers() {
             false,
         ),
     ] {
-        let letter = letter(&moved(&endpoint, reason, &forged), &topology());
+        let letter = letter(&moved(&endpoint, reason, &forged), &topology(), 1_000);
         assert_eq!(
             (
                 letter.facts.reason,
@@ -296,10 +305,84 @@ fn what_the_broker_did_counts_more_than_a_producers_headers() {
 }
 
 #[test]
+fn an_entry_that_a_producer_forged_makes_its_headers_no_facts() {
+    let endpoint = EndpointId::generate();
+    let expired = letter(
+        &moved_from("relay.return", &endpoint, "expired", &[]),
+        &topology(),
+        1_000,
+    );
+    assert_eq!((expired.facts.attempts, expired.run), (0, None));
+
+    let now = Timestamp::now();
+    for reason in ["rejected", "delivery_limit"] {
+        let mut forged = moved_from("relay.return", &endpoint, reason, &[]);
+        let mut headers = forged.properties.headers().clone().unwrap();
+        headers.insert("relay-first-attempt".into(), AMQPValue::LongLongInt(1));
+        forged.properties = forged.properties.with_headers(headers);
+        let letter = letter(&forged, &topology(), 1_000);
+        let run = letter.run.unwrap();
+        assert!(run.since(now) <= AHEAD * 2, "{run}");
+        let first = letter.facts.first_attempt.unwrap();
+        assert!(now.since(first) <= BEHIND, "{first}");
+        assert!(letter.too_large.is_none());
+    }
+    let mut invalid = moved_from("relay.return", &endpoint, "rejected", &[]);
+    invalid.data = br#"{"id":"1","source":"/x","type":"order.created"}"#.to_vec();
+    let letter = letter(&invalid, &topology(), 1_000);
+    assert_eq!(letter.event.unwrap_err().field, "specversion");
+}
+
+#[test]
+fn only_digits_are_an_expiration() {
+    let endpoint = EndpointId::generate();
+    let mut forged = moved(&endpoint, "expired", &[]);
+    let mut death = FieldTable::default();
+    for (name, value) in [
+        ("queue", format!("relay.endpoint.{endpoint}")),
+        ("reason", "expired".to_owned()),
+        ("original-expiration", "9".repeat(50_000)),
+    ] {
+        put_text(&mut death, name, &value);
+    }
+    let mut headers = FieldTable::default();
+    let deaths = vec![AMQPValue::FieldTable(death)];
+    headers.insert("x-death".into(), AMQPValue::FieldArray(deaths.into()));
+    forged.properties = forged.properties.with_headers(headers);
+    assert_eq!(
+        letter(&forged, &topology(), 1_000).facts.detail.as_deref(),
+        Some("its producer set an expiration of some ms")
+    );
+}
+
+#[test]
+fn what_is_larger_than_an_event_may_be_says_so_unless_it_was_let_in() {
+    let endpoint = EndpointId::generate();
+    let limit = event().body().len() - 1;
+    let expired = letter(&moved(&endpoint, "expired", &[]), &topology(), limit);
+    assert_eq!(expired.too_large, Some(event().body().len() as u64));
+    let detail = expired.facts.detail.unwrap();
+    assert!(detail.ends_with("at most 75 are allowed"), "{detail}");
+
+    let reason = DeadReason::AttemptsExhausted;
+    let tried = dead(
+        &topology(),
+        &endpoint,
+        &received(None),
+        &history(),
+        reason,
+        Timestamp::now(),
+    );
+    let body = std::str::from_utf8(&tried.body).unwrap();
+    let delivery = delivery("relay.dead", "", tried.properties.clone(), body);
+    assert_eq!(letter(&delivery, &topology(), limit).too_large, None);
+}
+
+#[test]
 fn a_message_of_which_the_end_is_missing_says_how_large_it_is() {
     let endpoint = EndpointId::generate();
     let missing = [("relay-cut", "body 16777216 524288")];
-    let letter = letter(&moved(&endpoint, "rejected", &missing), &topology());
+    let letter = letter(&moved(&endpoint, "rejected", &missing), &topology(), 1_000);
     let said = "event: is 16777216 bytes; at most 524288 are allowed";
     assert_eq!(letter.facts.detail.as_deref(), Some(said));
     assert_eq!(letter.event.unwrap_err().to_string(), said);
@@ -326,6 +409,7 @@ fn a_letter_that_keeps_the_beginning_is_no_event() {
     let kept = letter(
         &delivery("relay.dead", "", outgoing.properties.clone(), &body),
         &topology(),
+        1_000,
     );
     let detail = kept.facts.detail.unwrap();
     assert!(

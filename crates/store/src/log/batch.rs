@@ -115,11 +115,10 @@ pub(super) struct Rows<'r> {
 }
 
 impl<'r> Rows<'r> {
-    /// The deliveries an event waits for when it is written down.
+    /// The deliveries an event waits for when it is written down. They stand by run 0, which any attempt
+    /// supersedes: the deliverer judges the producer's time at another moment, and may not believe it.
     pub(super) fn add_routes(&mut self, placed: &Placed<'_>, recorded_at: Timestamp) {
-        let run = placed.published_at.unwrap_or_default();
         let pending = Stands {
-            run,
             at: placed.published_at.unwrap_or(codes::millis(recorded_at)),
             ..Stands::from(&Standing::pending(Timestamp::default()))
         };

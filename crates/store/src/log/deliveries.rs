@@ -10,6 +10,11 @@ use crate::{
 const COLUMNS: &str = "SELECT d.event, e.id, e.source, t.name, d.endpoint, d.run, d.attempts, d.state, d.at, \
      d.next_at, d.reason, d.status, d.error ";
 
+/// A delivery that waits for its first attempt stands by no run yet, and its event's is on its way.
+const NEWEST_RUN: &str = "SELECT MAX(CASE WHEN d.attempts = 0 AND d.run = 0 AND e.published_at > 0 \
+     THEN e.published_at ELSE d.run END) \
+     FROM deliveries d JOIN events e ON e.sequence = d.event WHERE (d.event, d.endpoint) IN (";
+
 const OF_EVENTS: &str = "JOIN events e ON e.sequence = d.event JOIN types t ON t.id = e.type ";
 
 type Columns = (
@@ -78,8 +83,7 @@ impl Store {
             let mut newest = None;
             for chunk in deliveries.chunks(insert::ROWS) {
                 let run: Option<i64> = on!(&self.pool.reading, pool => {
-                    let mut query =
-                        QueryBuilder::new("SELECT MAX(run) FROM deliveries WHERE (event, endpoint) IN (");
+                    let mut query = QueryBuilder::new(NEWEST_RUN);
                     query.push_values(chunk, |mut row, (sequence, endpoint)| {
                         row.push_bind(*sequence).push_bind(endpoint.to_bytes().to_vec());
                     });

@@ -123,7 +123,11 @@ fn by_supersedes(records: &[Record]) -> Vec<(Timestamp, u32, DeliveryState)> {
         let told = match record {
             Record::Event(new) => {
                 let pending = |endpoint: &relay_event::EndpointId| {
-                    (new.event.id().clone(), endpoint.clone(), Standing::pending(at(0)))
+                    (
+                        new.event.id().clone(),
+                        endpoint.clone(),
+                        Standing::pending(Timestamp::default()),
+                    )
                 };
                 new.routed_to.iter().map(pending).collect()
             }

@@ -18,6 +18,7 @@ on_both!(
     an_event_waits_for_those_it_was_routed_to,
     records_wait_for_their_event,
     a_new_run_begins_only_where_the_event_is_kept,
+    an_attempt_or_a_death_without_a_run_ends_the_wait,
     what_an_earlier_run_still_waits_for_is_known_until_it_is_due,
     stats_are_of_one_endpoint_and_time,
     nul_and_times_without_end_are_no_obstacle,
@@ -167,13 +168,10 @@ async fn an_event_waits_for_those_it_was_routed_to(place: Place) {
     let deliveries = store.deliveries_of(1).await.unwrap();
     assert_eq!(deliveries.len(), 2);
     assert_eq!(deliveries[0].endpoint, endpoint(1));
-    assert_eq!(deliveries[0].standing, Standing::pending(at(0)));
+    assert_eq!(deliveries[0].standing, waiting(at(0)));
+    assert_eq!(store.newest_run(&[(1, endpoint(1))]).await.unwrap(), Some(at(0)));
     let unsaid = &store.deliveries_of(2).await.unwrap()[0].standing;
-    let expected = Standing {
-        at: at(5),
-        ..Standing::pending(Timestamp::default())
-    };
-    assert_eq!(*unsaid, expected);
+    assert_eq!(*unsaid, waiting(at(5)));
     assert_eq!(
         store.under_way(&endpoint(1)).await.unwrap(),
         UnderWay {
@@ -191,6 +189,32 @@ async fn an_event_waits_for_those_it_was_routed_to(place: Place) {
             retrying: 1
         }
     );
+}
+
+/// How the delivery of a new event stands: by no run.
+fn waiting(since: Timestamp) -> Standing {
+    Standing {
+        at: since,
+        ..Standing::pending(Timestamp::default())
+    }
+}
+
+/// The deliverer judges at another moment, and by another clock, whether it believes the producer.
+async fn an_attempt_or_a_death_without_a_run_ends_the_wait(place: Place) {
+    let store = place.open().await;
+    let mut new = event("e", "a.b");
+    new.published_at = Some(at(90));
+    new.routed_to = vec![endpoint(1), endpoint(2)];
+    let mut done = delivered(attempt("e", endpoint(1), 1, at(1)));
+    done.published_at = None;
+    let mut dead = death("e", endpoint(2), 0, at(2));
+    dead.standing.run = Timestamp::default();
+    store.record(&events([new]), at(91)).await.unwrap();
+    let records = [Record::Attempt(done), Record::Death(dead)];
+    store.record(&records, at(92)).await.unwrap();
+    let deliveries = store.deliveries_of(1).await.unwrap();
+    let states: Vec<_> = deliveries.iter().map(|one| one.standing.state).collect();
+    assert_eq!(states, [DeliveryState::Delivered, DeliveryState::Dead]);
 }
 
 async fn records_wait_for_their_event(place: Place) {
@@ -215,7 +239,7 @@ async fn records_wait_for_their_event(place: Place) {
     assert_eq!(store.attempts_of(1, None, None, 9).await.unwrap(), [failed]);
     let deliveries = store.deliveries_of(1).await.unwrap();
     assert_eq!(deliveries[0].standing, dead.standing);
-    assert_eq!(deliveries[1].standing, Standing::pending(at(0)));
+    assert_eq!(deliveries[1].standing, waiting(at(0)));
 
     let written = store.record(&events([event("f", "a.b")]), at(5)).await.unwrap();
     assert_eq!((written.events, written.attempts), (1, 1));

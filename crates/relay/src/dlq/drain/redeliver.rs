@@ -46,7 +46,7 @@ impl Redeliver {
         session: &Session,
         message: &DeadMessage,
     ) -> anyhow::Result<Option<Stay>> {
-        if let Some(bytes) = message.cut_from {
+        if let Some(bytes) = message.cut_from.or(message.too_large) {
             return Ok(Some(Stay::TooLarge(bytes)));
         }
         let Some(endpoint) = &message.letter.endpoint else {
