@@ -78,7 +78,7 @@ impl FromStr for DeadReason {
 pub struct DeadLetter {
     /// Why it is here.
     pub reason: DeadReason,
-    /// What exactly was wrong, for `invalid_event` and `invalid_record`; why it had been dead before, for
+    /// The exact fault, for `invalid_event` and `invalid_record`; the reason of its death before, for
     /// what came back from a redelivery.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
