@@ -110,6 +110,7 @@ async fn a_client_that_is_generated_in_python_is_whole_and_works() {
 async fn a_client_that_is_generated_in_typescript_is_whole_and_works() {
     let bench = Bench::start("typescript").await;
     let install = ["ci", "--no-audit", "--no-fund", "--ignore-scripts"];
+    let node = installed("RELAY_NODE", "node");
     bench.run(installed("RELAY_NPM", "npm"), &install).await;
     let generate = [
         "node_modules/openapi-typescript/bin/cli.js",
@@ -117,7 +118,7 @@ async fn a_client_that_is_generated_in_typescript_is_whole_and_works() {
         "-o",
         "schema.d.ts",
     ];
-    bench.run("node", &generate).await;
+    bench.run(&node, &generate).await;
     let schema = fs::read_to_string(bench.path("schema.d.ts")).unwrap();
     for (operation, _) in bench.operations() {
         assert!(
@@ -128,7 +129,7 @@ async fn a_client_that_is_generated_in_typescript_is_whole_and_works() {
     let compile =
         "node_modules/typescript/bin/tsc --strict --module nodenext --target es2022 --lib es2022,dom use.ts";
     let compile: Vec<&str> = compile.split(' ').collect();
-    bench.run("node", &compile).await;
-    let said = bench.run("node", &["use.js"]).await;
+    bench.run(&node, &compile).await;
+    let said = bench.run(&node, &["use.js"]).await;
     assert_eq!(said.trim(), "all of it works");
 }

@@ -23,7 +23,7 @@ fn deep(levels: usize) -> Value {
     (0..levels).fold(json!(1), |inner, _| json!([inner]))
 }
 
-/// What an attribute may be; each was refused once.
+/// Values that an attribute may have; each was refused once.
 fn allowed() -> Vec<Value> {
     vec![
         json!({"subject": null}),
@@ -106,7 +106,7 @@ async fn nulls_in_shorthand_are_filled_in() {
     }
 }
 
-/// What CloudEvents says an attribute must not be, and what of the refusal tells why.
+/// Values that CloudEvents says an attribute must not have, and the part of the refusal that tells why.
 fn forbidden() -> Vec<(Value, &'static str, &'static str)> {
     let long = "x".repeat(9_000);
     vec![

@@ -41,7 +41,9 @@ async fn names_that_nobody_answers_hold_up_no_other_and_take_no_thread() {
     receiver.respond_with(Answer::status(204).header("connection", "close"));
     add(&world, "healthy.test", &receiver, "ok.*").await;
     for n in 0..SILENT {
-        add(&world, &format!("e{n}.silent.test"), &receiver, "evil.*").await;
+        let url = format!("http://e{n}.silent.test:{}/hook", receiver.addr().port());
+        let settings = json!({"url": url, "retry": ["1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s"]});
+        world.api.add(&receiver, &["evil.*"], settings).await;
     }
     let before = threads(&world.deliverers[0]);
     for n in 0..4 {
@@ -59,6 +61,17 @@ async fn names_that_nobody_answers_hold_up_no_other_and_take_no_thread() {
         world.api.publish("ok.x", json!(n)).await;
         receiver.wait_for(n).await;
     }
+    // The silent ones were being asked for all the while, and still are.
+    let asked = || -> usize {
+        (0..SILENT)
+            .map(|n| names.asked(&format!("e{n}.silent.test")))
+            .sum()
+    };
+    let before_that = asked();
+    wait_until("another question for a silent name", || async {
+        (asked() > before_that).then_some(())
+    })
+    .await;
     let after = threads(&world.deliverers[0]);
     assert!(
         after < before + 8,
@@ -71,6 +84,7 @@ async fn what_a_name_server_says_is_told_and_kept() {
     let names = NameServer::start().await;
     let server = names.addr();
     names.say("there.test", loopback(60));
+    names.say("half.test", Says::OnlyV4(vec!["127.0.0.1".parse().unwrap()], 60));
     names.say("empty.test", Says::NoAddress);
     names.say("broken.test", Says::ServerFailure);
     names.say("silent.test", Says::Nothing);
@@ -79,6 +93,7 @@ async fn what_a_name_server_says_is_told_and_kept() {
     receiver.respond_with(Answer::status(204).header("connection", "close"));
     add(&world, "THERE.test", &receiver, "#").await;
     add(&world, "localhost", &receiver, "#").await;
+    add(&world, "half.test", &receiver, "#").await;
     let mut failing = Vec::new();
     for (host, says) in [
         ("absent.test", "there is no such name (NXDOMAIN)".to_owned()),
@@ -95,7 +110,7 @@ async fn what_a_name_server_says_is_told_and_kept() {
     let mut ids = Vec::new();
     for n in 1..=3 {
         ids.push(world.api.publish("order.created", json!(n)).await);
-        receiver.wait_for(2 * n).await;
+        receiver.wait_for(3 * n).await;
     }
     assert_eq!(names.asked("there.test"), 2, "once for each family");
     assert_eq!(names.asked("localhost"), 0);

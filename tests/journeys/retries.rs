@@ -109,7 +109,7 @@ async fn retry_after_is_understood_in_every_form_it_may_have() {
     }
 }
 
-/// What a replay delivers does not call back the retry that an earlier schedule still has in the broker.
+/// A delivery of a replay does not call back the retry that an earlier schedule still has in the broker.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_says_that_an_earlier_schedule_still_runs() {
     for database in [Database::Sqlite, Database::Postgres] {

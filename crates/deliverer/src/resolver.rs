@@ -17,12 +17,16 @@ use std::{
 
 use hyper_util::client::legacy::connect::dns::Name;
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout},
 };
 use tower_service::Service;
 
-use self::{known::Known, servers::Refusal, system::System};
+use self::{
+    known::{Known, Silence},
+    servers::Refusal,
+    system::System,
+};
 
 /// The time in which most names are resolved. A look-up that takes longer makes room for others.
 const QUICK: Duration = Duration::from_millis(300);
@@ -30,8 +34,8 @@ const QUICK: Duration = Duration::from_millis(300);
 /// The two tries of a look-up that takes longer, of 5 s in all.
 const PATIENT: [Duration; 2] = [Duration::from_millis(1_700), Duration::from_secs(3)];
 
-/// The look-ups of either kind that are under way at once: 64 in all. Those that nobody answers take no
-/// room from those that are answered quickly.
+/// The look-ups of each kind that are under way at once: 96 in all. Those that nobody answers take no room
+/// from those that are answered quickly, nor names that never had addresses from those that once had.
 const AT_ONCE: usize = 32;
 
 /// The names that are remembered.
@@ -48,7 +52,10 @@ struct Shared {
     system: System,
     names: moka::sync::Cache<String, Arc<Known>>,
     quick: Semaphore,
+    /// For names that had addresses once.
     patient: Semaphore,
+    /// For names that never had any.
+    doubtful: Semaphore,
 }
 
 /// A host's name that leads nowhere.
@@ -73,6 +80,7 @@ impl Resolver {
                 .build(),
             quick: Semaphore::new(AT_ONCE),
             patient: Semaphore::new(AT_ONCE),
+            doubtful: Semaphore::new(AT_ONCE),
         }))
     }
 
@@ -109,14 +117,12 @@ impl Shared {
             return answer;
         }
         let look_up = || settings.look_up(host);
-        let found = if known.is_good(Instant::now()) {
+        let found = if let Some(addresses) = known.good(Instant::now()) {
             // What was known a moment ago is better than to wait.
-            let quick = async {
-                let _room = self.quick.acquire().await;
-                look_up().await
+            let Ok(found) = self.ask_quickly(&known, look_up).await else {
+                return Ok(addresses);
             };
-            let late = Refusal::silent(&settings, QUICK);
-            timeout(QUICK, quick).await.unwrap_or(Err(late))
+            found.unwrap_or_else(|| Err(Refusal::silent(&settings, QUICK)))
         } else {
             self.ask(&known, look_up)
                 .await
@@ -125,29 +131,67 @@ impl Shared {
         known.learn(found, Instant::now())
     }
 
+    /// Asks for a moment: `None` if no name server answers.
+    ///
+    /// # Errors
+    /// There was no room to ask, which says nothing of the name.
+    async fn ask_quickly<T, F: Future<Output = T>>(
+        &self,
+        known: &Known,
+        look_up: impl Fn() -> F,
+    ) -> Result<Option<T>, Late> {
+        let room = timeout(QUICK, self.quick.acquire()).await;
+        let _room = room.map_err(|_| Late::Crowded)?;
+        let asked = known.asked();
+        let found = timeout(QUICK, look_up()).await.ok();
+        if found.is_some() {
+            asked.answered();
+        }
+        Ok(found)
+    }
+
     /// Asks as long as may be.
     async fn ask<T, F: Future<Output = T>>(&self, known: &Known, look_up: impl Fn() -> F) -> Result<T, Late> {
-        if !known.is_silent() {
-            let _room = self.quick.acquire().await;
+        let mut silent = None;
+        if let Some(_room) = self.quick_room(known).await {
             let asked = known.asked();
             if let Ok(found) = timeout(QUICK, look_up()).await {
                 asked.answered();
                 return Ok(found);
             }
+            silent = Some(asked);
         }
         let most = PATIENT.iter().sum();
-        let room = timeout(most, self.patient.acquire()).await;
+        let patient = if known.was_answered() {
+            &self.patient
+        } else {
+            &self.doubtful
+        };
+        let room = timeout(most, patient.acquire()).await;
         let _room = room.map_err(|_| Late::Crowded)?;
+        let asked = silent.unwrap_or_else(|| known.asked());
         for longest in PATIENT {
             if let Ok(found) = timeout(longest, look_up()).await {
+                asked.answered();
                 return Ok(found);
             }
         }
         Err(Late::Silent)
     }
+
+    /// The room to ask for a moment. A silent name has none at first; a while later it is asked there again,
+    /// as long as names that are answered leave half of it.
+    async fn quick_room(&self, known: &Known) -> Option<SemaphorePermit<'_>> {
+        match known.silence(Instant::now()) {
+            Silence::None => self.quick.acquire().await.ok(),
+            Silence::Past if self.quick.available_permits() > AT_ONCE / 2 => self.quick.try_acquire().ok(),
+            Silence::Past | Silence::Fresh => None,
+        }
+    }
 }
 
-/// What ends a look-up without an answer.
+/// The end of a look-up without an answer.
+#[derive(Debug)]
 enum Late {
     /// No name server answered.
     Silent,
@@ -235,12 +279,13 @@ mod tests {
         let waiting: Vec<_> = (0..200).map(|_| Box::pin(shared.ask(&silent, never))).collect();
         let mut waiting = futures_util::future::select_all(waiting);
         assert!(futures_util::poll!(&mut waiting).is_pending());
-        assert_eq!(shared.patient.available_permits(), 0);
+        assert_eq!(shared.doubtful.available_permits(), 0);
+        assert_eq!(shared.patient.available_permits(), AT_ONCE);
         assert!(shared.ask(&new, || std::future::ready(())).await.is_ok());
         assert_eq!(shared.quick.available_permits(), AT_ONCE);
         drop(waiting);
         assert_eq!(
-            shared.patient.available_permits(),
+            shared.doubtful.available_permits(),
             AT_ONCE,
             "who gives up makes room"
         );
@@ -252,12 +297,12 @@ mod tests {
         let shared = Resolver::new(None).0;
         let known = Known::default();
         for silent in [false, true] {
-            assert_eq!(known.is_silent(), silent);
+            assert_eq!(known.silence(Instant::now()) != Silence::None, silent);
             let mut ask = Box::pin(shared.ask(&known, std::future::pending::<()>));
             assert!(futures_util::poll!(&mut ask).is_pending());
             let free = (
                 shared.quick.available_permits(),
-                shared.patient.available_permits(),
+                shared.doubtful.available_permits(),
             );
             let expected = if silent {
                 (AT_ONCE, AT_ONCE - 1)
@@ -266,5 +311,57 @@ mod tests {
             };
             assert_eq!(free, expected);
         }
+    }
+
+    fn found() -> Result<servers::Found, Refusal> {
+        Ok(servers::Found {
+            addresses: vec![[192, 0, 2, 1].into()],
+            lasts: Duration::ZERO,
+        })
+    }
+
+    /// Others take all room, which says nothing of this name.
+    #[tokio::test]
+    async fn a_name_that_finds_no_room_is_not_taken_for_silent() {
+        let shared = Resolver::new(None).0;
+        let known = Known::default();
+        known.learn(found(), Instant::now()).unwrap();
+        let others = shared.quick.acquire_many(u32::try_from(AT_ONCE).unwrap()).await;
+        for _ in 0..3 {
+            let asked = shared.ask_quickly(&known, std::future::pending::<()>).await;
+            assert!(matches!(asked, Err(Late::Crowded)), "{asked:?}");
+        }
+        assert_eq!(known.silence(Instant::now()), Silence::None);
+        drop(others);
+        // Room that comes late leaves a look-up all of its time.
+        let asked = shared.ask_quickly(&known, std::future::pending::<()>).await;
+        assert!(matches!(asked, Ok(None)), "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn silent_names_that_never_had_addresses_crowd_out_none_that_had() {
+        let shared = Resolver::new(None).0;
+        let known = Known::default();
+        known.learn(found(), Instant::now()).unwrap();
+        (0..3).for_each(|_| drop(known.asked()));
+        assert_eq!(known.silence(Instant::now()), Silence::Fresh);
+        let _others = shared
+            .doubtful
+            .acquire_many(u32::try_from(AT_ONCE).unwrap())
+            .await;
+        assert!(shared.ask(&known, || std::future::ready(())).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_silent_name_is_asked_quickly_again_a_while_later_if_half_of_the_room_is_free() {
+        let shared = Resolver::new(None).0;
+        let known = Known::default();
+        drop(known.asked());
+        assert!(shared.quick_room(&known).await.is_none());
+        known.age();
+        assert!(shared.quick_room(&known).await.is_some());
+        let half = u32::try_from(AT_ONCE / 2).unwrap();
+        let _others = shared.quick.acquire_many(half).await;
+        assert!(shared.quick_room(&known).await.is_none());
     }
 }

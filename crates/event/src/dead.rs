@@ -79,9 +79,8 @@ impl FromStr for DeadReason {
 pub struct DeadLetter {
     /// Why it is here.
     pub reason: DeadReason,
-    /// What exactly was wrong, for `invalid_event` and `invalid_record`; the expiration that the producer set, for
-    /// `expired`; why it had been dead before, for
-    /// what came back from a redelivery.
+    /// The exact fault, for `invalid_event` and `invalid_record`; the expiration that the producer set, for
+    /// `expired`; the reason of its death before, for what came back from a redelivery.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// Whom it could not be delivered to.

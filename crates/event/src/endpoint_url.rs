@@ -14,8 +14,8 @@ const MAX_BYTES: usize = 2_048;
 const MAX_HOST_BYTES: usize = 253;
 const MAX_LABEL_BYTES: usize = 63;
 
-/// Where a consumer takes its events: an `http` or `https` URL with a host, without user name, password or
-/// fragment, of at most 2,048 bytes. One that reading would turn into another host or path is refused.
+/// The address where a consumer takes its events: an `http` or `https` URL with a host, without user name,
+/// password or fragment, of at most 2,048 bytes. One that reading would turn into another host or path is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointUrl(Url);
 
@@ -93,7 +93,7 @@ fn read(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// What follows `http://` or `https://`.
+/// The part that follows `http://` or `https://`.
 fn after_scheme(text: &str) -> Result<&str, String> {
     const EXAMPLE: &str = "such as https://example.com/hook";
     let trimmed = text.trim_start();

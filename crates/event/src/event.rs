@@ -156,7 +156,7 @@ fn bare(body: Bytes) -> Bytes {
 /// The members of an event's JSON object, in their order, values unread.
 struct Attributes<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
-/// What the relay must know of an event.
+/// The part of an event that the relay must know.
 struct Known {
     id: EventId,
     source: String,
@@ -229,7 +229,7 @@ impl<'a> Attributes<'a> {
         self.text(name)?.ok_or_else(|| Invalid::new(name, "is missing"))
     }
 
-    /// What the relay must know, by the rules of every version.
+    /// The part that the relay must know, by the rules of every version.
     fn known(&self) -> Result<Known, Invalid> {
         let known = Known {
             id: self.required("id")?.parse()?,
@@ -355,7 +355,7 @@ fn check_name(name: &str) -> Result<(), Invalid> {
     ))
 }
 
-/// Whether valid JSON has objects or lists in each other, more than so many. Without recursion: it may
+/// Returns true if valid JSON has more objects or lists in each other than so many. Without recursion: it may
 /// nest as deep as a message is long.
 fn nests_deeper(json: &str, most: usize) -> bool {
     let (mut depth, mut bytes) = (0_usize, json.bytes());

@@ -31,7 +31,7 @@ pub fn event(data: &[u8]) {
 /// Takes an event in binary mode: a line for the content type, one for each attribute, an empty one, the data.
 ///
 /// # Panics
-/// What is read is no event in structured mode.
+/// The input is no event in structured mode.
 pub fn binary(data: &[u8]) {
     let end = data.windows(2).position(|pair| pair == b"\n\n");
     let end = end.unwrap_or(data.len());
@@ -95,7 +95,7 @@ pub fn pattern(data: &[u8]) {
 /// Takes a text as everything that is read from one.
 ///
 /// # Panics
-/// What was read is written as something that is not read alike.
+/// The event is written as something that is not read alike.
 pub fn text(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok(delay) = text.parse::<Delay>() {

@@ -32,7 +32,7 @@ fn shortened(mut text: String, most: usize) -> String {
     text
 }
 
-/// How many characters of a refused value are shown.
+/// The characters of a refused value that are shown.
 const SHOWN: usize = 60;
 
 /// Shows a refused value without flooding the reader: at most 60 characters of it.

@@ -8,8 +8,8 @@ use crate::{
     text,
 };
 
-/// What CloudEvents' HTTP binding (section 3.1.3.2) has percent-encoded in a header, besides all that is
-/// not ASCII.
+/// The characters that CloudEvents' HTTP binding (section 3.1.3.2) has percent-encoded in a header, besides all
+/// that is not ASCII.
 const ENCODED_IN_HEADERS: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
 /// What kind of event it is: CloudEvents' `type`, and the routing key it is published with. Words

@@ -91,7 +91,7 @@ pub(crate) fn check_media_type(text: &str) -> Result<(), Invalid> {
     ))
 }
 
-/// What is left to read of a media type.
+/// The rest of a media type, which is still to be read.
 struct MediaType<'a>(&'a str);
 
 impl MediaType<'_> {

@@ -21,30 +21,42 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 pub(crate) async fn forget_for_ever(store: &Store, broker: &Broker, config: &Config, metrics: &Metrics) {
     let mut rounds = tokio::time::interval(config.retention_interval);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failing = false;
+    let (mut forgetting, mut filling) = (Trouble::default(), Trouble::default());
     loop {
         rounds.tick().await;
         broker.session().await;
-        let forgotten = match forget_old(store, broker, config, metrics).await {
-            Ok(()) => fill_in(store, broker).await,
-            failed => failed,
-        };
-        if let Err(error) = &forgotten {
-            metrics.store_failed(error);
-            say_failed(error, failing);
+        let forgotten = forget_old(store, broker, config, metrics).await;
+        forgetting.tell(&forgotten, metrics, "old events are not forgotten");
+        if forgotten.is_err() {
+            continue;
         }
-        failing = forgotten.is_err();
+        let filled = fill_in(store, broker).await;
+        let lacking = "events of older versions are not found by their webhook ids";
+        filling.tell(&filled, metrics, lacking);
     }
 }
 
-/// That the store is away is said where it is written to.
-fn say_failed(error: &Error, failing: bool) {
-    if !failing && !error.is_unavailable() {
-        let error = error as &dyn std::error::Error;
-        tracing::warn!(
-            error,
-            "the log cannot be kept in order: old events are not forgotten; trying again"
-        );
+/// A task that may fail round after round, which is said once.
+#[derive(Default)]
+struct Trouble {
+    failing: bool,
+}
+
+impl Trouble {
+    /// Logs a failure with its consequence, but for a store that is away: the log says that where the store
+    /// is written to.
+    fn tell(&mut self, done: &Result<(), Error>, metrics: &Metrics, consequence: &str) {
+        if let Err(error) = done {
+            metrics.store_failed(error);
+            if !self.failing && !error.is_unavailable() {
+                let error = error as &dyn std::error::Error;
+                tracing::warn!(
+                    error,
+                    "the log cannot be kept in order: {consequence}; trying again"
+                );
+            }
+        }
+        self.failing = done.is_err();
     }
 }
 

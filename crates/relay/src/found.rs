@@ -94,7 +94,7 @@ pub(crate) fn own_command() -> &'static str {
     if is_built_here() { "cargo relay" } else { "relay" }
 }
 
-/// What starts a relay, as its reader would run it.
+/// The command that starts a relay, as its reader would run it.
 pub(crate) fn start_command() -> &'static str {
     if is_built_here() {
         "cargo xtask up"
@@ -103,7 +103,7 @@ pub(crate) fn start_command() -> &'static str {
     }
 }
 
-/// Whether it was built by whoever runs it, or else installed.
+/// Returns true if it was built by whoever runs it, false if it was installed.
 fn is_built_here() -> bool {
     std::env::current_exe().is_ok_and(|path| path.ends_with("target/release/relay"))
 }
@@ -151,7 +151,7 @@ fn find_http_of(
     }
 }
 
-/// Where a relay's HTTP API is. The refusal does not repeat what was given: it may hold a password.
+/// The URL of a relay's HTTP API. The refusal does not repeat what was given: it may hold a password.
 pub(crate) fn http_url(text: &str) -> Result<Url, String> {
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
@@ -159,7 +159,7 @@ pub(crate) fn http_url(text: &str) -> Result<Url, String> {
     }
 }
 
-/// Whether a URL names this machine by a loopback address.
+/// Returns true if a URL names this machine by a loopback address.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),

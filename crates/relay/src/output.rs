@@ -1,4 +1,4 @@
-//! What people and programs read: results to stdout, notes to stderr. Nothing of others' leaves here as it
+//! Output for people and programs: results to stdout, notes to stderr. Nothing of others' leaves here as it
 //! came: JSON has escapes for what a terminal would not just show, all else has U+FFFD.
 
 use std::{

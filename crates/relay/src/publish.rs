@@ -15,7 +15,7 @@ use relay_event::EventId;
 
 use crate::{data::DataArgs, usage::Usage, words};
 
-/// What is said of a file that was stopped early.
+/// The report on a file that was stopped early.
 const NOTHING: &str = "stopped; nothing was published";
 
 /// What it means that an event had been published before.

@@ -94,8 +94,8 @@ pub(crate) struct ReconcileArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
 struct Task {
-    /// What the receiver has seen: a file, or - for stdin, with a `webhook-id` on each line, or the id of an
-    /// event, which counts for every source, or its id, a tab and its source [default: nothing]
+    /// The list of what the receiver has seen: a file, or - for stdin, with a `webhook-id` on each line, or
+    /// the id of an event, which counts for every source, or its id, a tab and its source [default: nothing]
     #[arg(long, value_name = "FILE")]
     seen: Option<PathBuf>,
 

@@ -66,7 +66,7 @@ pub(crate) struct UpArgs {
     service: ServiceArgs,
 }
 
-/// What runs in here.
+/// The parts of a relay that run in one process.
 const PARTS: [&str; 3] = [relay_gateway::PART, relay_deliverer::PART, relay_recorder::PART];
 
 /// Runs everything in one process.

@@ -10,7 +10,7 @@ use crate::output;
 
 const WRONG_USAGE: u8 = 2;
 
-/// What a shell reports of a program that was interrupted, and what a second signal ends with.
+/// The exit code that a shell reports of a program that was interrupted, and what a second signal ends with.
 const INTERRUPTED: u8 = 130;
 
 /// An argument that was refused. It does not say what was given: that may be a secret.

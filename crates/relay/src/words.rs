@@ -25,7 +25,7 @@ fn moment_before(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     Ok(Timestamp::from_millis(now.as_millis().saturating_sub(millis)).unwrap_or_default())
 }
 
-/// How many, where none makes no sense.
+/// A number, where none makes no sense.
 pub(crate) fn from_one(text: &str) -> Result<u64, String> {
     match text.parse() {
         Ok(number @ 1..) => Ok(number),

@@ -41,10 +41,14 @@ pub fn plain_lines(text: &str) -> Cow<'_, str> {
 }
 
 /// Returns JSON of the same meaning, in which characters that are not harmless are escaped. Between the
-/// tokens of JSON there are none but line breaks and tabs, which stay.
+/// tokens of JSON there are none but line breaks and tabs, which stay, and carriage returns, which go: JSON
+/// has none in a string (RFC 8259 section 7), and a terminal would write over the line.
 #[must_use]
 pub fn escaped_json(json: &str) -> Cow<'_, str> {
     replaced(json, is_harmless_or_layout, |out, c| {
+        if c == '\r' {
+            return;
+        }
         for unit in c.encode_utf16(&mut [0; 2]) {
             let _ = write!(out, "\\u{unit:04x}");
         }
@@ -157,6 +161,14 @@ mod tests {
         );
         let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
         assert_eq!(value(&escaped), value(json));
+    }
+
+    #[test]
+    fn json_whose_lines_end_as_on_windows_stays_json() {
+        assert_eq!(
+            escaped_json("{\r\n\t\"a\\r\": [1,\r2]\r\n}\r\n"),
+            "{\n\t\"a\\r\": [1,2]\n}\n"
+        );
     }
 
     #[test]

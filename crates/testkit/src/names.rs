@@ -30,6 +30,9 @@ struct Names {
 pub enum Says {
     /// These addresses, which hold for so many seconds.
     Addresses(Vec<IpAddr>, u32),
+    /// These addresses of IPv4, and that there is no such name when it is asked for IPv6: so do some (RFC 4074
+    /// section 4.2).
+    OnlyV4(Vec<IpAddr>, u32),
     /// There is such a name, and it has no address.
     NoAddress,
     /// There is no such name.
@@ -104,8 +107,9 @@ fn answer_to(message: &[u8], names: &mut Names) -> Option<Vec<u8>> {
         .find_map(|name| names.says.get(name));
     let (code, addresses, ttl) = match says {
         Some(Says::Addresses(addresses, ttl)) => (0, addresses.as_slice(), *ttl),
+        Some(Says::OnlyV4(addresses, ttl)) if kind == A => (0, addresses.as_slice(), *ttl),
         Some(Says::NoAddress) => (0, &[][..], 0),
-        Some(Says::NoSuchName) | None => (3, &[][..], 0),
+        Some(Says::NoSuchName | Says::OnlyV4(..)) | None => (3, &[][..], 0),
         Some(Says::ServerFailure) => (2, &[][..], 0),
         Some(Says::Nothing) => return None,
     };

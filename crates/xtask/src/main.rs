@@ -30,8 +30,9 @@ cargo xtask <task>
                    or only the named steps: fmt, clippy, doc, unit;
                    for unit, install RabbitMQ and PostgreSQL if they are missing
   test             everything in check, then the journeys through the real processes
-                   and two short runs of torture; installs Chromium, npm and Python's
-                   venv too
+                   and two short runs of torture; installs Chromium, Node, npm and
+                   Python's venv (Debian: chromium-driver, nodejs, npm, python3-venv)
+                   if they are missing
   torture [options]
                    publish while processes, servers and wires fail, and account for
                    every event: --seed S, --minutes M, --cluster; --help lists more
@@ -45,7 +46,9 @@ environment:
   RELAY_RABBITMQ_SERVER   run this rabbitmq-server instead of the installed one
   RELAY_POSTGRES_BIN      check, test, torture, bench: use the PostgreSQL in this folder
   RELAY_CHROMEDRIVER      test: use the Chromium of this chromedriver
-  RELAY_PYTHON, RELAY_NPM test: use this python3, and this npm
+  RELAY_NODE              test: use this node
+  RELAY_NPM               test: use this npm
+  RELAY_PYTHON            test: use this python3
   CARGO_TARGET_DIR        as cargo understands it";
 
 fn main() -> ExitCode {

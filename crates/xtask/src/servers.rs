@@ -47,7 +47,7 @@ pub(crate) const POSTGRESQL: Server = Server {
 then run this again; or name the folder of `postgres`, `initdb` and `psql` in RELAY_POSTGRES_BIN",
 };
 
-/// What the journeys open a page in. The driver brings the browser.
+/// The browser that the journeys open a page in. Its driver brings it.
 pub(crate) const CHROMIUM: Server = Server {
     package: "chromium-driver",
     variable: "RELAY_CHROMEDRIVER",
@@ -60,7 +60,7 @@ pub(crate) const CHROMIUM: Server = Server {
 then run this again; or name a chromedriver in RELAY_CHROMEDRIVER, as on Ubuntu, which has no such package",
 };
 
-/// What a receiver of others runs in.
+/// The program that runs others' receivers, and clients in TypeScript.
 pub(crate) const NODE: Server = Server {
     package: "nodejs",
     variable: "RELAY_NODE",
@@ -77,7 +77,7 @@ fn node() -> Option<PathBuf> {
     on_path(Path::new("node")).next()
 }
 
-/// What makes a client in TypeScript of the API's description, and runs it.
+/// The program that installs the generator of a client in TypeScript.
 pub(crate) const NPM: Server = Server {
     package: "npm",
     variable: "RELAY_NPM",
@@ -87,10 +87,10 @@ pub(crate) const NPM: Server = Server {
   Fedora, RHEL    dnf install nodejs-npm
   Arch            pacman -S npm
   Alpine          apk add npm
-then run this again",
+then run this again; or name another `npm` in RELAY_NPM",
 };
 
-/// The same in Python.
+/// Python with venv, which makes a client of the API's description.
 pub(crate) const PYTHON: Server = Server {
     package: "python3-venv",
     variable: "RELAY_PYTHON",
@@ -100,7 +100,7 @@ pub(crate) const PYTHON: Server = Server {
   Fedora, RHEL    dnf install python3
   Arch            pacman -S python
   Alpine          apk add python3
-then run this again",
+then run this again; or name another `python3` with venv in RELAY_PYTHON",
 };
 
 fn npm() -> Option<PathBuf> {

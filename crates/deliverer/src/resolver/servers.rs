@@ -85,12 +85,12 @@ impl Refusal {
         Self::Silent(servers.join(" or "), within)
     }
 
-    /// Whether nobody said anything.
+    /// Returns true if nobody said anything.
     pub(super) fn is_silence(&self) -> bool {
         matches!(self, Self::Silent(..) | Self::Crowded(_))
     }
 
-    /// Whether it tells of the name servers, and not of the name.
+    /// Returns true if it tells of the name servers, and not of the name.
     pub(super) fn is_absence(&self) -> bool {
         self.is_silence() || matches!(self, Self::Refused(..) | Self::Failed(..))
     }
@@ -255,8 +255,12 @@ pub(super) async fn look_up(servers: &[Server], name: &Name) -> Result<Found, Re
         }
     };
     let found = match first {
-        // A name that is not there has neither.
-        Err(Refusal::NoSuchName) => Err(Refusal::NoSuchName),
+        // A name that is not there has neither, but some name servers say so of one family alone (RFC 4074
+        // section 4.2).
+        Err(Refusal::NoSuchName) => match timeout(OTHER_FAMILY, second).await {
+            Ok(second) => second.map_err(|other| Refusal::NoSuchName.or(other)),
+            Err(_) => Err(Refusal::NoSuchName),
+        },
         Ok(first) => Ok(match timeout(OTHER_FAMILY, second).await {
             Ok(Ok(second)) => Found {
                 addresses: [first.addresses, second.addresses].concat(),
@@ -312,7 +316,7 @@ pub(super) fn in_order(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     in_turns.flatten().copied().take(TRIED).collect()
 }
 
-/// Whether the system knows a way to an address. Nothing is sent.
+/// Returns true if the system knows a way to an address. Nothing is sent.
 fn has_way(address: IpAddr) -> bool {
     let any: IpAddr = if address.is_ipv6() {
         Ipv6Addr::UNSPECIFIED.into()

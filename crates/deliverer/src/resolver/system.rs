@@ -43,7 +43,7 @@ struct Read {
     looked: Instant,
 }
 
-/// What changes when a file does.
+/// The time and the size of a file: one of them changes when the file does.
 type Stamp = (Option<SystemTime>, u64);
 
 impl System {
@@ -61,7 +61,7 @@ impl System {
         }
     }
 
-    /// What the files say, and whether they have changed since that was last asked.
+    /// Returns the settings in the files, and true if those have changed since the last call.
     pub(super) fn settings(&self) -> (Arc<Settings>, bool) {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = false;
@@ -83,7 +83,7 @@ fn stamps() -> [Option<Stamp>; 2] {
     [HOSTS, RESOLV_CONF].map(|path| fs::metadata(path).ok().map(stamp))
 }
 
-/// How names are resolved.
+/// The settings by which names are resolved.
 pub(super) struct Settings {
     pub(super) servers: Vec<Server>,
     search: Vec<Name>,

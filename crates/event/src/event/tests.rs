@@ -83,7 +83,7 @@ fn name_of(bytes: usize) -> String {
     "x".repeat(bytes)
 }
 
-/// What CloudEvents allows and older versions of the relay did not, and the limits themselves.
+/// Values that CloudEvents allows and older versions of the relay did not, and the limits themselves.
 #[test]
 fn takes_what_cloudevents_allows() {
     let right = [

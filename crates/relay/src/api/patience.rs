@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::ApiError;
 use crate::progress::Progress;
 
-/// How long what is under way may take after the user has stopped: an answer that is on its way comes, and
+/// The time that work under way may take after the user has stopped: an answer that is on its way comes, and
 /// one that does not come holds up nobody.
 const LAST_ANSWERS: Duration = Duration::from_millis(800);
 

@@ -32,7 +32,7 @@ Exit codes:
   0    done
   1    failed; what was not done is in the queue
   2    wrong usage
-  3    some that were to be redelivered cannot be, and stay in the queue as they are
+  3    some that were to be redelivered or exported cannot be, and stay in the queue as they are
   130  stopped by a signal; what was not done is in the queue")]
 pub(crate) struct DrainArgs {
     #[command(flatten)]
@@ -75,6 +75,7 @@ struct Action {
 
 pub(super) async fn run(args: DrainArgs) -> anyhow::Result<()> {
     let broker = args.data.broker(CONNECTION)?;
+    let redelivers = args.action.redeliver;
     let way = match args.action.export {
         Some(path) => Way::Export(Export::new(path)?),
         None if args.action.redeliver => Way::Redeliver(Redeliver::new(&args.data, &broker)),
@@ -108,7 +109,8 @@ pub(super) async fn run(args: DrainArgs) -> anyhow::Result<()> {
         0 => Ok(()),
         number => {
             let letters = output::count(number, "dead letter");
-            Err(Finding::new(STAY, format!("{letters} cannot be redelivered")).into())
+            let done = if redelivers { "redelivered" } else { "exported" };
+            Err(Finding::new(STAY, format!("{letters} cannot be {done}")).into())
         }
     }
 }

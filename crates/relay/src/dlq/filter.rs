@@ -20,13 +20,13 @@ pub(super) struct Filter {
     #[arg(long)]
     reason: Option<DeadReason>,
 
-    /// Only those that have been dead for longer, such as 1h; of some nobody knows since when
+    /// Only those that have been dead for longer, such as 1h; a letter without a date is left out
     #[arg(long, value_name = "DURATION", value_parser = relay_service::args::time_or_none)]
     older_than: Option<Duration>,
 }
 
 impl Filter {
-    /// Whether a letter is meant. One that does not say when it died is not known to be old.
+    /// Returns true if a letter is meant. One that does not say when it died is not known to be old.
     pub(super) fn matches(&self, letter: &DeadLetter, now: Timestamp) -> bool {
         let endpoint = self
             .endpoint
@@ -43,7 +43,7 @@ impl Filter {
         endpoint && event_type && reason && old
     }
 
-    /// Whether anything is given.
+    /// Returns true if anything is given.
     pub(super) fn chooses(&self) -> bool {
         self.endpoint.is_some()
             || self.event_type.is_some()

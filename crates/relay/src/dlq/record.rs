@@ -22,7 +22,7 @@ pub(super) struct Record {
     /// The message's body, where it is no event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) body_base64: Option<String>,
-    /// How many bytes the body has, where this is only its beginning.
+    /// The bytes of the whole body, where this is only its beginning.
     #[serde(skip_serializing_if = "Option::is_none")]
     body_bytes: Option<u64>,
     /// That body's content type.

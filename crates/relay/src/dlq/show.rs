@@ -1,5 +1,5 @@
 use clap::Args;
-use relay_broker::{DeadLetters, Session};
+use relay_broker::{DeadLetters, DeadMessage, Session};
 use relay_event::{DeadLetter, Timestamp, WebhookId};
 use serde::Serialize;
 
@@ -60,16 +60,19 @@ async fn look(session: &Session, args: &ShowArgs) -> anyhow::Result<Vec<Record>>
     while found.len() < limit
         && let Some(message) = letters.next().await?
     {
-        let letter = &message.letter;
-        let record = Record::of(&message);
-        let webhook_id = record.webhook_id.as_ref().map(WebhookId::as_str);
-        let known = [letter.event_id.as_deref(), webhook_id];
-        if known.contains(&Some(&args.event_id)) && args.filter.matches(letter, now) {
-            found.push(record);
+        if is_of(&message, &args.event_id) && args.filter.matches(&message.letter, now) {
+            found.push(Record::of(&message));
         }
         letters.keep(message).await?;
     }
     Ok(found)
+}
+
+/// Returns true if the letter is of the event with this id, or with this webhook id.
+fn is_of(message: &DeadMessage, id: &str) -> bool {
+    let event = message.event.as_ref().ok();
+    message.letter.event_id.as_deref() == Some(id)
+        || event.is_some_and(|event| event.webhook_id().as_str() == id)
 }
 
 fn readable(record: &Record) -> String {

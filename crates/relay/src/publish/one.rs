@@ -57,7 +57,7 @@ async fn by_http(event: &Event, args: &PublishArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is said where nobody knows whether the event was taken.
+/// The report where nobody knows whether the event was taken.
 fn unknown(event: &Event) -> String {
     format!(
         "the event may have been published; publishing it again with --id {} is safe",

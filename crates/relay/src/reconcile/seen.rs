@@ -10,7 +10,7 @@ use relay_event::Event;
 
 use crate::text_files;
 
-/// What a receiver says it has seen: webhook ids, or ids of events, some with their source.
+/// The events that a receiver says it has seen: webhook ids, or ids of events, some with their source.
 #[derive(Debug)]
 pub(super) struct Seen(HashSet<String>);
 
@@ -46,7 +46,7 @@ impl Seen {
         Ok(Self(seen))
     }
 
-    /// Whether it was seen: by the id that receivers know it by, by its own, or by that and its source.
+    /// Returns true if it was seen: by the id that receivers know it by, by its own, or by that and its source.
     pub(super) fn has(&self, event: &Event) -> bool {
         let id = event.id().as_str();
         self.0.contains(event.webhook_id().as_str())

@@ -82,7 +82,7 @@ impl State {
         data::replace(path, &json)
     }
 
-    /// How the next run goes on where this one was stopped.
+    /// The advice on how the next run goes on where this one was stopped.
     pub(super) fn go_on(&self) -> String {
         match &self.path {
             Some(path) => format!(

@@ -1,4 +1,4 @@
-//! What is wrong with a command line: which option, what is allowed, what was given, each once, and exit code 2.
+//! Refusals of a command line: which option, what is allowed, what was given, each once, and exit code 2.
 
 use relay_testkit::Process;
 

@@ -59,7 +59,12 @@ async fn what_comes_back_from_a_redelivery_keeps_its_facts() {
     world.wait_dead(1).await;
     world.session.unbind_endpoint(&id, &patterns).await.unwrap();
 
-    world.run(&["dlq", "drain", "--redeliver"]).await;
+    let drained = world.run(&["dlq", "drain", "--redeliver"]).await.ok();
+    assert!(drained.contains("1 dead letter redelivered"), "{drained}");
+    assert!(
+        drained.contains("cannot say which endpoints were removed"),
+        "{drained}"
+    );
     world.wait_dead(1).await;
     let after = letter(&world.run(&show).await.json());
     for fact in [
@@ -75,6 +80,7 @@ async fn what_comes_back_from_a_redelivery_keeps_its_facts() {
     ] {
         assert_eq!(after[fact], before[fact], "{fact}: {after}");
     }
+    assert_eq!(after["reason"], "endpoint_removed", "{after}");
     let told = after.to_string();
     assert!(told.contains("attempts_exhausted"), "{told}");
 }

@@ -39,7 +39,7 @@ fn hostile() -> String {
     format!("<{marks}>")
 }
 
-/// What an attribute of an event may hold of it: no controls.
+/// The part of it that an attribute of an event may hold: no controls.
 fn marks() -> String {
     hostile().replace(char::is_control, "")
 }
@@ -162,7 +162,7 @@ async fn lists_and_feeds_are_clean() {
     }
 }
 
-/// What the relay, or what stands before it, says of a failure is text of others too.
+/// A failure in the words of the relay, or of what stands before it, is text of others too.
 #[tokio::test]
 async fn refusals_that_quote_others_are_clean() {
     let gateway = Gateway::start().await;
@@ -241,6 +241,28 @@ async fn dead_letters_are_clean() {
     world.run(&["dlq", "drain", "--export", &path]).await.ok();
     let written = std::fs::read_to_string(&path).unwrap();
     assert!(written.contains(&self::event("a")), "{written}");
+}
+
+/// Carriage returns between the parts of JSON are white space.
+#[tokio::test]
+async fn an_event_whose_lines_end_as_on_windows_is_shown_as_json() {
+    let gateway = Gateway::start().await;
+    let event = "{\r\n\"specversion\":\"1.0\",\r\n\"id\":\"a\",\"source\":\"/s\",\"type\":\"order.created\",\
+                 \r\n\"data\":[1,\r2]}";
+    let shown = shown().replace(&self::event("a"), event).replace('\n', "\r\n");
+    gateway.receiver.respond_with(Answer::status(200).body(&shown));
+    let readable = gateway.run(&["events", "show", "a"]).await.ok();
+    assert_clean(&readable);
+    let start = readable.find("\n{").expect("the event as JSON");
+    let mut said = serde_json::Deserializer::from_str(&readable[start..]).into_iter::<Value>();
+    let said = said.next().unwrap().unwrap();
+    assert_eq!(said, serde_json::from_str::<Value>(event).unwrap());
+    let json = gateway.run(&["events", "show", "a", "--json"]).await.ok();
+    assert_clean(&json);
+    assert_eq!(
+        serde_json::from_str::<Value>(&json).unwrap(),
+        serde_json::from_str::<Value>(&shown).unwrap()
+    );
 }
 
 /// Two spaces for each of 100,000 levels would be 20 GB.

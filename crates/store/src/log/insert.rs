@@ -122,7 +122,7 @@ pub(super) async fn events(
                     .push_bind(placed.event.source())
                     .push_bind(placed.event.subject())
                     .push_bind(placed.event.body().as_ref())
-                    .push_bind(webhook_ids::fingerprint(placed.event.source(), placed.event.id()));
+                    .push_bind(webhook_ids::fingerprint(placed.event.source(), placed.event.id().as_str()));
             });
             insert.build().persistent(chunk.len() == ROWS).execute(&mut **tx).await?;
         });

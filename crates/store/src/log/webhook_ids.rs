@@ -24,8 +24,8 @@ impl LoggedDelivery {
 }
 
 impl Store {
-    /// Looks for an event by the id that receivers know it by, or by its own. A webhook id is of one event;
-    /// of several events with an id of their own, each of another source, it is the newest. If a source is
+    /// Looks for an event by the id that receivers know it by, or by its own. A webhook id belongs to one
+    /// event. Events of several sources may share their own id; then the newest is returned. If a source is
     /// given, only events of that count.
     ///
     /// # Errors
@@ -67,8 +67,8 @@ impl Store {
     }
 }
 
-/// How the fingerprint of an event is stored.
-pub(super) fn fingerprint(source: &str, id: &EventId) -> i64 {
+/// Returns the fingerprint of an event as it is stored.
+pub(super) fn fingerprint(source: &str, id: &str) -> i64 {
     WebhookId::fingerprint(source, id).cast_signed()
 }
 
@@ -122,10 +122,8 @@ async fn missing(tx: &mut Transaction, most: u32) -> Result<Vec<(i64, i64)>, sql
         .bind(i64::from(most))
         .fetch_all(&mut **tx)
         .await?);
-    let filled = |(sequence, id, source): (i64, String, String)| {
-        Ok((sequence, fingerprint(&source, &codes::parsed(&id)?)))
-    };
-    rows.into_iter().map(filled).collect()
+    let filled = |(sequence, id, source): (i64, String, String)| (sequence, fingerprint(&source, &id));
+    Ok(rows.into_iter().map(filled).collect())
 }
 
 async fn fill(tx: &mut Transaction, fingerprints: &[(i64, i64)]) -> Result<(), sqlx::Error> {

@@ -90,7 +90,10 @@ async fn events_of_older_versions_are_found_once_they_are_filled_in(place: Place
         .map(|id| event_of(json!({"id": id, "source": "/orders", "type": "a.b"})));
     let old: Vec<_> = old.map(Record::Event).collect();
     store.record(&old, at(0)).await.unwrap();
-    place.execute("UPDATE events SET fingerprint = NULL").await;
+    // Not every id that was recorded once is one today.
+    place
+        .execute("UPDATE events SET fingerprint = NULL, id = CASE WHEN id = 'old.0' THEN '' ELSE id END")
+        .await;
     record(&store, &[("/orders", "new.1")]).await;
     let last = webhook_id("/orders", "old.1200");
     assert_eq!(found(&store, &last, None).await, None);
@@ -101,7 +104,7 @@ async fn events_of_older_versions_are_found_once_they_are_filled_in(place: Place
     }
     assert_eq!(rounds, 2);
     assert!(!store.fill_fingerprints(500).await.unwrap());
-    for name in names.iter().map(String::as_str).chain(["new.1"]) {
+    for name in names[1..].iter().map(String::as_str).chain(["new.1"]) {
         let webhook_id = webhook_id("/orders", name);
         let named = Some(("/orders".to_owned(), name.to_owned()));
         assert_eq!(found(&store, &webhook_id, None).await, named);

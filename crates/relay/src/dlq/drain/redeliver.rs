@@ -3,6 +3,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::anyhow;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use relay_broker::{Config, DeadLetters, DeadMessage, PublishError, Session};
 use relay_event::{DeadReason, EndpointId};
@@ -12,11 +13,13 @@ use tokio::time::timeout;
 use super::tally::{Stay, Tally};
 use crate::{api::Api, data::DataArgs, output};
 
-/// How long it is believed that an endpoint is there: it may be removed while a drain lasts.
+/// The time for which an endpoint is believed to be there: it may be removed while a drain lasts.
 const BELIEVED: Duration = Duration::from_secs(1);
 
-/// How long the relay may take to say whether an endpoint is there.
+/// The time that the relay may take to say whether an endpoint is there.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+const UNKNOWN: &str = "no relay of this broker is known here; RELAY_URL and RELAY_TOKEN name it";
 
 /// Knows which endpoints are there: by the relay that has them and, for that may be away, by their queues.
 pub(super) struct Redeliver {
@@ -25,10 +28,11 @@ pub(super) struct Redeliver {
 }
 
 impl Redeliver {
-    /// With the relay of this broker, if one is known here.
+    /// Asks the relay of this broker, if one is known here; otherwise says that none is asked.
     pub(super) fn new(data: &DataArgs, broker: &Config) -> Self {
         let relay = match data.http_of(broker) {
-            Ok(found) => found.map(Api::new).transpose(),
+            Ok(Some(found)) => Api::new(found).map(Some),
+            Ok(None) => Err(anyhow!(UNKNOWN)),
             Err(error) => Err(error),
         };
         let relay = relay.unwrap_or_else(|error| {
@@ -73,7 +77,7 @@ impl Redeliver {
         Ok((!there).then_some(Stay::EndpointRemoved))
     }
 
-    /// Whether the relay still has it, if that says so.
+    /// Returns false if the relay says that it does not have it any more.
     async fn is_not_removed(&mut self, endpoint: &EndpointId) -> bool {
         let Some(relay) = &self.relay else { return true };
         let path = ["v1", "endpoints", endpoint.as_str()];

@@ -43,7 +43,7 @@ impl Tally {
 
     /// Those that were meant and cannot go.
     pub(super) fn stay(&self) -> u64 {
-        self.endpoint_removed + self.no_event + self.no_endpoint
+        self.endpoint_removed + self.no_event + self.no_endpoint + self.too_large
     }
 
     /// The summary; `done` says what was done, such as `redelivered`.
@@ -94,6 +94,19 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_that_were_meant_and_stay_are_counted() {
+        let mut tally = Tally::default();
+        let reasons = [
+            Stay::EndpointRemoved,
+            Stay::NoEvent,
+            Stay::NoEndpoint,
+            Stay::TooLarge(5),
+        ];
+        reasons.into_iter().for_each(|why| tally.stays(why));
+        assert_eq!(tally.stay(), 4);
+    }
 
     #[test]
     fn the_summary_explains_what_stays() {
