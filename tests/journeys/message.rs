@@ -239,6 +239,42 @@ async fn a_producers_expiration_loses_nothing() {
     assert_eq!(event["deliveries"][0]["state"], json!("delivered"), "{event}");
 }
 
+/// A few kilobytes may be an event that no broker takes once it is unpacked.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_too_large_unpacked_is_not_sent_again_when_it_expires() {
+    let broker = private_broker_with("max_message_size = 2097152").await;
+    let mut world = World::on(broker.amqp_url(), Database::Sqlite).await;
+    world.add_deliverer().await;
+    let receiver = Receiver::start().await;
+    world.api.add(&receiver, &["a.b"], json!({"paused": true})).await;
+    world.api.add(&receiver, &["good.one"], json!({})).await;
+    let large = json!({
+        "specversion": "1.0", "id": "packed", "source": "/x", "type": "a.b", "data": "x".repeat(3 * MIB),
+    });
+    let mortal = amqp::structured()
+        .with_content_encoding("gzip".into())
+        .with_expiration("0".into());
+    let body = gzip(large.to_string().as_bytes());
+    world.producer().await.publish("a.b", mortal, &body).await;
+    let letter = world.dead_letters(1).await.remove(0);
+    assert_eq!(letter.reason, DeadReason::Expired);
+
+    world.add_recorder().await;
+    let good = world.api.publish("good.one", json!(1)).await;
+    // Its attempt comes after the copy of the letter, in the same queue.
+    settled(&world, &good).await;
+    let path = "/v1/events/packed";
+    assert_eq!(world.api.call(Method::GET, path, None).await.status(), 404);
+    there(&world, 1).await;
+    let drained = world.cli(&["dlq", "drain", "--redeliver"]).await.output();
+    assert!(
+        drained.contains("1 stay") && drained.contains("RELAY_MAX_EVENT_BYTES="),
+        "{drained}"
+    );
+    let detail = world.dead_letters(1).await.remove(0).detail.unwrap();
+    assert!(detail.contains("bytes; at most 262144 are allowed"), "{detail}");
+}
+
 /// A time that cannot be is not believed, and a delivery never stands by one that nothing can follow.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forged_time_changes_nothing() {
