@@ -135,10 +135,13 @@ pub fn records(data: &[u8]) {
 mod tests {
     use std::{fs, path::Path};
 
+    /// A target's folder and its entry point.
+    type Target = (&'static str, fn(&[u8]));
+
     #[test]
     fn what_fuzzing_found_stays_mended() {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/corpus");
-        let targets: [(&str, fn(&[u8])); 3] = [
+        let targets: [Target; 3] = [
             ("message", super::message),
             ("frames", super::frames),
             ("records", super::records),

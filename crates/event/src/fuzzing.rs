@@ -122,10 +122,13 @@ pub fn text(data: &[u8]) {
 mod tests {
     use std::{fs, path::Path};
 
+    /// A target's folder and its entry point.
+    type Target = (&'static str, fn(&[u8]));
+
     #[test]
     fn what_fuzzing_found_stays_mended() {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/corpus");
-        let targets: [(&str, fn(&[u8])); 5] = [
+        let targets: [Target; 5] = [
             ("event", super::event),
             ("binary", super::binary),
             ("batch", super::batch),

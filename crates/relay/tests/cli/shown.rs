@@ -250,7 +250,9 @@ async fn an_event_whose_lines_end_as_on_windows_is_shown_as_json() {
     let event = "{\r\n\"specversion\":\"1.0\",\r\n\"id\":\"a\",\"source\":\"/s\",\"type\":\"order.created\",\
                  \r\n\"data\":[1,\r2]}";
     let shown = shown().replace(&self::event("a"), event).replace('\n', "\r\n");
-    gateway.receiver.respond_with(Answer::status(200).body(&shown));
+    gateway
+        .receiver
+        .respond_with(Answer::status(200).body(shown.clone()));
     let readable = gateway.run(&["events", "show", "a"]).await.ok();
     assert_clean(&readable);
     let start = readable.find("\n{").expect("the event as JSON");
