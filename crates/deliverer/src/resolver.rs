@@ -34,9 +34,9 @@ const QUICK: Duration = Duration::from_millis(300);
 /// The two tries of a look-up that takes longer, of 5 s in all.
 const PATIENT: [Duration; 2] = [Duration::from_millis(1_700), Duration::from_secs(3)];
 
-/// The look-ups of each kind that are under way at once: 63 in all. Those that nobody answers take no room
+/// The look-ups of each kind that are under way at once: 60 in all. Those that nobody answers take no room
 /// from those that are answered quickly, nor names that never had addresses from those that once had.
-const AT_ONCE: usize = 21;
+const AT_ONCE: usize = 20;
 
 /// The names that are remembered.
 const REMEMBERED: u64 = 8_192;

@@ -126,7 +126,10 @@ async fn what_is_wrong_is_said_and_a_secret_is_not() {
     let url = "http://127.0.0.1:1/";
     for (args, says) in [
         (&[][..], "--forward-to"),
-        (&["--forward-to", "127.0.0.1:1"], "must begin with http:// or https://"),
+        (
+            &["--forward-to", "127.0.0.1:1"],
+            "must begin with http:// or https://",
+        ),
         (&["--forward-to", url, "--secret", "whsec_hunter2"], "--secret"),
         (&["--forward-to", url, "--types", "#.#.#"], "a pattern"),
     ] {

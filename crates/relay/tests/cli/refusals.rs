@@ -23,7 +23,10 @@ async fn a_refusal_names_the_option_what_is_allowed_and_what_was_given_once() {
         ),
         (vec!["up", "--log", "a=b=c"], "--log (RELAY_LOG): must be a level"),
         (vec!["publish", "--type", "a.*"], "--type: must be words"),
-        (vec!["publish", "--type", "a", "--id", ""], "--id: must be"),
+        (
+            vec!["publish", "--type", "a", "--id", ""],
+            "--id: must have 1 to 1024 bytes",
+        ),
         (
             vec!["publish", "--type", "a", "--data", "{"],
             "--data: must be JSON",
