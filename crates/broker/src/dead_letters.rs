@@ -14,7 +14,7 @@ use crate::{
     wire::{self, Headers},
 };
 
-/// What the largest letters may take up on their way here, in bytes. The broker counts messages only.
+/// The bytes that the largest letters may take up on their way here. The broker counts messages only.
 const ON_THE_WAY: usize = 128 * 1024 * 1024;
 
 /// Letters on their way. Each has at most twice the bytes of the largest event.
@@ -33,7 +33,7 @@ pub struct DeadMessage {
     pub event: Result<Event, String>,
     /// The run of its schedule that ended here: when that began, if it is known.
     pub run: Option<Timestamp>,
-    /// How many bytes its body has, if [`DeadMessage::body`] is only the beginning of it.
+    /// The bytes of its whole body, if [`DeadMessage::body`] is only the beginning of it.
     pub cut_from: Option<u64>,
     /// How many bytes the event has, unpacked, if these are more than this process takes and no relay ever let
     /// it in.
@@ -117,7 +117,7 @@ impl DeadLetters {
     /// The broker went away: what was not removed is back in the queue.
     pub async fn next(&mut self) -> Result<Option<DeadMessage>, Error> {
         const QUIET: Duration = Duration::from_millis(500);
-        /// How long a letter that is large, or a broker that is busy, may take.
+        /// The time that a large letter, or a busy broker, may take.
         const ON_ITS_WAY: Duration = Duration::from_secs(10);
         let waiting = Instant::now();
         while self.left > 0 {

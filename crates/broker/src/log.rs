@@ -36,7 +36,7 @@ pub struct Outlived {
     pub endpoint: EndpointId,
     /// The event.
     pub event: Event,
-    /// When it was published, if that is known.
+    /// The time of its publishing, if that is known.
     pub published_at: Option<Timestamp>,
 }
 

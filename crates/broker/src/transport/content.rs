@@ -17,7 +17,7 @@ pub(crate) const MARKER: &str = "relay-cut";
 /// The broker's account of why and where a message died.
 const DEATHS: &[u8] = b"x-death";
 
-/// How deep tables and lists may nest within the headers.
+/// The levels that tables and lists may nest within the headers.
 const DEPTH: usize = 16;
 
 /// Stands for a byte that is not UTF-8: the character for this, which no event's type can have.
@@ -134,7 +134,7 @@ pub(super) fn make_harmless(frame: &mut Vec<u8>, mut cut: Cut, limits: MessageLi
     frame[begin..begin + 2].copy_from_slice(&flags.to_be_bytes());
 }
 
-/// Where the properties are, from the flags on.
+/// The places of the properties, from the flags on.
 struct Layout {
     flags: u16,
     /// The short strings, with the number of their property.

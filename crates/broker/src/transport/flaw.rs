@@ -22,7 +22,7 @@ pub(crate) enum Flaw {
     Property,
 }
 
-/// What is missing from a message.
+/// The parts that are missing from a message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Cut {
     /// Headers are, and why.

@@ -18,7 +18,7 @@ const HEARTBEAT: u8 = 8;
 const PROTOCOL: u8 = b'A';
 const PROTOCOL_BYTES: usize = 8;
 
-/// What is kept of a body that is too large, in bytes: enough to tell what it was.
+/// The bytes that are kept of a body that is too large: enough to tell what it was.
 const KEPT: u64 = 4 * 1024;
 
 /// The longest content header that is held, in bytes, however long a frame may be: a producer may have agreed with
@@ -28,7 +28,7 @@ const HEADER_BYTES: usize = 1024 * 1024;
 /// Records of attempts, and events that were let in once, whatever a process is told later.
 pub(crate) const OWN_BYTES: usize = 2 * 1024 * 1024;
 
-/// How large messages may be, by the exchange they came by.
+/// The largest messages, by the exchange they came by.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     events: String,
