@@ -27,6 +27,16 @@ pub struct Limits {
     )]
     pub max_connections: NonZeroUsize,
 
+    /// The most new connections a second that do not show a good token; beyond it new ones wait in the system's
+    /// queue
+    #[arg(
+        long,
+        env = "RELAY_CONNECTIONS_WITHOUT_TOKEN",
+        value_name = "COUNT",
+        default_value = "500"
+    )]
+    pub connections_without_token: NonZeroUsize,
+
     /// The most connections of one address (of IPv6: one /64) at once; others are answered 503
     #[arg(
         long,
@@ -153,6 +163,7 @@ impl Limits {
             per_address_setting: "--connections-per-address, RELAY_CONNECTIONS_PER_ADDRESS",
             shared: self.shared_networks.clone(),
             tokens: true,
+            without_token_a_second: self.connections_without_token.get(),
             head_time: self.head_timeout,
             idle_time: self.idle_timeout,
             head_bytes: self.max_head_bytes.get(),

@@ -86,6 +86,8 @@ pub struct Limits {
     /// Set if a connection must present a token to be kept beside others. A quarter of the connections is
     /// for those that have not, and the longest idle of them makes room for the next.
     pub tokens: bool,
+    /// The most new connections a second that do not present one. Beyond it connections wait to be accepted.
+    pub without_token_a_second: usize,
     /// The longest time from a head's first byte to its last.
     pub head_time: Duration,
     /// The longest time between an answer and the next request. It bounds half a head too that came along with
@@ -115,6 +117,7 @@ impl Default for Limits {
             per_address_setting: "--connections-per-address, RELAY_CONNECTIONS_PER_ADDRESS",
             shared: Network::loopback(),
             tokens: true,
+            without_token_a_second: 500,
             head_time: Duration::from_secs(10),
             idle_time: Duration::from_secs(60),
             head_bytes: 64 << 10,
@@ -173,7 +176,10 @@ impl Server {
             let accepted = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
-                accepted = listener.accept() => accepted,
+                accepted = async {
+                    self.room.next().await;
+                    listener.accept().await
+                } => accepted,
             };
             match accepted {
                 Ok((stream, address)) => self.take(stream, address, &routes, shutdown, &open).await,
@@ -222,7 +228,7 @@ impl Server {
             Err(refused) => {
                 // To be told takes a file for a moment, and there are only so many for that.
                 if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
-                    open.spawn(refuse(stream, refused, permit));
+                    open.spawn(refuse(stream, refused, permit, Arc::clone(&self.room)));
                 }
             }
         }
@@ -329,10 +335,10 @@ fn raw(status: StatusCode, kind: &str, title: &str, detail: &str) -> Vec<u8> {
 }
 
 /// Tells a client why it is refused.
-async fn refuse(stream: TcpStream, refused: Refused, _permit: OwnedSemaphorePermit) {
+async fn refuse(stream: TcpStream, refused: Refused, _permit: OwnedSemaphorePermit, room: Arc<Room>) {
     let detail = format!("too many connections: {}; come again later", refused.0);
     let answer = raw(StatusCode::SERVICE_UNAVAILABLE, "busy", BUSY, &detail);
-    stream::farewell(stream, &answer).await;
+    stream::farewell(stream, &answer, &room.thrown_away).await;
 }
 
 /// Tells whether an error of accept(2) concerns the connection alone, so that the next one may be accepted at once.

@@ -73,6 +73,20 @@ async fn of_those_without_a_token_the_longest_idle_makes_room() {
 }
 
 #[tokio::test]
+async fn strangers_come_a_few_a_second_and_clients_with_a_token_as_they_like() {
+    let gateway = Gateway::start(&[("RELAY_CONNECTIONS_WITHOUT_TOKEN", "10")]).await;
+    for _ in 0..30 {
+        let answer = gateway.publish().await;
+        assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+    }
+    assert_eq!(gateway.limited("without_token_a_second").await, 0.0);
+    let _strangers = crowd(&gateway, 30).await;
+    let answer = gateway.publish().await;
+    assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+    assert!(gateway.limited("without_token_a_second").await > 0.0);
+}
+
+#[tokio::test]
 async fn an_address_has_a_limit_of_its_own() {
     let settings = [
         ("RELAY_CONNECTIONS_PER_ADDRESS", "3"),

@@ -13,6 +13,8 @@ impl Limit {
     pub const ADDRESS: &'static str = "address";
     /// The connections that have not shown a token.
     pub const WITHOUT_TOKEN: &'static str = "without_token";
+    /// The new connections a second that have not shown a token.
+    pub const WITHOUT_TOKEN_A_SECOND: &'static str = "without_token_a_second";
     /// The files or the memory of the machine.
     pub const FILES: &'static str = "files";
     /// The time of a head.
@@ -28,10 +30,11 @@ impl Limit {
     /// The time in which a client reads nothing.
     pub const UNSENT: &'static str = "unsent";
 
-    const ALL: [&'static str; 10] = [
+    const ALL: [&'static str; 11] = [
         Self::CONNECTIONS,
         Self::ADDRESS,
         Self::WITHOUT_TOKEN,
+        Self::WITHOUT_TOKEN_A_SECOND,
         Self::FILES,
         Self::HEAD_TIME,
         Self::IDLE,

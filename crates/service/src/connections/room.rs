@@ -15,10 +15,10 @@ use prometheus::Registry;
 use rustix::process::{Resource, getrlimit};
 use tokio::{
     sync::Notify,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{Limit, Limited, Limits, network::one_address, peer::Peer};
+use super::{Limit, Limited, Limits, network::one_address, peer::Peer, stream::ThrownAway};
 
 /// The longest that a newcomer waits for the connection that makes room for it.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -28,6 +28,34 @@ const WITHOUT_TOKEN: usize = 4;
 
 /// The connections that are taken however few files there are.
 const FIRST_FEW: u64 = 128;
+
+/// The new connections that have not shown a token, a second: each takes one, and gives it back with its token.
+/// What a second's worth is not used for stays for the next.
+#[derive(Debug)]
+struct Rate {
+    a_second: f64,
+    left: f64,
+    at: Instant,
+}
+
+impl Rate {
+    fn new(a_second: usize) -> Self {
+        let a_second = f64::from(u32::try_from(a_second).unwrap_or(u32::MAX));
+        Self {
+            a_second,
+            left: a_second,
+            at: Instant::now(),
+        }
+    }
+
+    /// Returns the moment at which the next may be taken, if that is still to come.
+    fn next(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let new = now.duration_since(self.at).as_secs_f64() * self.a_second;
+        (self.left, self.at) = (self.a_second.min(self.left + new), now);
+        (self.left < 1.0).then(|| now + Duration::from_secs_f64((1.0 - self.left) / self.a_second))
+    }
+}
 
 /// Why a connection is refused.
 #[derive(Debug)]
@@ -40,6 +68,8 @@ pub(super) struct Room {
     pub(super) limited: Limited,
     /// The bytes of heads under way that are drawn from what all share.
     heads: AtomicUsize,
+    pub(super) thrown_away: ThrownAway,
+    rate: Mutex<Rate>,
     table: Mutex<Table>,
     left: Notify,
 }
@@ -66,9 +96,11 @@ impl Room {
     pub(super) fn new(name: &'static str, limits: Limits, registry: &Registry) -> prometheus::Result<Self> {
         let limited = Limited::register(name, registry)?;
         let room = Self {
+            rate: Mutex::new(Rate::new(limits.without_token_a_second)),
             limits,
             limited,
             heads: AtomicUsize::new(0),
+            thrown_away: ThrownAway::default(),
             table: Mutex::default(),
             left: Notify::new(),
         };
@@ -84,9 +116,22 @@ impl Room {
         most
     }
 
+    /// Resolves when the next connection may be accepted. What a stranger's connection costs, before it is known to
+    /// be one, is time that the process needs for its own work.
+    pub(super) async fn next(&self) {
+        let mut waited = false;
+        while let Some(next) = self.limits.tokens.then(|| self.rate().next()).flatten() {
+            if !std::mem::replace(&mut waited, true) {
+                self.limited.count(Limit::WITHOUT_TOKEN_A_SECOND);
+            }
+            sleep_until(next).await;
+        }
+    }
+
     /// Lets a client in, or says why not.
     pub(super) async fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Peer, Refused> {
         let until = Instant::now() + PATIENCE;
+        self.rate().left -= 1.0;
         loop {
             let left = self.left.notified();
             let mut left = pin!(left);
@@ -179,6 +224,7 @@ impl Room {
 
     /// Notes that a peer has shown a token.
     pub(super) fn trust(&self, peer: &Peer) {
+        self.rate().left += 1.0;
         let mut table = self.table();
         table.without_token -= 1;
         table.wake(peer);
@@ -222,6 +268,10 @@ impl Room {
 
     pub(super) fn give_head(&self, bytes: usize) {
         self.heads.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn rate(&self) -> MutexGuard<'_, Rate> {
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

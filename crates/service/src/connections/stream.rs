@@ -5,7 +5,7 @@ use std::{
     future::poll_fn,
     io::{self, Write as _},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -26,6 +26,13 @@ const LINGERING: Duration = Duration::from_secs(10);
 
 /// The most bytes that are read and thrown away at the end of a connection.
 const THROWN_AWAY: usize = 64 << 20;
+
+/// The most bytes that all connections which end throw away together in [`TURN`]: 32 MiB a second. Beyond it
+/// they are read later, and their clients wait.
+const THROWN_AWAY_IN_TURN: usize = (32 << 20) / 10;
+
+/// A tenth of a second, after which more may be thrown away.
+const TURN: Duration = Duration::from_millis(100);
 
 /// A connection of a client.
 pub(super) struct ClientStream {
@@ -153,7 +160,7 @@ impl ClientStream {
             }
         }
         let lingering = self.lingering.get_or_insert_with(Lingering::new);
-        lingering.poll(cx, self.stream.as_mut())
+        lingering.poll(cx, self.stream.as_mut(), &self.room.thrown_away)
     }
 
     /// Tells whether the client may be sending what nobody reads. To close the connection then would take from it
@@ -225,11 +232,44 @@ impl AsyncWrite for ClientStream {
     }
 }
 
+/// The bytes that connections throw away at their end, all together.
+#[derive(Debug, Default)]
+pub(super) struct ThrownAway(Mutex<Turn>);
+
+/// A turn, since its beginning.
+#[derive(Debug, Default)]
+struct Turn {
+    begun: Option<Instant>,
+    bytes: usize,
+}
+
+impl ThrownAway {
+    /// Counts bytes that were thrown away. Returns the end of this turn if nothing more may be before it.
+    fn add(&self, bytes: usize) -> Option<Instant> {
+        let mut turn = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let begun = match turn.begun {
+            Some(begun) if now < begun + TURN => begun,
+            _ => {
+                *turn = Turn {
+                    begun: Some(now),
+                    bytes: 0,
+                };
+                now
+            }
+        };
+        turn.bytes += bytes;
+        (turn.bytes >= THROWN_AWAY_IN_TURN).then(|| begun + TURN)
+    }
+}
+
 /// The end of a connection, in which what comes is read and thrown away.
 struct Lingering {
     until: Pin<Box<Sleep>>,
     end: Instant,
     left: usize,
+    /// Set while `until` is not the end of the client's silence but of a turn.
+    is_waiting: bool,
 }
 
 impl Lingering {
@@ -239,29 +279,53 @@ impl Lingering {
             until: Box::pin(sleep_until(now + SILENCE)),
             end: now + LINGERING,
             left: THROWN_AWAY,
+            is_waiting: false,
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, mut stream: Pin<&mut impl AsyncRead>) -> Poll<()> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut stream: Pin<&mut impl AsyncRead>,
+        thrown_away: &ThrownAway,
+    ) -> Poll<()> {
         let mut bytes = [0; 8 << 10];
         loop {
+            if self.is_waiting {
+                ready!(self.until.as_mut().poll(cx));
+                self.is_waiting = false;
+                self.hear_on();
+            }
+            if Instant::now() >= self.end {
+                return Poll::Ready(());
+            }
+            if let Some(next) = thrown_away.add(0) {
+                self.is_waiting = true;
+                self.until.as_mut().reset(next.min(self.end));
+                continue;
+            }
             let mut buffer = ReadBuf::new(&mut bytes);
             match stream.as_mut().poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() && buffer.filled().len() <= self.left => {
                     self.left -= buffer.filled().len();
-                    let silence = Instant::now() + SILENCE;
-                    self.until.as_mut().reset(silence.min(self.end));
+                    thrown_away.add(buffer.filled().len());
+                    self.hear_on();
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => break,
+                Poll::Pending => return self.until.as_mut().poll(cx),
             }
         }
-        self.until.as_mut().poll(cx)
+    }
+
+    /// Waits for the client's next bytes from now on.
+    fn hear_on(&mut self) {
+        let silence = Instant::now() + SILENCE;
+        self.until.as_mut().reset(silence.min(self.end));
     }
 }
 
 /// Sends a last answer to a client that may be sending itself, and closes.
-pub(super) async fn farewell(stream: TcpStream, answer: &[u8]) {
+pub(super) async fn farewell(stream: TcpStream, answer: &[u8], thrown_away: &ThrownAway) {
     // The first bytes of a connection always have room.
     let sent = stream.into_std().and_then(|mut stream| {
         stream.write_all(answer)?;
@@ -270,6 +334,27 @@ pub(super) async fn farewell(stream: TcpStream, answer: &[u8]) {
     });
     if let Ok(mut stream) = sent {
         let mut lingering = Lingering::new();
-        poll_fn(|cx| lingering.poll(cx, Pin::new(&mut stream))).await;
+        poll_fn(|cx| lingering.poll(cx, Pin::new(&mut stream), thrown_away)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_that_end_throw_no_more_away_together_than_fits() {
+        let thrown_away = ThrownAway::default();
+        let begun = Instant::now();
+        let all = (0..20).map(|_| async {
+            let mut lingering = Lingering::new();
+            let mut endless = tokio::io::repeat(0);
+            poll_fn(|cx| lingering.poll(cx, Pin::new(&mut endless), &thrown_away)).await;
+            THROWN_AWAY - lingering.left
+        });
+        let read: usize = futures_util::future::join_all(all).await.iter().sum();
+        assert_eq!(begun.elapsed().as_secs(), LINGERING.as_secs());
+        let most = 101 * (THROWN_AWAY_IN_TURN + (8 << 10));
+        assert!(read <= most && read > most / 2, "{read} of {most} bytes");
     }
 }
