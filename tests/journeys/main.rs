@@ -7,6 +7,7 @@ mod closed_off;
 mod cloudevents;
 mod dead_letters;
 mod delivery;
+mod deploy;
 mod feed;
 mod history;
 mod hostile;
