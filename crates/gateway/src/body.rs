@@ -164,7 +164,7 @@ pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         let path = refused.path().to_string();
         let error = refused.into_inner();
         match error.classify() {
-            Category::Data => Invalid::new(path, words(&error)).into(),
+            Category::Data => data(&path, &words(&error)).into(),
             _ => unreadable(&error),
         }
     })?;
@@ -181,4 +181,69 @@ fn words(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());
     text.strip_suffix(&position).unwrap_or(&text).to_owned()
+}
+/// The refusal of a field, in a person's words.
+fn data(path: &str, error: &str) -> Invalid {
+    let missing = error.strip_prefix("missing field `");
+    if let Some(name) = missing.and_then(|name| name.strip_suffix('`')) {
+        let within = path.strip_suffix('.').unwrap_or(path);
+        let field = if within.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{within}.{name}")
+        };
+        return Invalid::new(field, "is missing");
+    }
+    let problem = EXPECTED.iter().fold(error.to_owned(), |text, (theirs, words)| {
+        text.replace(theirs, words)
+    });
+    Invalid::new(path, problem)
+}
+
+/// What serde calls types by the names that Rust has for them.
+const EXPECTED: [(&str, &str); 8] = [
+    ("invalid type: sequence", "invalid type: a list"),
+    ("invalid type: map", "invalid type: an object"),
+    ("expected a sequence", "expected a list"),
+    ("expected u16", "expected a whole number"),
+    ("expected u32", "expected a whole number"),
+    ("expected u64", "expected a whole number"),
+    ("expected usize", "expected a whole number"),
+    ("expected a map", "expected an object"),
+];
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "read by nobody")]
+    struct Outer {
+        inner: Inner,
+        #[serde(default)]
+        list: Vec<String>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "read by nobody")]
+    struct Inner {
+        count: u64,
+    }
+
+    #[test]
+    fn a_refusal_names_the_field_in_a_persons_words() {
+        let refused = |body: &str| json::<Outer>(body.as_bytes()).unwrap_err().detail;
+        assert_eq!(refused("{}"), "inner: is missing");
+        assert_eq!(refused(r#"{"inner": {}}"#), "inner.count: is missing");
+        assert_eq!(
+            refused(r#"{"inner": {"count": "1"}}"#),
+            r#"inner.count: invalid type: string "1", expected a whole number"#
+        );
+        assert_eq!(
+            refused(r#"{"inner": {"count": 1}, "list": 5}"#),
+            "list: invalid type: integer `5`, expected a list"
+        );
+    }
 }

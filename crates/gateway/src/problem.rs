@@ -95,7 +95,7 @@ const MAX_IDS: usize = 100;
 #[derive(Debug)]
 pub(crate) struct Problem {
     pub(crate) kind: Kind,
-    detail: String,
+    pub(crate) detail: String,
     pub(crate) field: Option<String>,
     id: Option<EventId>,
     ids: Vec<EventId>,

@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderMap, header},
 };
 use bytes::Bytes;
-use relay_event::{Event, EventId, Fill, Timestamp};
+use relay_event::{Event, EventId, Fill, Invalid, Timestamp, without_byte_order_mark};
 
 use super::{batch, binary, key};
 use crate::{
@@ -147,6 +147,13 @@ fn structured(body: Bytes, key: Option<&str>, limit: usize) -> Result<Incoming, 
 }
 
 fn shorthand(body: Bytes, key: Option<&str>, source: &str, limit: usize) -> Result<Incoming, Problem> {
+    if without_byte_order_mark(&body)
+        .trim_ascii_start()
+        .starts_with(b"[")
+    {
+        let problem = "must be one event: send several to POST /v1/batches, or here with the content type application/cloudevents-batch+json";
+        return Err(Invalid::new("event", problem).into());
+    }
     let body = match key {
         Some(key) => Event::with_key(body, key, source)?,
         None => body,
@@ -249,6 +256,14 @@ mod tests {
         drop(same);
         assert!(read(20, r#"{"type":"a"}"#).is_err());
         assert!(counted(0));
+    }
+
+    #[test]
+    fn a_list_is_sent_where_lists_are_taken() {
+        let Err(refused) = shorthand("\u{feff} [{}]".into(), None, "/relay", 1_000) else {
+            panic!("a list");
+        };
+        assert!(refused.detail.contains("POST /v1/batches"), "{}", refused.detail);
     }
 
     #[test]
