@@ -52,9 +52,9 @@ struct Shared {
     system: System,
     names: moka::sync::Cache<String, Arc<Known>>,
     quick: Semaphore,
-    /// For names that had addresses once.
+    /// The room for names that had addresses once.
     patient: Semaphore,
-    /// For names that never had any.
+    /// The room for names that never had any.
     doubtful: Semaphore,
 }
 
@@ -111,14 +111,14 @@ impl Shared {
         if let Some(answer) = known.answer(Instant::now()) {
             return answer;
         }
-        // Of all who want the same name one asks; if its attempt ends meanwhile, the next.
+        // One attempt at a time asks for a name; if it ends before the answer, the next one asks.
         let _turn = known.turn().await;
         if let Some(answer) = known.answer(Instant::now()) {
             return answer;
         }
         let look_up = || settings.look_up(host);
         let found = if let Some(addresses) = known.good(Instant::now()) {
-            // What was known a moment ago is better than to wait.
+            // Addresses that were good a moment ago are better than a long wait.
             let Ok(found) = self.ask_quickly(&known, look_up).await else {
                 return Ok(addresses);
             };

@@ -213,7 +213,7 @@ impl Server {
         shutdown: &CancellationToken,
         open: &TaskTracker,
     ) {
-        // What cannot be set is the system's own then.
+        // Where they cannot be set, the system's own values hold.
         let _ = stream.set_nodelay(true);
         let patience = u32::try_from(self.room.limits.unsent_time.as_millis()).unwrap_or(u32::MAX);
         let _ = sockopt::set_tcp_user_timeout(&stream, patience);
@@ -226,7 +226,7 @@ impl Server {
                 );
             }
             Err(refused) => {
-                // To be told takes a file for a moment, and there are only so many for that.
+                // The answer takes a file for a moment, and only a few files are for that.
                 if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
                     open.spawn(refuse(stream, refused, permit, Arc::clone(&self.room)));
                 }
@@ -239,7 +239,7 @@ impl Server {
         let service = {
             let (peer, room) = (peer.clone(), Arc::clone(&self.room));
             service_fn(move |request: hyper::Request<Incoming>| {
-                // At once: what is read from now on belongs to no head that is awaited.
+                // At once: bytes that are read from now on belong to no head that is awaited.
                 let under_way = peer.begin();
                 answer(request, under_way, peer.clone(), routes.clone(), room.clone())
             })
@@ -286,7 +286,7 @@ async fn answer(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         peer.upgrade();
     } else if peer.has_unread() || peer.ends() {
-        // What is left of the body stands before the next request, which therefore cannot come.
+        // The rest of the body stands before the next request, so no other request can come.
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
     }

@@ -137,7 +137,7 @@ mod tests {
         for c in "aÄ日本語\u{301}\u{a0}\u{3000}👩\u{fe0f}עر\u{fffd}".chars() {
             assert!(is_harmless(c), "{c}");
         }
-        // What Rust calls a control is one by this table too.
+        // Every character that Rust calls a control is one by this table too.
         let controls = (0..=0x10_ffff)
             .filter_map(char::from_u32)
             .filter(|c| c.is_control());

@@ -52,7 +52,7 @@ ok(
   }),
 );
 
-// What is wrong is typed too.
+// Errors are typed too.
 const { error, response } = await client.POST("/v1/events", { body: { type: "a.*" } });
 expect(response.status === 400 && error?.field === "type", error);
 

@@ -42,7 +42,7 @@ const NEXT: Duration = Duration::from_millis(200);
 /// alone (RFC 8305 section 3 has 50 ms).
 const OTHER_FAMILY: Duration = Duration::from_millis(100);
 
-/// The most time that one question is kept for; whoever asks gives up before.
+/// The longest time for which one question is kept; the look-up gives up before.
 const KEPT: Duration = Duration::from_secs(5);
 
 /// The most addresses of a name that are tried.
@@ -51,13 +51,13 @@ const TRIED: usize = 4;
 /// A name's addresses.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// In the order in which they are tried.
+    /// The addresses in the order in which they are tried.
     pub(super) addresses: Vec<IpAddr>,
-    /// For how long they hold, as the name server says.
+    /// The time for which they hold, as the name server says.
     pub(super) lasts: Duration,
 }
 
-/// Why a name has no address.
+/// The reason why a name has no address.
 #[derive(Debug, Clone)]
 pub(super) enum Refusal {
     /// It is none that can be asked for.

@@ -17,7 +17,7 @@ async fn half_a_head_is_answered_408() {
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer:?}");
     assert!(answer.contains("connection: close"), "{answer}");
     assert_eq!(gateway.limited("head_time").await, 1.0);
-    // Who says nothing at all is told nothing.
+    // A client that sends nothing gets no answer.
     assert_eq!(gateway.answer(b"").await, "");
 }
 

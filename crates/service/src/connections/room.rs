@@ -23,14 +23,14 @@ use super::{Limit, Limited, Limits, network::one_address, peer::Peer, stream::Th
 /// The longest that a newcomer waits for the connection that makes room for it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Of connections that have not shown a token: one of so many.
+/// The part of all connections that may be without a token: a quarter.
 const WITHOUT_TOKEN: usize = 4;
 
 /// The connections that are taken however few files there are.
 const FIRST_FEW: u64 = 128;
 
 /// The new connections that have not shown a token, a second: each takes one, and gives it back with its token.
-/// What a second's worth is not used for stays for the next.
+/// Those that a second leaves unused stay for the next.
 #[derive(Debug)]
 struct Rate {
     a_second: f64,
@@ -57,7 +57,7 @@ impl Rate {
     }
 }
 
-/// Why a connection is refused.
+/// The reason why a connection is refused.
 #[derive(Debug)]
 pub(super) struct Refused(pub(super) String);
 

@@ -163,8 +163,8 @@ impl ClientStream {
         lingering.poll(cx, self.stream.as_mut(), &self.room.thrown_away)
     }
 
-    /// Tells whether the client may be sending what nobody reads. To close the connection then would take from it
-    /// what was written to it.
+    /// Tells whether the client may be sending bytes that nobody reads. If the connection were closed then, the
+    /// client would lose the answer.
     fn may_be_sending(&self) -> bool {
         let within_a_head = self.head > 0 && self.peer.waits() == self.awaited;
         within_a_head || self.peer.has_unread() || self.peer.is_upgraded()
