@@ -86,7 +86,8 @@ pub struct Limits {
     /// Set if a connection must present a token to be kept beside others. A quarter of the connections is
     /// for those that have not, and the longest idle of them makes room for the next.
     pub tokens: bool,
-    /// The most new connections a second that do not present one. Beyond it connections wait to be accepted.
+    /// The most new connections a second that do not present one; counts only if `tokens` is set. Beyond it
+    /// connections wait to be accepted.
     pub without_token_a_second: usize,
     /// The longest time from a head's first byte to its last.
     pub head_time: Duration,
@@ -105,29 +106,6 @@ pub struct Limits {
     pub unsent_bytes: usize,
     /// The longest time that a client may read nothing of what waits for it.
     pub unsent_time: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 8_192,
-            connections_setting: "--max-connections (RELAY_MAX_CONNECTIONS)",
-            other_files: 128,
-            per_address: 256,
-            per_address_setting: "--connections-per-address, RELAY_CONNECTIONS_PER_ADDRESS",
-            shared: Network::loopback(),
-            tokens: true,
-            without_token_a_second: 500,
-            head_time: Duration::from_secs(10),
-            idle_time: Duration::from_secs(60),
-            head_bytes: 64 << 10,
-            headers: 100,
-            uri_bytes: 8 << 10,
-            head_memory: 16 << 20,
-            unsent_bytes: 256 << 10,
-            unsent_time: Duration::from_secs(30),
-        }
-    }
 }
 
 /// An HTTP/1 server with limits. Clones share them.

@@ -319,8 +319,9 @@ mod tests {
     fn what_others_need_stays_free() {
         let share = |files, other_files| {
             let limits = Limits {
+                connections: 8_192,
                 other_files,
-                ..Limits::default()
+                ..crate::server::limits()
             };
             share(files, &limits)
         };
