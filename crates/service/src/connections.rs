@@ -271,8 +271,11 @@ async fn answer(
     Ok(response.map(|body| Body::new(under_way.over(body))))
 }
 
+/// The type and the title of refusals of a request's target.
+const URI_TOO_LONG: (&str, &str) = ("uri-too-long", "The address is too long");
+
 fn uri_too_long(most: usize) -> Response<Body> {
-    let (kind, title) = ("uri-too-long", "The address is too long");
+    let (kind, title) = URI_TOO_LONG;
     let detail = format!("at most {most} bytes are allowed");
     let mut response = Response::new(Body::from(document(kind, 414, title, &detail)));
     *response.status_mut() = StatusCode::URI_TOO_LONG;
@@ -310,6 +313,33 @@ fn raw(status: StatusCode, kind: &str, title: &str, detail: &str) -> Vec<u8> {
         "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: {length}\r\n{retry}{everywhere}connection: close\r\n\r\n{body}"
     )
     .into_bytes()
+}
+
+/// An answer to a head that hyper cannot read, of the same status as hyper's own answer, which begins with these
+/// bytes.
+fn unreadable(own: &[u8], limits: &Limits) -> Vec<u8> {
+    let status = own.get(b"HTTP/1.1 ".len()..).and_then(|rest| rest.get(..3));
+    let status = status.and_then(|status| StatusCode::from_bytes(status).ok());
+    match status {
+        Some(status @ StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => {
+            let (bytes, headers) = (limits.head_bytes, limits.headers);
+            let detail = format!("at most {bytes} bytes and {headers} headers are allowed");
+            raw(status, "head-too-large", "The head is too large", &detail)
+        }
+        Some(status @ StatusCode::URI_TOO_LONG) => {
+            let detail = format!("at most {} bytes are allowed", limits.uri_bytes);
+            raw(status, URI_TOO_LONG.0, URI_TOO_LONG.1, &detail)
+        }
+        _ => {
+            let detail = "the head of a request must be as HTTP/1.1 has it (RFC 9112)";
+            raw(
+                StatusCode::BAD_REQUEST,
+                "not-http",
+                "The request cannot be read",
+                detail,
+            )
+        }
+    }
 }
 
 /// Tells a client why it is refused.
@@ -385,6 +415,22 @@ mod tests {
             let line = format!("\r\n{name}: {}\r\n", value.to_str().unwrap());
             assert!(raw.contains(&line), "{raw}");
             assert_eq!(too_long.headers().get(&name), Some(&value));
+        }
+    }
+
+    #[test]
+    fn an_unreadable_head_is_answered_with_the_status_of_hyper() {
+        for (own, status) in [
+            ("HTTP/1.1 400 Bad Request\r\n", "400 Bad Request"),
+            (
+                "HTTP/1.1 431 Request Header Fields Too Large\r\n",
+                "431 Request Header Fields Too Large",
+            ),
+            ("HTTP/1.1 414 URI Too Long\r\n", "414 URI Too Long"),
+            ("", "400 Bad Request"),
+        ] {
+            let answer = String::from_utf8(unreadable(own.as_bytes(), &crate::server::limits())).unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{answer}");
         }
     }
 }
