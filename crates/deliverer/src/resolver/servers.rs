@@ -45,6 +45,21 @@ const OTHER_FAMILY: Duration = Duration::from_millis(100);
 /// The longest time for which one question is kept; the look-up gives up before.
 const KEPT: Duration = Duration::from_secs(5);
 
+/// The questions of a look-up to each name server: one for each family of addresses.
+const FAMILIES: usize = 2;
+
+/// The sockets that one question may hold at once: hickory repeats a question that has no answer every 333 ms or
+/// later, twice, each time from a socket of its own (`UdpClientStream` of hickory-net 0.26.3).
+const SENT: usize = 3;
+
+/// The most sockets of a look-up that ends before a question is repeated and before a third name server is asked.
+pub(super) const QUICK_SOCKETS: usize = 2 * FAMILIES;
+
+/// The most sockets of a look-up that asks so many name servers.
+pub(super) fn sockets(servers: usize) -> usize {
+    FAMILIES * SENT * servers
+}
+
 /// The most addresses of a name that are tried.
 const TRIED: usize = 4;
 
