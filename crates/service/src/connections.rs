@@ -191,7 +191,7 @@ impl Server {
         shutdown: &CancellationToken,
         open: &TaskTracker,
     ) {
-        // Where they cannot be set, the system's own values hold.
+        // The system's own values hold if these cannot be set.
         let _ = stream.set_nodelay(true);
         let patience = u32::try_from(self.room.limits.unsent_time.as_millis()).unwrap_or(u32::MAX);
         let _ = sockopt::set_tcp_user_timeout(&stream, patience);
