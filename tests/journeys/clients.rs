@@ -22,7 +22,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// With the files of `tests/clients/LANGUAGE`, and the relay's description.
+    /// Makes the folder with the files of `tests/clients/LANGUAGE`, and the relay's description.
     async fn start(language: &str) -> Self {
         let mut world = World::without_deliverer(shared_broker().await).await;
         world.add_recorder().await;

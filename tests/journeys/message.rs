@@ -1,4 +1,4 @@
-//! What a producer may write on a message beside the event: types that CloudEvents has no word for, an
+//! Properties and headers that a producer may set beside the event: types that CloudEvents does not have, an
 //! encoding, a time to live, a time of its own, and bodies of any size.
 
 use std::{io::Write, time::Duration};
@@ -111,7 +111,7 @@ async fn a_header_is_an_attribute_or_a_reason_to_refuse_the_event() {
     // Sent on without what made it invalid, it would be another event.
     let drained = world.cli(&["dlq", "drain", "--redeliver"]).await;
     assert!(drained.output().contains("7 stay"), "{}", drained.output());
-    // What has no prefix is nobody's business.
+    // A header without the prefix is no attribute, so its type does not matter.
     let other = binary("other", "level", AMQPValue::Double(0.5));
     producer.publish("a.b", other, b"{}").await;
     let requests = receiver.wait_for(taken.len() + 1).await;
@@ -351,7 +351,7 @@ async fn there(world: &World, count: u32) {
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_of_any_size_cost_little_memory() {
     const COUNT: usize = 6;
-    // So much of it may make a broker hold up its publishers.
+    // Waiting messages of this size may make a broker hold up its publishers.
     let broker = private_broker_with("vm_memory_high_watermark.relative = 0.8").await;
     let mut world = World::on(broker.amqp_url(), Database::Sqlite).await;
     world.add_deliverer().await;

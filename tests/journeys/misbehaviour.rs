@@ -24,6 +24,7 @@ struct Stage {
     comes: Comes,
     endpoint: String,
     _receiver: Receiver,
+    _front: Option<TlsFront>,
 }
 
 impl Stage {
@@ -52,6 +53,25 @@ impl Stage {
             comes,
             endpoint,
             _receiver: receiver,
+            _front: None,
+        }
+    }
+
+    /// Sets up a receiver behind a server that speaks TLS in this manner.
+    async fn behind_tls(
+        world: &World,
+        receiver: Receiver,
+        (manner, certificate): (TlsManner, &Certificate),
+        (name, comes): (&'static str, Comes),
+    ) -> Self {
+        let front = TlsFront::start_as(manner, certificate, &receiver).await;
+        let endpoint = add(world, &front.url(), &receiver, comes).await;
+        Self {
+            name,
+            comes,
+            endpoint,
+            _receiver: receiver,
+            _front: Some(front),
         }
     }
 
@@ -206,7 +226,7 @@ async fn only_a_certificate_that_is_trusted_in_time_and_for_the_host_will_do() {
     let world = trusting(&known).await;
     let host = "127.0.0.1";
     let refused = |words| Comes::Failed("tls", None, words);
-    let (mut fronts, mut stages) = (Vec::new(), Vec::new());
+    let mut stages = Vec::new();
     for (name, certificate, manner, comes) in [
         ("good", known.certify(host), Proper, Comes::Answered(204)),
         (
@@ -253,15 +273,7 @@ async fn only_a_certificate_that_is_trusted_in_time_and_for_the_host_will_do() {
         ),
     ] {
         let receiver = Receiver::start().await;
-        let front = TlsFront::start_as(manner, &certificate, &receiver).await;
-        let endpoint = add(&world, &front.url(), &receiver, comes).await;
-        fronts.push(front);
-        stages.push(Stage {
-            name,
-            comes,
-            endpoint,
-            _receiver: receiver,
-        });
+        stages.push(Stage::behind_tls(&world, receiver, (manner, &certificate), (name, comes)).await);
     }
     let event = world.api.publish("a.b", json!(1)).await;
     check(&world, &event, &stages).await;
@@ -277,7 +289,7 @@ async fn servers_that_end_tls_without_a_word_have_answered() {
     let close = |text: &str| Answer::raw(text.as_bytes().to_vec(), Then::Close);
     let short = Comes::Failed("body", Some(200), "end of file before message length reached");
     let chunk = Comes::Failed("body", Some(200), "");
-    let (mut fronts, mut stages) = (Vec::new(), Vec::new());
+    let mut stages = Vec::new();
     for (name, answer, comes) in [
         (
             "no length",
@@ -317,15 +329,8 @@ async fn servers_that_end_tls_without_a_word_have_answered() {
     ] {
         let receiver = Receiver::start().await;
         receiver.respond_with(answer);
-        let front = TlsFront::start_as(TlsManner::Abrupt, &certificate, &receiver).await;
-        let endpoint = add(&world, &front.url(), &receiver, comes).await;
-        fronts.push(front);
-        stages.push(Stage {
-            name,
-            comes,
-            endpoint,
-            _receiver: receiver,
-        });
+        let tls = (TlsManner::Abrupt, &certificate);
+        stages.push(Stage::behind_tls(&world, receiver, tls, (name, comes)).await);
     }
     let event = world.api.publish("a.b", json!(1)).await;
     check(&world, &event, &stages).await;

@@ -236,6 +236,53 @@ async fn every_operation_answers_as_it_is_described() {
     }
 }
 
+/// CloudEvents has null attributes treated as unset, and an event is told as it came.
+#[tokio::test(flavor = "multi_thread")]
+async fn null_attributes_are_described_where_they_are_taken_and_where_they_are_told() {
+    let example = Example::start().await;
+    let operation = |method: Method, path: &str| {
+        let mut operations = example.document.operations().into_iter();
+        let found = operations.find(|operation| operation.method == method && operation.path == path);
+        found.unwrap()
+    };
+    let whole = json!({
+        "specversion": "1.0", "id": "nulls", "source": "/orders", "type": "order.created", "subject": null,
+        "time": null, "datacontenttype": null, "x": null,
+    });
+    let short = json!({
+        "specversion": null, "id": null, "source": null, "time": null, "type": "order.created", "subject": null,
+    });
+    for (path, media_type, value) in [
+        ("/v1/events", "application/cloudevents+json", whole.clone()),
+        ("/v1/events", "application/json", short),
+        (
+            "/v1/batches",
+            "application/cloudevents-batch+json",
+            json!([whole]),
+        ),
+    ] {
+        let publish = operation(Method::POST, path);
+        let schema = &publish.description["requestBody"]["content"][media_type]["schema"];
+        let judged = Judge(&example.document.0).judge(schema, &value);
+        assert_eq!(judged, Ok(()), "{path}: {value}");
+        let media_type = media_type.to_owned();
+        let request = example.request(&publish, path, Some(&Body { media_type, value }));
+        assert_eq!(example.call(&publish, request).await, 202, "{path}");
+    }
+    let now = Timestamp::now();
+    let event = NewEvent {
+        event: Event::parse(whole.to_string().into()).unwrap(),
+        published_at: Some(now),
+        routed_to: Vec::new(),
+    };
+    let store = example.world.store().await;
+    store.record(&[Record::Event(event)], now).await.unwrap();
+    let show = operation(Method::GET, "/v1/events/{id}");
+    let request = example.request(&show, "/v1/events/nulls", None);
+    let (status, came) = example.ask(&show, request).await;
+    assert!(status == 200 && came.contains(r#""subject":null"#), "{came}");
+}
+
 /// What a client may do wrong is answered as described too.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_refusal_is_described() {

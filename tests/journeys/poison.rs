@@ -107,7 +107,7 @@ async fn headers_that_nest_end_no_process() {
     are_of(&letters, "nest deeper than 16");
 }
 
-/// As after an older version died of it, again and again.
+/// An older version died of such messages, again and again, and left them in the queues.
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_start_on_queues_that_are_poisoned() {
     let mut world = World::without_deliverer(relay_testkit::shared_broker().await).await;
@@ -202,7 +202,7 @@ async fn texts_that_are_no_utf8_end_no_connection() {
         let says = |letter: &&DeadLetter| letter.detail.as_deref().is_some_and(|said| said.contains(detail));
         assert!(letters.iter().filter(says).count() >= 2, "{detail}: {letters:#?}");
     }
-    // What the relay does not read says nothing about the event.
+    // Properties that the relay does not read say nothing about the event.
     let ignored = structured(&field(b"a", b'S', &long(b"\xff")))
         .with(11, &[9])
         .with(10, &short(b"\xff"))

@@ -131,7 +131,7 @@ async fn stops_whole_and_finds_everything_again() {
     third.wait_exit().await;
 }
 
-/// Whoever waits for it goes on then: takes the token, publishes, adds endpoints.
+/// A program that waits for it goes on then: it takes the token, publishes, adds endpoints.
 #[tokio::test(flavor = "multi_thread")]
 async fn it_says_that_it_is_ready_once_everything_is_there() {
     let up = Up::new();

@@ -203,7 +203,7 @@ async fn either_id(database: Database) {
         assert_eq!(of_it[0]["event"]["source"], source);
         webhook_ids.insert(webhook_id);
     }
-    // Of a webhook id that is another's own id, the one that receivers know by it.
+    // A webhook id that is also another event's own id names the event that receivers know by it.
     let plain = world.api.json(Method::GET, "/v1/events/plain-1", None).await;
     assert_eq!(plain["source"], "/relay");
 

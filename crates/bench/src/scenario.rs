@@ -16,6 +16,10 @@ use std::pin::Pin;
 
 use crate::report::Figure;
 
+/// The kind of the events of a healthy endpoint, and the kind of the events of endpoints beside it.
+const HEALTHY: usize = 0;
+const OTHERS: usize = 1;
+
 /// One thing to measure.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub(crate) enum Scenario {

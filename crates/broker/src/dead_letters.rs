@@ -35,8 +35,8 @@ pub struct DeadMessage {
     pub run: Option<Timestamp>,
     /// The bytes of its whole body, if [`DeadMessage::body`] is only the beginning of it.
     pub cut_from: Option<u64>,
-    /// How many bytes the event has, unpacked, if these are more than this process takes and no relay ever let
-    /// it in.
+    /// The size of the unpacked event in bytes, if this process takes no event of that size and no relay ever
+    /// let it in.
     pub too_large: Option<u64>,
     delivery: Delivery,
 }
@@ -142,7 +142,7 @@ impl DeadLetters {
     pub async fn keep(&mut self, message: DeadMessage) -> Result<(), Error> {
         drop(message); // Unsettled: it stays with its channel.
         self.kept += 1;
-        // Lest the prefetch of one consumer fills up with what is kept.
+        // Kept letters would fill up the prefetch of one consumer.
         if self.kept >= self.prefetch / 2 {
             let queue = self.session.topology().dead();
             let next = self.session.subscribe(&queue, self.prefetch).await?;

@@ -55,7 +55,7 @@ impl Records {
         let exchange = delivery.exchange.as_str();
         if exchange == topology.dead() || exchange == topology.return_() {
             let letter = wire::letter(delivery, topology, max_event_bytes);
-            // What is too large would be refused wherever it came, and perhaps end the channel before.
+            // An event that is too large would be refused again, and might end the channel first.
             let (death, outlived) = if letter.outlived && letter.too_large.is_none() {
                 (None, Outlived::of(letter))
             } else {

@@ -41,7 +41,7 @@ pub struct Received {
     pub history: History,
     /// Whether it came by the exchange of events, which gave it to every endpoint that wants it.
     pub published: bool,
-    /// Of an event that was redelivered: how it had ended before.
+    /// The end that a redelivered event had before; `None` for other events.
     pub(crate) earlier: Option<Box<Earlier>>,
 }
 
@@ -54,9 +54,9 @@ pub struct Refused {
     content_type: Option<String>,
     content_encoding: Option<String>,
     attributes: Vec<(String, AMQPValue)>,
-    /// Whether headers are missing.
+    /// Set if headers are missing.
     headers_cut: bool,
-    /// How large the body is, if that is only its beginning.
+    /// The size of the whole body in bytes, if only its beginning is here.
     cut_from: Option<u64>,
 }
 
@@ -79,7 +79,7 @@ impl Refused {
         self.body.len()
     }
 
-    /// Whether only the beginning of its body is here.
+    /// Tells whether only the beginning of its body is here.
     pub(crate) fn is_cut(&self) -> bool {
         self.cut_from.is_some()
     }
@@ -185,7 +185,8 @@ fn known(
     event(body, delivery, headers, max_bytes)
 }
 
-/// Whether it may be a message of the relay's own, which publishes events in structured mode and unpacked.
+/// Tells whether the relay itself may have published the message: it publishes events in structured mode and
+/// unpacked.
 fn has_our_form(delivery: &Delivery, headers: &Headers<'_>) -> bool {
     let as_published = content_encoding(delivery).is_some() || headers.cut().refusal().is_some();
     !as_published && is_structured(content_type(delivery))
@@ -203,13 +204,13 @@ fn check_size(bytes: usize, max_bytes: usize) -> Result<(), Invalid> {
     Err(Invalid::new("event", problem))
 }
 
-/// How far ahead of now a moment may be that a producer claims.
+/// The furthest that a time which a producer claims may be ahead of now.
 const AHEAD: Duration = Duration::from_secs(60);
-/// How long ago it may be.
+/// The furthest that it may be behind now.
 const BEHIND: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// When an event was published, as its producer says. What is more than a minute from now, or older than the
-/// log is kept by default, is not believed, as if there were no such header.
+/// Returns the time at which an event was published, as its producer says. A time that is more than a minute
+/// ahead, or older than the log is kept by default, is ignored, as if there were no such header.
 fn claimed_time(properties: &BasicProperties, headers: &Headers<'_>, now: Timestamp) -> Option<Timestamp> {
     published_at(properties, headers).filter(|at| now.since(*at) <= BEHIND && at.since(now) <= AHEAD)
 }
@@ -374,21 +375,21 @@ pub(crate) struct Letter {
     pub(crate) event: Result<Event, Invalid>,
     /// The run of the schedule that ended here: when that began, if it is known.
     pub(crate) run: Option<Timestamp>,
-    /// Whether the time to live that its producer set is over, which says nothing about the event.
+    /// Set if the time to live that its producer set is over, which says nothing about the event.
     pub(crate) outlived: bool,
-    /// How large the event is, if it is larger than is allowed and was never let in.
+    /// The size of the event in bytes, if it is larger than is allowed and was never let in.
     pub(crate) too_large: Option<u64>,
-    /// How large the body is, if this process has only its beginning.
+    /// The size of the whole body in bytes, if this process has only its beginning.
     pub(crate) cut_from: Option<u64>,
 }
 
-/// What the broker did by itself with a message of an endpoint's queue.
+/// The death that the broker noted by itself on a message of an endpoint's queue.
 struct ByBroker {
     endpoint: EndpointId,
     reason: DeadReason,
     detail: Option<String>,
-    /// Whether it is as its producer published it, so that no header in it is the relay's. Where it is not,
-    /// a producer may have forged the entry.
+    /// Set if the message is as its producer published it, so that no header in it is the relay's. Otherwise a
+    /// producer may have forged the entry.
     published: bool,
     outlived: bool,
     at: Option<Timestamp>,
@@ -409,7 +410,7 @@ fn by_broker(headers: &Headers<'_>, topology: &Topology, bytes: usize) -> Option
                 Some(format!("its producer set an expiration of {expiration} ms")),
             )
         }
-        // By a deliverer that did not take the whole message.
+        // A deliverer wrote it that did not take the whole message.
         "rejected" => {
             let why = headers.cut().refusal().map(|why| why.to_string());
             let small = || format!("event: is {bytes} bytes, too large for the deliverer");
@@ -429,7 +430,7 @@ fn by_broker(headers: &Headers<'_>, topology: &Topology, bytes: usize) -> Option
     })
 }
 
-/// Whether the event of a dead letter was let in before: its delivery was tried, or could have been.
+/// Tells whether the event of a dead letter was let in before: its delivery was tried, or could have been.
 fn was_let_in(delivery: &Delivery, topology: &Topology, by_us: Option<DeadReason>) -> bool {
     use DeadReason::{AttemptsExhausted, EndpointGone, EndpointRemoved, Expired};
     let tried = matches!(
@@ -480,7 +481,7 @@ pub(crate) fn letter(delivery: &Delivery, topology: &Topology, max_bytes: usize)
             ..headers.history()
         })
     };
-    // What was redelivered and never attempted has ended as before.
+    // A delivery that was redelivered and never attempted has ended as before.
     let earlier = headers.earlier().filter(|_| !published && history.attempts == 0);
     let (mut earlier_reason, mut earlier_death) = (None, None);
     if let Some(earlier) = earlier {

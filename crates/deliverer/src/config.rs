@@ -68,8 +68,8 @@ pub struct Config {
     )]
     pub max_attempts: NonZeroU32,
 
-    /// The name servers that are asked for endpoints' hosts, such as 192.0.2.53 or 192.0.2.53:5353, separated
-    /// by commas; /etc/hosts and the search list of /etc/resolv.conf count all the same [default: those in
+    /// The name servers that are asked for endpoints' hosts, such as 192.0.2.53 or 192.0.2.53:5353, at most
+    /// three, separated by commas; /etc/hosts and the search list of /etc/resolv.conf count all the same [default: those in
     /// /etc/resolv.conf]
     #[arg(long, env = "RELAY_NAME_SERVERS", value_name = "ADDRESSES")]
     pub name_servers: Option<NameServers>,

@@ -23,7 +23,7 @@ mod take;
 mod tls;
 mod window;
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use anyhow::Context as _;
 use relay_broker::{Broker, Status};
@@ -46,7 +46,10 @@ pub const PART: &str = "deliverer";
 /// # Errors
 /// It cannot start: no root certificates, or its metrics are registered twice.
 pub async fn run(config: &Config, context: &Context, broker: &Broker, store: &Store) -> anyhow::Result<()> {
-    let (metrics, most) = (Metrics::register(&context.registry)?, max_attempts(config));
+    let (metrics, most) = (
+        Metrics::register(&context.registry)?,
+        max_attempts(config.max_attempts),
+    );
     metrics.limit.set(most.into());
     let workshop = Arc::new(Workshop {
         client: client::Client::new(Resolver::new(config.name_servers.as_ref()))
@@ -73,13 +76,25 @@ pub async fn run(config: &Config, context: &Context, broker: &Broker, store: &St
     Ok(())
 }
 
-/// What is set, if so many sockets can be had: half of the files that may be open, for connections that
-/// wait for their next attempt are as many, without those the process needs for itself.
-fn max_attempts(config: &Config) -> u32 {
+/// The files that the attempts of a deliverer may need: two for each, for connections that wait for their next
+/// attempt are as many, and those of its look-ups.
+pub fn files(max_attempts: NonZeroU32) -> u64 {
+    2 * u64::from(max_attempts.get()) + resolver::SOCKETS as u64
+}
+
+/// The attempts that may be under way at once in a process that may open so many files, without those that it
+/// needs for all else.
+fn attempts_within(files: u64) -> u64 {
     const OTHER_FILES: u64 = 256;
-    let wanted = config.max_attempts.get();
+    let left = files.saturating_sub(OTHER_FILES + resolver::SOCKETS as u64);
+    (left / 2).max(1)
+}
+
+/// Returns the attempts that are set, or fewer if the process may not open the files for them.
+fn max_attempts(set: NonZeroU32) -> u32 {
+    let wanted = set.get();
     let files = relay_service::raise_open_files();
-    let allowed = files.map_or(u64::MAX, |files| (files.saturating_sub(OTHER_FILES) / 2).max(1));
+    let allowed = files.map_or(u64::MAX, attempts_within);
     let most = u32::try_from(allowed).map_or(wanted, |allowed| wanted.min(allowed));
     if most < wanted {
         tracing::warn!(
@@ -90,4 +105,18 @@ fn max_attempts(config: &Config) -> u32 {
         );
     }
     most
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_and_look_ups_leave_files_for_all_else() {
+        for attempts in [1, 100, 2_048] {
+            let set = NonZeroU32::new(attempts).unwrap();
+            assert_eq!(attempts_within(files(set) + 256), u64::from(attempts));
+        }
+        assert_eq!(attempts_within(300), 1);
+    }
 }

@@ -182,7 +182,7 @@ async fn read_answer(mut body: Incoming) -> hyper::Result<String> {
     Ok(answer)
 }
 
-/// Of several waits the longest.
+/// The longest of several waits.
 fn asked_wait(response: &Response<Incoming>, now: SystemTime) -> Option<Duration> {
     let values = response.headers().get_all(RETRY_AFTER).iter();
     let waits = values.filter_map(|value| retry_after(value.to_str().ok()?, now));

@@ -34,9 +34,15 @@ const QUICK: Duration = Duration::from_millis(300);
 /// The two tries of a look-up that takes longer, of 5 s in all.
 const PATIENT: [Duration; 2] = [Duration::from_millis(1_700), Duration::from_secs(3)];
 
-/// The look-ups of each kind that are under way at once: 60 in all. Those that nobody answers take no room
-/// from those that are answered quickly, nor names that never had addresses from those that once had.
+/// The look-ups that are tried for [`QUICK`] at once. Those that nobody answers take no room from those that are
+/// answered quickly, nor names that never had addresses from those that once had.
 const AT_ONCE: usize = 20;
+
+/// The sockets of each kind of look-ups that take longer: 20 look-ups at once with one name server, 6 with three.
+const PATIENT_SOCKETS: usize = 120;
+
+/// The most sockets of all look-ups together.
+pub(crate) const SOCKETS: usize = AT_ONCE * servers::QUICK_SOCKETS + 2 * PATIENT_SOCKETS;
 
 /// The names that are remembered.
 const REMEMBERED: u64 = 8_192;
@@ -51,10 +57,11 @@ pub(crate) struct Resolver(Arc<Shared>);
 struct Shared {
     system: System,
     names: moka::sync::Cache<String, Arc<Known>>,
+    /// The room for look-ups that are tried for a moment, in look-ups.
     quick: Semaphore,
-    /// For names that had addresses once.
+    /// The room for names that had addresses once, in sockets.
     patient: Semaphore,
-    /// For names that never had any.
+    /// The room for names that never had any, in sockets.
     doubtful: Semaphore,
 }
 
@@ -79,8 +86,8 @@ impl Resolver {
                 .time_to_idle(FORGOTTEN)
                 .build(),
             quick: Semaphore::new(AT_ONCE),
-            patient: Semaphore::new(AT_ONCE),
-            doubtful: Semaphore::new(AT_ONCE),
+            patient: Semaphore::new(PATIENT_SOCKETS),
+            doubtful: Semaphore::new(PATIENT_SOCKETS),
         }))
     }
 
@@ -111,20 +118,20 @@ impl Shared {
         if let Some(answer) = known.answer(Instant::now()) {
             return answer;
         }
-        // Of all who want the same name one asks; if its attempt ends meanwhile, the next.
+        // One attempt at a time asks for a name; if it ends before the answer, the next one asks.
         let _turn = known.turn().await;
         if let Some(answer) = known.answer(Instant::now()) {
             return answer;
         }
         let look_up = || settings.look_up(host);
         let found = if let Some(addresses) = known.good(Instant::now()) {
-            // What was known a moment ago is better than to wait.
+            // Addresses that were good a moment ago are better than a long wait.
             let Ok(found) = self.ask_quickly(&known, look_up).await else {
                 return Ok(addresses);
             };
             found.unwrap_or_else(|| Err(Refusal::silent(&settings, QUICK)))
         } else {
-            self.ask(&known, look_up)
+            self.ask(&known, settings.servers.len(), look_up)
                 .await
                 .unwrap_or_else(|late| Err(late.refusal(&settings)))
         };
@@ -141,7 +148,7 @@ impl Shared {
         look_up: impl Fn() -> F,
     ) -> Result<Option<T>, Late> {
         let room = timeout(QUICK, self.quick.acquire()).await;
-        let _room = room.map_err(|_| Late::Crowded)?;
+        let _room = room.map_err(|_| Late::Crowded(AT_ONCE))?;
         let asked = known.asked();
         let found = timeout(QUICK, look_up()).await.ok();
         if found.is_some() {
@@ -150,8 +157,13 @@ impl Shared {
         Ok(found)
     }
 
-    /// Asks as long as may be.
-    async fn ask<T, F: Future<Output = T>>(&self, known: &Known, look_up: impl Fn() -> F) -> Result<T, Late> {
+    /// Asks so many name servers, as long as may be.
+    async fn ask<T, F: Future<Output = T>>(
+        &self,
+        known: &Known,
+        servers: usize,
+        look_up: impl Fn() -> F,
+    ) -> Result<T, Late> {
         let mut silent = None;
         if let Some(_room) = self.quick_room(known).await {
             let asked = known.asked();
@@ -167,8 +179,10 @@ impl Shared {
         } else {
             &self.doubtful
         };
-        let room = timeout(most, patient.acquire()).await;
-        let _room = room.map_err(|_| Late::Crowded)?;
+        let sockets = servers::sockets(servers);
+        let permits = u32::try_from(sockets).unwrap_or(u32::MAX);
+        let room = timeout(most, patient.acquire_many(permits)).await;
+        let _room = room.map_err(|_| Late::Crowded(PATIENT_SOCKETS / sockets.max(1)))?;
         let asked = silent.unwrap_or_else(|| known.asked());
         for longest in PATIENT {
             if let Ok(found) = timeout(longest, look_up()).await {
@@ -195,15 +209,15 @@ impl Shared {
 enum Late {
     /// No name server answered.
     Silent,
-    /// Too many others were waiting.
-    Crowded,
+    /// So many others were waiting.
+    Crowded(usize),
 }
 
 impl Late {
     fn refusal(&self, settings: &system::Settings) -> Refusal {
         match self {
             Self::Silent => Refusal::silent(settings, QUICK + PATIENT.iter().sum::<Duration>()),
-            Self::Crowded => Refusal::Crowded(AT_ONCE),
+            Self::Crowded(others) => Refusal::Crowded(*others),
         }
     }
 }
@@ -227,7 +241,7 @@ impl Service<Name> for Resolver {
     }
 }
 
-/// Name servers to ask: addresses, with a port if it is not 53, separated by commas.
+/// Name servers to ask: at most three addresses, with a port if it is not 53, separated by commas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NameServers(Vec<SocketAddr>);
 
@@ -244,7 +258,11 @@ impl FromStr for NameServers {
             })
         };
         let servers = text.split(',').map(str::trim).map(server);
-        servers.collect::<Result<_, _>>().map(Self)
+        let servers: Vec<_> = servers.collect::<Result<_, _>>()?;
+        if servers.len() > system::MAX_SERVERS {
+            return Err(format!("must be at most {} addresses", system::MAX_SERVERS));
+        }
+        Ok(Self(servers))
     }
 }
 
@@ -267,6 +285,28 @@ mod tests {
             Ok("192.0.2.1:53,[2001:db8::1]:5353,[2001:db8::2]:53".to_owned())
         );
         assert!(read("ns.example.com").is_err() && read("").is_err());
+        assert!(read("10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4").is_err());
+    }
+
+    #[test]
+    fn all_look_ups_together_have_few_sockets_however_many_name_servers_there_are() {
+        assert_eq!(SOCKETS, 320);
+        let at_once = |servers| PATIENT_SOCKETS / servers::sockets(servers);
+        assert_eq!([1, 2, system::MAX_SERVERS].map(at_once), [20, 10, 6]);
+    }
+
+    #[tokio::test]
+    async fn a_look_up_takes_room_for_each_name_server() {
+        let shared = Resolver::new(None).0;
+        let silent = Known::default();
+        drop(silent.asked());
+        let never = || std::future::pending::<()>();
+        let waiting: Vec<_> = (0..6).map(|_| Box::pin(shared.ask(&silent, 3, never))).collect();
+        let mut waiting = futures_util::future::select_all(waiting);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        let left = PATIENT_SOCKETS - 6 * servers::sockets(3);
+        assert_eq!(shared.doubtful.available_permits(), left);
+        assert!(left < servers::sockets(3));
     }
 
     /// Look-ups that nobody answers wait in a room of their own.
@@ -276,18 +316,20 @@ mod tests {
         let (silent, new) = (Known::default(), Known::default());
         drop(silent.asked());
         let never = || std::future::pending::<()>();
-        let waiting: Vec<_> = (0..200).map(|_| Box::pin(shared.ask(&silent, never))).collect();
+        let waiting: Vec<_> = (0..200)
+            .map(|_| Box::pin(shared.ask(&silent, 1, never)))
+            .collect();
         let mut waiting = futures_util::future::select_all(waiting);
         assert!(futures_util::poll!(&mut waiting).is_pending());
         assert_eq!(shared.doubtful.available_permits(), 0);
-        assert_eq!(shared.patient.available_permits(), AT_ONCE);
-        assert!(shared.ask(&new, || std::future::ready(())).await.is_ok());
+        assert_eq!(shared.patient.available_permits(), PATIENT_SOCKETS);
+        assert!(shared.ask(&new, 1, || std::future::ready(())).await.is_ok());
         assert_eq!(shared.quick.available_permits(), AT_ONCE);
         drop(waiting);
         assert_eq!(
             shared.doubtful.available_permits(),
-            AT_ONCE,
-            "who gives up makes room"
+            PATIENT_SOCKETS,
+            "a look-up that is given up makes room"
         );
     }
 
@@ -298,16 +340,16 @@ mod tests {
         let known = Known::default();
         for silent in [false, true] {
             assert_eq!(known.silence(Instant::now()) != Silence::None, silent);
-            let mut ask = Box::pin(shared.ask(&known, std::future::pending::<()>));
+            let mut ask = Box::pin(shared.ask(&known, 1, std::future::pending::<()>));
             assert!(futures_util::poll!(&mut ask).is_pending());
             let free = (
                 shared.quick.available_permits(),
                 shared.doubtful.available_permits(),
             );
             let expected = if silent {
-                (AT_ONCE, AT_ONCE - 1)
+                (AT_ONCE, PATIENT_SOCKETS - servers::sockets(1))
             } else {
-                (AT_ONCE - 1, AT_ONCE)
+                (AT_ONCE - 1, PATIENT_SOCKETS)
             };
             assert_eq!(free, expected);
         }
@@ -329,7 +371,7 @@ mod tests {
         let others = shared.quick.acquire_many(u32::try_from(AT_ONCE).unwrap()).await;
         for _ in 0..3 {
             let asked = shared.ask_quickly(&known, std::future::pending::<()>).await;
-            assert!(matches!(asked, Err(Late::Crowded)), "{asked:?}");
+            assert!(matches!(asked, Err(Late::Crowded(_))), "{asked:?}");
         }
         assert_eq!(known.silence(Instant::now()), Silence::None);
         drop(others);
@@ -347,9 +389,9 @@ mod tests {
         assert_eq!(known.silence(Instant::now()), Silence::Fresh);
         let _others = shared
             .doubtful
-            .acquire_many(u32::try_from(AT_ONCE).unwrap())
+            .acquire_many(u32::try_from(PATIENT_SOCKETS).unwrap())
             .await;
-        assert!(shared.ask(&known, || std::future::ready(())).await.is_ok());
+        assert!(shared.ask(&known, 1, || std::future::ready(())).await.is_ok());
     }
 
     #[tokio::test]

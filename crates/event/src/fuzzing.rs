@@ -73,7 +73,7 @@ pub fn pattern(data: &[u8]) {
         return;
     };
     let words: Vec<&str> = event_type.as_str().split('.').collect();
-    // Whether what was read of the pattern matches the first words, for each number of them.
+    // One flag for each number of first words: the words of the pattern read so far match them.
     let mut matched = vec![false; words.len() + 1];
     matched[0] = true;
     for wanted in pattern.as_str().split('.') {

@@ -14,8 +14,8 @@ impl Invalid {
     /// Refuses `field` because of `problem`.
     pub fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self {
-            field: shortened(field.into(), MAX_FIELD_BYTES),
-            problem: shortened(problem.into(), MAX_PROBLEM_BYTES),
+            field: shortened(on_one_line(field.into()), MAX_FIELD_BYTES),
+            problem: shortened(on_one_line(problem.into()), MAX_PROBLEM_BYTES),
         }
     }
 }
@@ -23,6 +23,19 @@ impl Invalid {
 /// A refusal travels in a message's headers, and a producer may name a field as it likes.
 const MAX_FIELD_BYTES: usize = 100;
 const MAX_PROBLEM_BYTES: usize = 1_000;
+
+/// Escapes control characters: a field's name may be a stranger's, and a refusal stands in logs and answers.
+fn on_one_line(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let escaped = |c: char| {
+        let plain = (!c.is_control()).then_some(c);
+        let code = c.is_control().then(|| c.escape_default());
+        plain.into_iter().chain(code.into_iter().flatten())
+    };
+    text.chars().flat_map(escaped).collect()
+}
 
 fn shortened(mut text: String, most: usize) -> String {
     if text.len() > most {
@@ -89,3 +102,15 @@ macro_rules! text_type {
     };
 }
 pub(crate) use text_type;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_one_line_whatever_a_field_is_called() {
+        let refused = Invalid::new("\u{1b}[31mRED\r\n2026 ERROR forged", "is given\ttwice");
+        let text = refused.to_string();
+        assert_eq!(text, r"\u{1b}[31mRED\r\n2026 ERROR forged: is given\ttwice");
+    }
+}

@@ -14,6 +14,7 @@ mod headers;
 mod id;
 mod invalid;
 pub mod limits;
+pub mod list;
 mod pattern;
 mod secret;
 pub mod signature;

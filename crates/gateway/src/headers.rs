@@ -1,5 +1,4 @@
-//! Headers of every answer, whatever it is an answer to. hyper's own answers to what is no request of HTTP/1
-//! (`400`, `431`) have none of them.
+//! Headers of every answer, whatever it is an answer to.
 
 use axum::response::Response;
 use relay_service::connections::EVERYWHERE;

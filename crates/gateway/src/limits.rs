@@ -153,7 +153,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Those of connections.
+    /// The limits of connections.
     pub(crate) fn connections(&self) -> connections::Limits {
         connections::Limits {
             connections: self.max_connections.get(),

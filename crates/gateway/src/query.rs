@@ -1,12 +1,13 @@
 //! What stands behind the question mark of a path. Each parameter is a field of a struct; one that is
 //! none, or does not read as what it must be, is refused by its name. A list may be given at once
-//! (`types=a,b`) or bit by bit (`types=a&types=b`), as clients differ in that.
+//! (`types=a,b`) or bit by bit (`types=a&types=b`), as clients differ in that. An encoded comma (`%2C`) separates
+//! too, for most clients encode every comma of a value; one within a type has a backslash before it.
 
 use std::{borrow::Cow, collections::HashMap};
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use percent_encoding::percent_decode_str;
-use relay_event::Invalid;
+use relay_event::{Invalid, list};
 use serde::{
     Deserialize,
     de::{
@@ -92,8 +93,8 @@ impl<'de> Deserializer<'de> for Value {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let parts = self.0.iter().flat_map(|value| value.split(','));
-        let parts = parts.map(|part| Value(vec![part.to_owned()]));
+        let parts = self.0.iter().flat_map(|value| list::split(value));
+        let parts = parts.map(|part| Value(vec![part]));
         visitor.visit_seq(SeqDeserializer::new(parts))
     }
 
@@ -153,6 +154,9 @@ mod tests {
         let bit_by_bit: Wanted = read("types=order.*&source=a&types=b,invoice.%23").unwrap();
         let types = bit_by_bit.types.iter().map(TypePattern::as_str);
         assert_eq!(types.collect::<Vec<_>>(), ["order.*", "b", "invoice.#"]);
+        let with_commas: Wanted = read(r"types=a\,b,c%5C%2Cd%2Ce&types=f\\").unwrap();
+        let types = with_commas.types.iter().map(TypePattern::as_str);
+        assert_eq!(types.collect::<Vec<_>>(), ["a,b", "c,d", "e", r"f\"]);
         let spaced: Wanted = read("source=two+words%20and=more").unwrap();
         assert_eq!(spaced.source.as_deref(), Some("two words and=more"));
     }

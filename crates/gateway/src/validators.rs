@@ -80,7 +80,7 @@ fn names(headers: &HeaderMap, tag: &HeaderValue) -> bool {
     })
 }
 
-/// Since when an answer says what it says.
+/// The time since which an answer is as it is.
 ///
 /// HTTP's dates have whole seconds, so an answer is dated to the end of the second of its change, and has no
 /// date before that second is over: whatever changes later has a later date.
@@ -147,8 +147,8 @@ fn seconds(date: &HeaderValue) -> Option<i64> {
 /// So many answers' dates are kept; then all are forgotten, and begin anew.
 const MOST: usize = 10_000;
 
-/// Since when answers say what they say, for those whose own times do not tell: a delivery's time is that of
-/// its attempt, which may be recorded much later, and a list does not show when something left it.
+/// The times since which answers are as they are, for answers whose own times do not tell: a delivery's time is
+/// that of its attempt, which may be recorded much later, and a list does not show when something left it.
 #[derive(Default)]
 pub(crate) struct Dates(Mutex<HashMap<String, (HeaderValue, Date)>>);
 

@@ -1,5 +1,7 @@
+use std::str::FromStr;
+
 use clap::Args;
-use relay_event::TypePattern;
+use relay_event::{Invalid, TypePattern, list};
 
 use crate::api::Query;
 
@@ -7,14 +9,9 @@ use crate::api::Query;
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Filter {
     /// Only those of these types, such as 'order.*'; several separated by commas, or by repeating the
-    /// option
-    #[arg(
-        long = "type",
-        visible_alias = "types",
-        value_name = "PATTERN",
-        value_delimiter = ','
-    )]
-    types: Vec<TypePattern>,
+    /// option. A comma within a type is written '\,'
+    #[arg(long = "type", visible_alias = "types", value_name = "PATTERN")]
+    types: Vec<Patterns>,
 
     /// Only those of this source
     #[arg(long)]
@@ -28,11 +25,35 @@ pub(crate) struct Filter {
 impl Filter {
     /// A query for these events.
     pub(crate) fn on(&self, query: Query) -> Query {
-        let types: Vec<&str> = self.types.iter().map(TypePattern::as_str).collect();
+        let types = list::join(Patterns::all(&self.types).map(TypePattern::as_str));
         query
-            .with("types", Some(types.join(",")).filter(|types| !types.is_empty()))
+            .with("types", Some(types).filter(|types| !types.is_empty()))
             .with("source", self.source.as_ref())
             .with("subject", self.subject.as_ref())
+    }
+}
+
+/// Patterns as one value of an option, separated by commas.
+#[derive(Debug, Clone)]
+pub(crate) struct Patterns(Vec<TypePattern>);
+
+impl Patterns {
+    /// The patterns of all values of an option.
+    pub(crate) fn all(values: &[Self]) -> impl Iterator<Item = &TypePattern> {
+        values.iter().flat_map(|patterns| &patterns.0)
+    }
+}
+
+impl FromStr for Patterns {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let patterns = list::split(text);
+        patterns
+            .iter()
+            .map(|pattern| pattern.parse())
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 }
 
@@ -51,9 +72,9 @@ mod tests {
     #[test]
     fn patterns_are_separated_by_commas_and_checked() {
         let parse = |types: &str| Line::try_parse_from(["list", "--types", types, "--type", "a"]);
-        let types = parse("order.*,#").unwrap().filter.types;
-        let expected = ["order.*", "#", "a"].map(|pattern| pattern.parse().unwrap());
-        assert_eq!(types, expected);
+        let types = parse(r"order.*,#,b\,c").unwrap().filter.types;
+        let types: Vec<&str> = Patterns::all(&types).map(TypePattern::as_str).collect();
+        assert_eq!(types, ["order.*", "#", "b,c", "a"]);
         assert!(
             parse("order.*,#.#.#")
                 .unwrap_err()
@@ -68,6 +89,9 @@ mod tests {
         let filter = Line::try_parse_from(line).unwrap().filter;
         let query = filter.on(Query::default());
         assert_eq!(query.to_string(), "types=order.*,a&source=/s&subject=t");
+        let line = ["list", "--types", r"a\,b,c\\", "--type", "d"];
+        let filter = Line::try_parse_from(line).unwrap().filter;
+        assert_eq!(filter.on(Query::default()).to_string(), r"types=a\,b,c\\,d");
         assert!(Filter::default().on(Query::default()).is_empty());
     }
 }

@@ -31,7 +31,8 @@ pub(crate) fn begin(mut reader: impl BufRead) -> io::Result<impl BufRead> {
     Ok(Cursor::new(head).chain(reader))
 }
 
-/// By its byte order mark, or because one byte of the first two is zero, as in all that begins in ASCII.
+/// Knows UTF-16 by its byte order mark, or by a zero among the first two bytes, as in all text that begins with
+/// ASCII.
 fn is_utf_16(head: &[u8]) -> bool {
     match head {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,

@@ -168,8 +168,7 @@ impl Parts {
         let token = token.as_str().to_owned();
         gateway.token = Some(token.parse().context("the API token")?);
         gateway.listen = args.listen;
-        // One for each attempt, and one for the connection that waits for the next.
-        gateway.limits.files_of_others = 2 * u64::from(deliverer.max_attempts.get());
+        gateway.limits.files_of_others = relay_deliverer::files(deliverer.max_attempts);
         let store = args
             .store
             .clone()

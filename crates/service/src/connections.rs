@@ -86,7 +86,8 @@ pub struct Limits {
     /// Set if a connection must present a token to be kept beside others. A quarter of the connections is
     /// for those that have not, and the longest idle of them makes room for the next.
     pub tokens: bool,
-    /// The most new connections a second that do not present one. Beyond it connections wait to be accepted.
+    /// The most new connections a second that do not present one; counts only if `tokens` is set. Beyond it
+    /// connections wait to be accepted.
     pub without_token_a_second: usize,
     /// The longest time from a head's first byte to its last.
     pub head_time: Duration,
@@ -105,29 +106,6 @@ pub struct Limits {
     pub unsent_bytes: usize,
     /// The longest time that a client may read nothing of what waits for it.
     pub unsent_time: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 8_192,
-            connections_setting: "--max-connections (RELAY_MAX_CONNECTIONS)",
-            other_files: 128,
-            per_address: 256,
-            per_address_setting: "--connections-per-address, RELAY_CONNECTIONS_PER_ADDRESS",
-            shared: Network::loopback(),
-            tokens: true,
-            without_token_a_second: 500,
-            head_time: Duration::from_secs(10),
-            idle_time: Duration::from_secs(60),
-            head_bytes: 64 << 10,
-            headers: 100,
-            uri_bytes: 8 << 10,
-            head_memory: 16 << 20,
-            unsent_bytes: 256 << 10,
-            unsent_time: Duration::from_secs(30),
-        }
-    }
 }
 
 /// An HTTP/1 server with limits. Clones share them.
@@ -213,7 +191,7 @@ impl Server {
         shutdown: &CancellationToken,
         open: &TaskTracker,
     ) {
-        // What cannot be set is the system's own then.
+        // The system's own values hold if these cannot be set.
         let _ = stream.set_nodelay(true);
         let patience = u32::try_from(self.room.limits.unsent_time.as_millis()).unwrap_or(u32::MAX);
         let _ = sockopt::set_tcp_user_timeout(&stream, patience);
@@ -226,7 +204,7 @@ impl Server {
                 );
             }
             Err(refused) => {
-                // To be told takes a file for a moment, and there are only so many for that.
+                // The answer takes a file for a moment, and only a few files are for that.
                 if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
                     open.spawn(refuse(stream, refused, permit, Arc::clone(&self.room)));
                 }
@@ -239,7 +217,7 @@ impl Server {
         let service = {
             let (peer, room) = (peer.clone(), Arc::clone(&self.room));
             service_fn(move |request: hyper::Request<Incoming>| {
-                // At once: what is read from now on belongs to no head that is awaited.
+                // At once: bytes that are read from now on belong to no head that is awaited.
                 let under_way = peer.begin();
                 answer(request, under_way, peer.clone(), routes.clone(), room.clone())
             })
@@ -286,15 +264,18 @@ async fn answer(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         peer.upgrade();
     } else if peer.has_unread() || peer.ends() {
-        // What is left of the body stands before the next request, which therefore cannot come.
+        // The rest of the body stands before the next request, so no other request can come.
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
     }
     Ok(response.map(|body| Body::new(under_way.over(body))))
 }
 
+/// The type and the title of refusals of a request's target.
+const URI_TOO_LONG: (&str, &str) = ("uri-too-long", "The address is too long");
+
 fn uri_too_long(most: usize) -> Response<Body> {
-    let (kind, title) = ("uri-too-long", "The address is too long");
+    let (kind, title) = URI_TOO_LONG;
     let detail = format!("at most {most} bytes are allowed");
     let mut response = Response::new(Body::from(document(kind, 414, title, &detail)));
     *response.status_mut() = StatusCode::URI_TOO_LONG;
@@ -332,6 +313,33 @@ fn raw(status: StatusCode, kind: &str, title: &str, detail: &str) -> Vec<u8> {
         "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: {length}\r\n{retry}{everywhere}connection: close\r\n\r\n{body}"
     )
     .into_bytes()
+}
+
+/// An answer to a head that hyper cannot read, of the same status as hyper's own answer, which begins with these
+/// bytes.
+fn unreadable(own: &[u8], limits: &Limits) -> Vec<u8> {
+    let status = own.get(b"HTTP/1.1 ".len()..).and_then(|rest| rest.get(..3));
+    let status = status.and_then(|status| StatusCode::from_bytes(status).ok());
+    match status {
+        Some(status @ StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => {
+            let (bytes, headers) = (limits.head_bytes, limits.headers);
+            let detail = format!("at most {bytes} bytes and {headers} headers are allowed");
+            raw(status, "head-too-large", "The head is too large", &detail)
+        }
+        Some(status @ StatusCode::URI_TOO_LONG) => {
+            let detail = format!("at most {} bytes are allowed", limits.uri_bytes);
+            raw(status, URI_TOO_LONG.0, URI_TOO_LONG.1, &detail)
+        }
+        _ => {
+            let detail = "the head of a request must be as HTTP/1.1 has it (RFC 9112)";
+            raw(
+                StatusCode::BAD_REQUEST,
+                "not-http",
+                "The request cannot be read",
+                detail,
+            )
+        }
+    }
 }
 
 /// Tells a client why it is refused.
@@ -407,6 +415,22 @@ mod tests {
             let line = format!("\r\n{name}: {}\r\n", value.to_str().unwrap());
             assert!(raw.contains(&line), "{raw}");
             assert_eq!(too_long.headers().get(&name), Some(&value));
+        }
+    }
+
+    #[test]
+    fn an_unreadable_head_is_answered_with_the_status_of_hyper() {
+        for (own, status) in [
+            ("HTTP/1.1 400 Bad Request\r\n", "400 Bad Request"),
+            (
+                "HTTP/1.1 431 Request Header Fields Too Large\r\n",
+                "431 Request Header Fields Too Large",
+            ),
+            ("HTTP/1.1 414 URI Too Long\r\n", "414 URI Too Long"),
+            ("", "400 Bad Request"),
+        ] {
+            let answer = String::from_utf8(unreadable(own.as_bytes(), &crate::server::limits())).unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{answer}");
         }
     }
 }

@@ -14,22 +14,31 @@ use tracing::error;
 
 use crate::{
     Health,
-    connections::{Limits, Server},
+    connections::{Limits, Network, Server},
 };
 
 /// How long a client that is slow to ask or to read may hold up the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
-/// The limits of those who watch the process: less than the gateway's clients may use up.
-fn limits() -> Limits {
+/// The limits of the clients that watch the process: less than a gateway's clients may use up.
+pub(crate) fn limits() -> Limits {
     Limits {
         connections: 64,
         connections_setting: "for /live, /ready and /metrics",
         other_files: 0,
         per_address: 32,
         per_address_setting: "for /live, /ready and /metrics",
+        shared: Network::loopback(),
         tokens: false,
-        ..Limits::default()
+        without_token_a_second: usize::MAX,
+        head_time: Duration::from_secs(10),
+        idle_time: Duration::from_secs(60),
+        head_bytes: 64 << 10,
+        headers: 100,
+        uri_bytes: 8 << 10,
+        head_memory: 4 << 20,
+        unsent_bytes: 256 << 10,
+        unsent_time: Duration::from_secs(30),
     }
 }
 

@@ -92,14 +92,22 @@ impl<W: Write> Write for LogLines<W> {
         let safe = if self.json {
             escaped_json(&text)
         } else {
-            // The log's own colours stay: in what it quotes, tracing escapes ESC itself.
-            replaced(
-                &text,
-                |c| c == '\u{1b}' || is_harmless_or_layout(c),
+            // The log's own colours stay. Further lines are indented, so that none passes for another event.
+            let (event, end) = match text.strip_suffix('\n') {
+                Some(event) => (event, "\n"),
+                None => (&*text, ""),
+            };
+            let event = replaced(
+                event,
+                |c| c == '\u{1b}' || c != '\n' && is_harmless_or_layout(c),
                 |out, c| {
-                    let _ = write!(out, "{}", c.escape_unicode());
+                    let _ = match c {
+                        '\n' => out.write_str("\n    "),
+                        c => write!(out, "{}", c.escape_unicode()),
+                    };
                 },
-            )
+            );
+            event + end
         };
         self.out.write_all(safe.as_bytes())?;
         Ok(line.len())
@@ -137,7 +145,7 @@ mod tests {
         for c in "aÄ日本語\u{301}\u{a0}\u{3000}👩\u{fe0f}עر\u{fffd}".chars() {
             assert!(is_harmless(c), "{c}");
         }
-        // What Rust calls a control is one by this table too.
+        // Every character that Rust calls a control is one by this table too.
         let controls = (0..=0x10_ffff)
             .filter_map(char::from_u32)
             .filter(|c| c.is_control());
@@ -181,6 +189,10 @@ mod tests {
         assert_eq!(
             written("\u{1b}[32mINFO\u{1b}[0m of \u{202e}x\u{85}\n", false),
             "\u{1b}[32mINFO\u{1b}[0m of \\u{202e}x\\u{85}\n"
+        );
+        assert_eq!(
+            written("WARN x error=a\n2026 ERROR forged\n", false),
+            "WARN x error=a\n    2026 ERROR forged\n"
         );
         assert_eq!(written("{\"of\":\"\u{202e}\"}\n", true), "{\"of\":\"\\u202e\"}\n");
     }

@@ -151,7 +151,7 @@ fn a_signal_drains_it() {
     }
 }
 
-/// What it needs may be there long before it does its work.
+/// Its broker and store may be there long before it does its work.
 #[test]
 fn it_is_ready_once_its_parts_have_begun_and_not_before() {
     let mut late = Daemon::start("begins late");

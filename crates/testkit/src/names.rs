@@ -25,7 +25,7 @@ struct Names {
     asked: HashMap<String, usize>,
 }
 
-/// What a name server says of a name.
+/// The answer of a name server about a name.
 #[derive(Debug, Clone)]
 pub enum Says {
     /// These addresses, which hold for so many seconds.

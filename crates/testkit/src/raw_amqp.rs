@@ -28,7 +28,7 @@ pub struct RawProducer {
 /// The properties of a message, as they are on the wire.
 #[derive(Debug, Clone, Default)]
 pub struct RawProperties {
-    /// Which of them are there.
+    /// The flags that tell which of them are there.
     pub flags: u16,
     /// Their values, one after the other.
     pub values: Vec<u8>,
@@ -89,7 +89,7 @@ impl RawProducer {
     /// Connects as any client does.
     ///
     /// # Panics
-    /// When the broker is not there, or refuses.
+    /// The broker is not there, or refuses.
     pub async fn connect(url: &str) -> Self {
         let uri: AMQPUri = url.parse().unwrap();
         let address = (uri.authority.host.as_str(), uri.authority.port);

@@ -89,7 +89,7 @@ impl Certificate {
     /// The same certificate as if it were of X.509 version 1; nobody's signature fits any more.
     ///
     /// # Panics
-    /// When it says no version.
+    /// It says no version.
     #[must_use]
     pub fn of_version_1(mut self) -> Self {
         const VERSION_3: [u8; 5] = [0xa0, 3, 2, 1, 2];
@@ -128,7 +128,7 @@ impl Certificate {
     }
 }
 
-/// How a server speaks TLS.
+/// The manner in which a server speaks TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsManner {
     /// As it should.

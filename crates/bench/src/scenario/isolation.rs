@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{
-    Scale,
+    HEALTHY, OTHERS, Scale,
     latency::{Percentiles, times},
 };
 use crate::{
@@ -21,10 +21,6 @@ const EVENTS: usize = 10_000;
 const ROUNDS: usize = 3;
 const HANGING: usize = 200;
 const WAITING: usize = 1_000;
-
-/// The kinds of events of the healthy one, and of those that hang.
-const HEALTHY: usize = 0;
-const HUNG: usize = 1;
 
 /// How long an attempt at one that hangs takes: some end while the healthy one is measured.
 const TIMEOUT_MS: u64 = 5_000;
@@ -170,13 +166,13 @@ impl Bench<'_> {
     async fn fill(&mut self, hung: &Receiver) -> Vec<String> {
         let mut others = Vec::new();
         for port in 0..self.scale.endpoints(HANGING) {
-            let settings = json!({"types": [event_type(HUNG)], "timeout_ms": TIMEOUT_MS, "paused": true});
+            let settings = json!({"types": [event_type(OTHERS)], "timeout_ms": TIMEOUT_MS, "paused": true});
             others.push(relay::add(self.world, hung, port, settings).await);
         }
         // The same events for all of them: published once, they wait in every queue.
         let first = self.events().first();
         let events = Events::new(WAITING.min(self.scale.events(WAITING)));
-        let events = events.from(first).of_kinds(HUNG..HUNG + 1);
+        let events = events.from(first).of_kinds(OTHERS..OTHERS + 1);
         relay::publish(self.world, Door::Amqp, &events).await;
         relay::recorded(self.world).await;
         others

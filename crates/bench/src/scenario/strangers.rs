@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::{
-    Scale,
+    HEALTHY, OTHERS, Scale,
     latency::{Percentiles, times},
 };
 use crate::{
@@ -37,10 +37,6 @@ const SILENT_EVENTS: usize = 12;
 
 /// Processes that open connections and send pings.
 const FLOODS: usize = 2;
-
-/// The kinds of events of the healthy endpoint, and of those with silent names.
-const HEALTHY: usize = 0;
-const UNHEARD: usize = 1;
 
 pub(super) async fn run(scale: Scale) -> Vec<Figure> {
     let (mut alone, mut elsewhere, mut beside) = (
@@ -79,7 +75,7 @@ pub(super) async fn run(scale: Scale) -> Vec<Figure> {
 
         let silent = scale.endpoints(SILENT);
         add_silent(&api, silent).await;
-        let unheard = events.of_round(3).of_kinds(UNHEARD..UNHEARD + 1);
+        let unheard = events.of_round(3).of_kinds(OTHERS..OTHERS + 1);
         producer.publish(&unheard.part(0, SILENT_EVENTS).unwrap()).await;
         let floods = flood(api.address(), token);
         beside.add(
@@ -113,7 +109,7 @@ async fn add_silent(api: &Api, count: usize) {
     let adding = stream::iter(0..count).for_each_concurrent(count, |number| async move {
         let settings = json!({
             "url": format!("http://n{number}.silent.test/hook"),
-            "types": [event_type(UNHEARD)],
+            "types": [event_type(OTHERS)],
             "retry": vec!["1s"; 20],
         });
         api.json(Method::POST, "/v1/endpoints", Some(settings)).await;

@@ -1,5 +1,5 @@
-//! What lapin would take apart by recursion, or not understand: method frames that announce a message, and
-//! content headers. All is read here without recursion.
+//! Method frames that announce a message, and content headers. lapin would read them by recursion, or would not
+//! understand them; this module reads all of them without recursion.
 
 use std::ops::Range;
 

@@ -1,11 +1,11 @@
-//! What was taken out of a message before lapin read it, and how that travels to the reader: as the value of
-//! a header that no producer can set, because it is removed from what comes from the broker.
+//! The parts that were taken out of a message before lapin read it. The reader learns of them by the value of a
+//! header. No producer can set that header, because it is removed from every message that the broker sends.
 
 use std::fmt;
 
 use relay_event::Invalid;
 
-/// Why headers were cut.
+/// The reason why headers were cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flaw {
     /// Tables or lists nest deeper than so many levels.
@@ -51,7 +51,7 @@ impl Flaw {
 }
 
 impl Cut {
-    /// Why a message of which this is missing is no event; `None` if nothing is.
+    /// The reason why a message without these parts is no event; `None` if nothing is missing.
     pub(crate) fn refusal(self) -> Option<Invalid> {
         let too_large = |(bytes, most)| {
             let problem = format!("is {bytes} bytes; at most {most} are allowed");

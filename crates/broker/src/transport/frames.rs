@@ -37,7 +37,7 @@ pub(crate) struct Limits {
     frame_bytes: usize,
 }
 
-/// How large one message may be.
+/// The largest message that may pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MessageLimits {
     /// Bytes of its body.
@@ -83,7 +83,7 @@ impl Limits {
     }
 }
 
-/// What has come of a stream of frames, and what of it may pass.
+/// A stream of frames as it comes, of which only some may pass.
 pub(crate) struct Frames {
     limits: Limits,
     state: State,

@@ -52,7 +52,7 @@ fn table_of(frames: &[AMQPFrame]) -> FieldTable {
     properties_of(frames).headers().clone().unwrap_or_default()
 }
 
-/// What is said to be missing of a message to the events exchange with this content header.
+/// The refusal of a message to the events exchange with this content header.
 fn refusal(header: &[u8]) -> String {
     let message = [deliver(b"relay.events", b"a.b"), header.to_vec()].concat();
     let table = table_of(&read(&passed(&message)));

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use relay_event::Invalid;
 
-/// What is unpacked at most of a message that may have any size, in bytes: a dead letter.
+/// The most bytes that are unpacked of a message that may have any size: a dead letter.
 const AT_MOST: usize = 16 * 1024 * 1024;
 
 /// The body, unpacked if it is packed. Some clients put a character set where the encoding belongs.

@@ -24,7 +24,7 @@ pub(super) const DEAD_AT: &str = "relay-dead-at";
 /// A dead letter that does not hold all of what was published.
 pub(super) const PARTIAL: &str = "relay-partial";
 
-// How a delivery had ended that was begun anew.
+// The end that a delivery had before it was begun anew.
 const EARLIER_REASON: &str = "relay-earlier-reason";
 const EARLIER_ATTEMPTS: &str = "relay-earlier-attempts";
 const EARLIER_FIRST_ATTEMPT: &str = "relay-earlier-first-attempt";
@@ -129,7 +129,7 @@ pub(crate) struct Headers<'a>(Option<&'a BTreeMap<ShortString, AMQPValue>>);
 pub(super) struct Died<'a> {
     pub(super) queue: &'a str,
     pub(super) reason: &'a str,
-    /// What it was published to.
+    /// The exchange that it was published to.
     pub(super) exchange: &'a str,
     /// The time to live that its producer set, in milliseconds.
     pub(super) expiration: Option<&'a str>,
@@ -173,7 +173,7 @@ impl<'a> Headers<'a> {
         }
     }
 
-    /// How the delivery had ended before it was begun anew, if it was.
+    /// The end that the delivery had before it was begun anew, if it was.
     pub(super) fn earlier(&self) -> Option<Earlier> {
         let attempts = u32::try_from(self.integer(EARLIER_ATTEMPTS)?).ok()?;
         Some(Earlier {
@@ -192,7 +192,7 @@ impl<'a> Headers<'a> {
         })
     }
 
-    /// What is missing of the message.
+    /// The parts that are missing of the message.
     pub(crate) fn cut(&self) -> Cut {
         self.text(MARKER).and_then(Cut::parse).unwrap_or_default()
     }

@@ -174,7 +174,7 @@ fn a_redelivery_that_comes_back_unattempted_keeps_its_facts() {
     let dead_at = Some(run);
     assert_eq!(buried(&taken.history), DeadLetter { dead_at, ..expected });
 
-    // What was attempted again has new facts.
+    // A delivery that was attempted again has new facts.
     let letter = buried(&history());
     assert_eq!((letter.attempts, letter.detail), (3, None));
 }

@@ -14,10 +14,10 @@ use super::servers::{Found, Refusal};
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// For how long a refusal holds.
+/// The time for which a refusal holds.
 const REFUSED: Duration = Duration::from_secs(5);
 
-/// For how long addresses serve on while no name server answers.
+/// The time for which addresses serve on while no name server answers.
 const STALE: Duration = Duration::from_secs(60);
 
 /// The time after which a silent name may be answered quickly again.

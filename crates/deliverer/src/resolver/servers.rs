@@ -42,8 +42,23 @@ const NEXT: Duration = Duration::from_millis(200);
 /// alone (RFC 8305 section 3 has 50 ms).
 const OTHER_FAMILY: Duration = Duration::from_millis(100);
 
-/// The most time that one question is kept for; whoever asks gives up before.
+/// The longest time for which one question is kept; the look-up gives up before.
 const KEPT: Duration = Duration::from_secs(5);
+
+/// The questions of a look-up to each name server: one for each family of addresses.
+const FAMILIES: usize = 2;
+
+/// The sockets that one question may hold at once: hickory repeats a question that has no answer every 333 ms or
+/// later, twice, each time from a socket of its own (`UdpClientStream` of hickory-net 0.26.3).
+const SENT: usize = 3;
+
+/// The most sockets of a look-up that ends before a question is repeated and before a third name server is asked.
+pub(super) const QUICK_SOCKETS: usize = 2 * FAMILIES;
+
+/// The most sockets of a look-up that asks so many name servers.
+pub(super) fn sockets(servers: usize) -> usize {
+    FAMILIES * SENT * servers
+}
 
 /// The most addresses of a name that are tried.
 const TRIED: usize = 4;
@@ -51,13 +66,13 @@ const TRIED: usize = 4;
 /// A name's addresses.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// In the order in which they are tried.
+    /// The addresses in the order in which they are tried.
     pub(super) addresses: Vec<IpAddr>,
-    /// For how long they hold, as the name server says.
+    /// The time for which they hold, as the name server says.
     pub(super) lasts: Duration,
 }
 
-/// Why a name has no address.
+/// The reason why a name has no address.
 #[derive(Debug, Clone)]
 pub(super) enum Refusal {
     /// It is none that can be asked for.

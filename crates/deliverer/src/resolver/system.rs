@@ -29,7 +29,7 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 const LOOKED: Duration = Duration::from_secs(1);
 
 /// The most name servers that are asked, as in glibc.
-const MAX_SERVERS: usize = 3;
+pub(super) const MAX_SERVERS: usize = 3;
 
 /// The files, as they were last read.
 pub(super) struct System {

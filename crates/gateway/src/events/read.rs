@@ -114,7 +114,7 @@ fn hold(bodies: &BodyMemory, incoming: &Incoming, received: Bytes) -> Result<Opt
     if received.as_ptr_range().contains(&event.as_ptr()) {
         return Ok(None);
     }
-    // What was received is no longer needed, and makes room.
+    // The received body is no longer needed, and makes room.
     drop(received);
     bodies.hold(event.len()).map(Some)
 }

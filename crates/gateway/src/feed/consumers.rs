@@ -133,7 +133,7 @@ pub(crate) async fn read(
         }
         None => asked.begin(&gateway).await?,
     };
-    // What is committed moves it.
+    // A commit moves the place.
     let question = asked.question(&scope, after)?.moving();
     answer(&gateway, &question, &headers).await
 }

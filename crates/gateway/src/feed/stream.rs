@@ -41,7 +41,8 @@ pub(crate) const LAST_EVENT_ID: &str = "last-event-id";
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Followed {
-    /// Of a type that one of these patterns matches, separated by commas; or the parameter comes for each.
+    /// Of a type that one of these patterns matches, separated by commas; or the parameter comes for each. Within
+    /// a pattern a comma is written `\,` and a backslash `\\`, percent-encoded or not.
     #[param(
         value_type = Option<Vec<types::TypePattern>>, style = Form, explode = false,
         example = json!(["order.*", "invoice.sent"])
@@ -66,7 +67,8 @@ pub(crate) struct Followed {
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Streamed {
-    /// Of a type that one of these patterns matches, separated by commas; or the parameter comes for each.
+    /// Of a type that one of these patterns matches, separated by commas; or the parameter comes for each. Within
+    /// a pattern a comma is written `\,` and a backslash `\\`, percent-encoded or not.
     #[param(
         value_type = Option<Vec<types::TypePattern>>, style = Form, explode = false,
         example = json!(["order.*", "invoice.sent"])

@@ -34,7 +34,7 @@ const KEPT_BYTES: usize = 8 << 20;
 pub(crate) struct Head {
     pub(crate) extent: Extent,
     pub(crate) grown_at: Instant,
-    /// Since when it is so, as far as this process knows.
+    /// The time since which it is so, as far as this process knows.
     pub(crate) changed_at: Timestamp,
     /// The time at which the log went no further, as it was read last; `None` while more of it is known to be there.
     pub(crate) read_at: Option<Timestamp>,

@@ -23,7 +23,8 @@ use crate::{
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
-    /// Of a type that one of these patterns matches, separated by commas; or the parameter comes for each.
+    /// Of a type that one of these patterns matches, separated by commas; or the parameter comes for each. Within
+    /// a pattern a comma is written `\,` and a backslash `\\`, percent-encoded or not.
     #[param(
         value_type = Option<Vec<types::TypePattern>>, style = Form, explode = false,
         example = json!(["order.*", "invoice.sent"])

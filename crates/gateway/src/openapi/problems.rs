@@ -39,7 +39,7 @@ problems! {
         400: "A parameter was refused; `field` names it.",
     }
 
-    /// Of what takes a handshake of a WebSocket.
+    /// The refusal of a request that is no handshake of a WebSocket.
     NoHandshake {
         426: "It is no handshake of a WebSocket, or not of version 13.",
     }

@@ -127,14 +127,24 @@ described! {
     EndpointState: "Whether an endpoint is sent to.",
     one_of(["active", "paused", "disabled"]);
 
-    CloudEvent: "An event as CloudEvents 1.0 has it, in its JSON format.",
+    CloudEvent: "An event as CloudEvents 1.0 has it, in its JSON format. An attribute that is null is not set.",
     cloud_event().required("specversion").required("id").required("source").required("type");
 
-    EventToPublish: "An event as CloudEvents 1.0 has it. Its `id` may be missing beside an `Idempotency-Key`.",
-    cloud_event().required("specversion").required("source").required("type");
+    EventToPublish: "An event as CloudEvents 1.0 has it. Its `id` may be missing beside an `Idempotency-Key`. An \
+     attribute that is null is not set.",
+    cloud_event()
+        .property("id", or_null(Ref::from_schema_name("EventId")))
+        .required("specversion")
+        .required("source")
+        .required("type");
 
-    EventInShort: "An event whose missing `specversion`, `id`, `source` and `time` are filled in.",
-    cloud_event().required("type");
+    EventInShort: "An event whose missing `specversion`, `id`, `source` and `time` are filled in. An attribute that \
+     is null is missing.",
+    cloud_event()
+        .property("specversion", or_null(one_of(["1.0"])))
+        .property("id", or_null(Ref::from_schema_name("EventId")))
+        .property("source", or_null(Ref::from_schema_name("Source")))
+        .required("type");
 
     Accepted: "The id of the event.",
     ObjectBuilder::new().property("id", Ref::from_schema_name("EventId")).required("id");
@@ -178,6 +188,12 @@ fn given(field: &str, schema: impl Into<RefOr<Schema>>) -> ObjectBuilder {
     ObjectBuilder::new().property(field, schema).required(field)
 }
 
+/// The JSON format (section 2.2) has null attributes treated as unset.
+fn or_null(schema: impl Into<RefOr<Schema>>) -> AnyOfBuilder {
+    let null = ObjectBuilder::new().schema_type(Type::Null);
+    AnyOfBuilder::new().item(schema).item(null)
+}
+
 fn cloud_event() -> ObjectBuilder {
     let time = ObjectBuilder::new()
         .schema_type(Type::String)
@@ -187,8 +203,8 @@ fn cloud_event() -> ObjectBuilder {
         .property("id", Ref::from_schema_name("EventId"))
         .property("source", Ref::from_schema_name("Source"))
         .property("type", Ref::from_schema_name("EventType"))
-        .property("subject", ObjectBuilder::new().schema_type(Type::String))
-        .property("time", time)
+        .property("subject", or_null(ObjectBuilder::new().schema_type(Type::String)))
+        .property("time", or_null(time))
         .property("data", ObjectBuilder::new().schema_type(SchemaType::AnyValue))
         .additional_properties(Some(AdditionalProperties::FreeForm(true)))
 }

@@ -126,7 +126,7 @@ async fn every_route_takes_a_compressed_body() {
     }
 }
 
-/// Until then, what was compressed was taken for the data.
+/// A body in such an encoding is refused: its bytes are not taken for data.
 #[tokio::test]
 async fn an_encoding_that_is_not_known_changes_nothing() {
     let folder = folder();
@@ -171,7 +171,7 @@ async fn a_compressed_body_is_not_unpacked_beyond_the_limit() {
         (WHOLE, gzip(sized(1_001))),
         (SHORT, gzip(vec![b' '; 100_000_000])),
         (BATCH, gzip(vec![b' '; 3_001])),
-        // What unpacks to nothing has an end too.
+        // A body that unpacks to nothing has a limit too.
         (WHOLE, gzip("").repeat(100)),
     ] {
         let refused = post(&relay, "gzip", content_type, body).await;

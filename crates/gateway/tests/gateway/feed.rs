@@ -308,7 +308,7 @@ async fn names(relay: &Relay, query: &str, last: &str) -> Vec<String> {
     names.map(ToOwned::to_owned).collect()
 }
 
-/// So that a page's `onmessage` hears all of a pattern's types, which it cannot know in advance.
+/// A page's `onmessage` hears all types of a pattern, which the page cannot know in advance.
 #[tokio::test]
 async fn a_stream_may_leave_out_the_names_of_its_messages() {
     let folder = folder();

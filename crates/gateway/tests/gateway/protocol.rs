@@ -105,7 +105,8 @@ async fn errors_of_every_kind_are_problem_documents() {
         .problem(413, "too-large");
 }
 
-/// What a token's holder was told must not be handed to anybody else, and no browser may guess what it is.
+/// A proxy must not hand an answer to another client than the one with the token, and a browser must not guess
+/// its type.
 #[tokio::test]
 async fn every_answer_says_that_it_is_not_to_be_stored_guessed_at_or_named_elsewhere() {
     let folder = folder();

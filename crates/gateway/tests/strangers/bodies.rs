@@ -36,7 +36,7 @@ async fn a_client_that_sends_everything_first_learns_that_it_is_too_large() {
         assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
         assert!(answer.contains("connection: close"), "{answer}");
     }
-    // Who says how much comes only by what comes.
+    // A chunked body does not say its size in advance.
     let chunked = "POST /v1/events HTTP/1.1\r\nhost: relay\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n";
     let chunked = format!(
         "{chunked}authorization: Bearer {TOKEN}\r\n\r\n{:x}\r\n",
@@ -79,7 +79,7 @@ async fn a_client_that_asks_first_sends_nothing_in_vain() {
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
 }
 
-/// As long as it comes a body may be slow, but not this slow.
+/// A body may come slowly, but not this slowly.
 #[tokio::test]
 async fn a_body_that_drips_is_answered_408_long_before_its_time_is_over() {
     let settings = [("RELAY_BODY_TIMEOUT", "10m"), ("RELAY_HEAD_TIMEOUT", "1s")];

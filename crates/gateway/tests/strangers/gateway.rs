@@ -91,14 +91,14 @@ impl Gateway {
         value.parse().ok()
     }
 
-    /// How often a limit was reached.
+    /// The times that a limit was reached.
     pub(crate) async fn limited(&self, limit: &str) -> f64 {
         let series = format!(r#"relay_http_limited_total{{limit="{limit}",server="gateway"}}"#);
         let value = self.metric(&series).await;
         value.unwrap_or_else(|| panic!("no {series}"))
     }
 
-    /// How many files it has open.
+    /// The number of files that it has open.
     pub(crate) fn files(&self) -> usize {
         let folder = format!("/proc/{}/fd", self.process.pid());
         std::fs::read_dir(folder).unwrap().count()
@@ -120,7 +120,7 @@ impl Gateway {
     }
 }
 
-/// What the process said of itself.
+/// An address that the process logged.
 async fn said(process: &Process, line: &str, field: &str) -> SocketAddr {
     let line = process.wait_for_line(|said| said.contains(line)).await;
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -143,7 +143,7 @@ pub(crate) fn head(method: &str, path: &str, token: &str, length: usize, more: &
     .into_bytes()
 }
 
-/// What comes until the end of a connection. A connection that is reset has ended.
+/// The bytes that come until the end of a connection. A connection that is reset has ended.
 pub(crate) async fn rest(mut stream: TcpStream) -> String {
     let mut text = Vec::new();
     let ended = timeout(PATIENCE, stream.read_to_end(&mut text)).await;

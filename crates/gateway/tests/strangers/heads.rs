@@ -17,7 +17,7 @@ async fn half_a_head_is_answered_408() {
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer:?}");
     assert!(answer.contains("connection: close"), "{answer}");
     assert_eq!(gateway.limited("head_time").await, 1.0);
-    // Who says nothing at all is told nothing.
+    // A client that sends nothing gets no answer.
     assert_eq!(gateway.answer(b"").await, "");
 }
 
@@ -74,11 +74,52 @@ async fn a_head_that_is_too_large_is_answered_431() {
         let request = format!("GET /v1/feed HTTP/1.1\r\nhost: relay\r\n{more}\r\n");
         let answer = gateway.answer(request.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 431"), "{name}: {answer}");
+        is_a_whole_problem(&answer, "head-too-large");
     }
     wait_until_within(Duration::from_secs(30), "both to be counted", || async {
         gateway.limited("head_bytes").await == 2.0
     })
     .await;
+}
+
+/// hyper answers by itself there, so no route adds the headers of every answer.
+#[tokio::test]
+async fn a_head_that_is_no_http_is_answered_400_with_the_headers_of_every_answer() {
+    let gateway = Gateway::start(&[]).await;
+    let good = head("GET", "/v1/consumers", TOKEN, 0, "");
+    for bad in [
+        "no request\r\n\r\n",
+        "GET /v1/feed HTTP/1.1\r\nhost : relay\r\n\r\n",
+    ] {
+        let answer = gateway.answer(bad.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{bad:?}: {answer}");
+        is_a_whole_problem(&answer, "not-http");
+        // On a connection that has been answered, and right behind a good request.
+        let mut stream = gateway.connect(&good).await;
+        answered(&mut stream).await;
+        stream.write_all(bad.as_bytes()).await.unwrap();
+        let later = rest(stream).await;
+        let behind = gateway.answer(&[&good, bad.as_bytes()].concat()).await;
+        assert!(behind.starts_with("HTTP/1.1 200"), "{behind}");
+        for answer in [later, behind] {
+            let (_, refused) = answer.split_once("HTTP/1.1 400").expect(&answer);
+            is_a_whole_problem(refused, "not-http");
+        }
+    }
+}
+
+fn is_a_whole_problem(answer: &str, kind: &str) {
+    let (head, body) = answer.split_once("\r\n\r\n").expect(answer);
+    for header in [
+        "cache-control: no-store",
+        "x-content-type-options: nosniff",
+        "referrer-policy: no-referrer",
+        "content-type: application/problem+json",
+    ] {
+        assert!(head.lines().any(|line| line == header), "{header}: {answer}");
+    }
+    let problem: serde_json::Value = serde_json::from_str(body).expect(answer);
+    assert_eq!(problem["type"], format!("urn:event-relay:problem:{kind}"));
 }
 
 #[tokio::test]

@@ -1,11 +1,11 @@
 use anyhow::Context as _;
 use clap::Args;
-use relay_event::{EndpointId, EndpointUrl, Secret, TypePattern};
+use relay_event::{EndpointId, EndpointUrl, Secret};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::fields::{self, Fields};
-use crate::{api::Api, data::DataArgs, output, usage::Usage};
+use crate::{api::Api, data::DataArgs, filter::Patterns, output, usage::Usage};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -16,9 +16,9 @@ pub(crate) struct AddArgs {
     url: EndpointUrl,
 
     /// Which event types it wants: words separated by dots, `*` for one word, `#` for any number of
-    /// them; several separated by commas, or by repeating the option
-    #[arg(long, value_name = "PATTERN", required = true, value_delimiter = ',')]
-    types: Vec<TypePattern>,
+    /// them; several separated by commas, or by repeating the option. A comma within a type is written '\,'
+    #[arg(long, value_name = "PATTERN", required = true)]
+    types: Vec<Patterns>,
 
     /// The most attempts begun in a second, for each deliverer [default: no limit]
     #[arg(long, value_name = "N")]
@@ -99,8 +99,8 @@ mod tests {
     #[test]
     fn the_least_is_a_url_and_types() {
         assert_eq!(
-            request(&["--types", "order.*,a.b", "--types", "#"]),
-            json!({"url": "http://127.0.0.1:9000/hook", "types": ["order.*", "a.b", "#"]})
+            request(&["--types", r"order.*,a.b,c\,d", "--types", "#"]),
+            json!({"url": "http://127.0.0.1:9000/hook", "types": ["order.*", "a.b", "c,d", "#"]})
         );
     }
 

@@ -1,12 +1,12 @@
 use clap::Args;
-use relay_event::{EndpointId, EndpointUrl, TypePattern};
+use relay_event::{EndpointId, EndpointUrl};
 use serde_json::{Map, Value, json};
 
 use super::{
     One, about_one, endpoint_id,
     fields::{self, Fields},
 };
-use crate::{api::Api, data::DataArgs, output, usage::Usage};
+use crate::{api::Api, data::DataArgs, filter::Patterns, output, usage::Usage};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -21,8 +21,8 @@ pub(crate) struct UpdateArgs {
     url: Option<EndpointUrl>,
 
     /// Which event types it wants, instead of those so far
-    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
-    types: Vec<TypePattern>,
+    #[arg(long, value_name = "PATTERN")]
+    types: Vec<Patterns>,
 
     /// The most attempts begun in a second, for each deliverer, or `none`
     #[arg(long, value_name = "N", value_parser = rate_limit)]

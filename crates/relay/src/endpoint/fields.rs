@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use relay_event::{CustomHeaders, EndpointUrl, RetrySchedule, Secret, SignatureStyle, TypePattern};
 use serde_json::{Map, Value, json};
 
-use crate::usage::Usage;
+use crate::{filter::Patterns, usage::Usage};
 
 /// What an endpoint may be told; `add` and `update` share it.
 #[derive(Debug, Default, Args)]
@@ -111,11 +111,12 @@ pub(super) fn secret(given: Option<&str>) -> Result<Option<Secret>, Usage> {
 }
 
 /// The URL and the patterns, where they are given.
-pub(super) fn put_target(request: &mut Map<String, Value>, url: Option<&EndpointUrl>, types: &[TypePattern]) {
+pub(super) fn put_target(request: &mut Map<String, Value>, url: Option<&EndpointUrl>, types: &[Patterns]) {
     if let Some(url) = url {
         request.insert("url".to_owned(), json!(url));
     }
     if !types.is_empty() {
+        let types: Vec<&TypePattern> = Patterns::all(types).collect();
         request.insert("types".to_owned(), json!(types));
     }
 }

@@ -1,6 +1,6 @@
 use anyhow::Context as _;
 use clap::Args;
-use relay_event::EndpointId;
+use relay_event::{EndpointId, list};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -117,6 +117,7 @@ fn value(name: &str, value: &Value) -> String {
             Some(Value::String(end)) => format!("one until {end}"),
             _ => "one without end".to_owned(),
         },
+        Value::Array(items) if name == "types" => list::join(items.iter().filter_map(Value::as_str)),
         Value::Array(items) => items
             .iter()
             .map(|item| self::value(name, item))
@@ -139,7 +140,7 @@ mod tests {
 
     fn view() -> View {
         let view = json!({
-            "id": "ep_1", "url": "http://x/", "types": ["a.*", "b"], "retry": [], "state": "disabled",
+            "id": "ep_1", "url": "http://x/", "types": ["a.*", "b,c"], "retry": [], "state": "disabled",
             "reason": "answered 410", "rate_limit": null, "timeout_ms": 30000, "waiting": 7,
             "headers": {"authorization": "…"}, "secrets": [{"expires_at": null}, {"expires_at": "soon"}],
         });
@@ -148,7 +149,10 @@ mod tests {
 
     #[test]
     fn a_row_has_what_a_list_needs() {
-        assert_eq!(row(&view()), ["ep_1", "disabled", "http://x/", "a.*,b", "none"]);
+        assert_eq!(
+            row(&view()),
+            ["ep_1", "disabled", "http://x/", r"a.*,b\,c", "none"]
+        );
     }
 
     #[test]
@@ -174,7 +178,7 @@ id          ep_1
 url         http://x/
 state       disabled
 reason      answered 410
-types       a.*,b
+types       a.*,b\\,c
 retry       none
 timeout ms  30000
 headers     authorization: …

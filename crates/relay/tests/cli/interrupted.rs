@@ -12,7 +12,7 @@ use crate::{
     support::{World, ended, ids, line},
 };
 
-/// As a command ends that was stopped before its end.
+/// The exit code of a command that was stopped before its end.
 const STOPPED: i32 = 130;
 
 fn listen(gateway: &Gateway, app: &Receiver, more: &[&str]) -> Process {

@@ -37,7 +37,7 @@ struct Inner {
     heads: AtomicUsize,
     idle_key: AtomicU64,
     evicted: Notify,
-    /// Whoever reads the connection while an answer is under way.
+    /// The task that reads the connection while an answer is under way.
     reader: AtomicWaker,
 }
 

@@ -23,14 +23,14 @@ use super::{Limit, Limited, Limits, network::one_address, peer::Peer, stream::Th
 /// The longest that a newcomer waits for the connection that makes room for it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Of connections that have not shown a token: one of so many.
+/// The part of all connections that may be without a token: a quarter.
 const WITHOUT_TOKEN: usize = 4;
 
 /// The connections that are taken however few files there are.
 const FIRST_FEW: u64 = 128;
 
 /// The new connections that have not shown a token, a second: each takes one, and gives it back with its token.
-/// What a second's worth is not used for stays for the next.
+/// Those that a second leaves unused stay for the next.
 #[derive(Debug)]
 struct Rate {
     a_second: f64,
@@ -57,7 +57,7 @@ impl Rate {
     }
 }
 
-/// Why a connection is refused.
+/// The reason why a connection is refused.
 #[derive(Debug)]
 pub(super) struct Refused(pub(super) String);
 
@@ -130,8 +130,13 @@ impl Room {
 
     /// Lets a client in, or says why not.
     pub(super) async fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Peer, Refused> {
+        let admitted = self.admit_in_time(address).await;
+        self.rate().left -= if admitted.is_ok() { 1.0 } else { REFUSED };
+        admitted
+    }
+
+    async fn admit_in_time(self: &Arc<Self>, address: IpAddr) -> Result<Peer, Refused> {
         let until = Instant::now() + PATIENCE;
-        self.rate().left -= 1.0;
         loop {
             let left = self.left.notified();
             let mut left = pin!(left);
@@ -319,8 +324,9 @@ mod tests {
     fn what_others_need_stays_free() {
         let share = |files, other_files| {
             let limits = Limits {
+                connections: 8_192,
                 other_files,
-                ..Limits::default()
+                ..crate::server::limits()
             };
             share(files, &limits)
         };

@@ -11,6 +11,7 @@ use std::{
 };
 
 use axum::http::StatusCode;
+use bytes::{Buf, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -18,7 +19,7 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutStream;
 
-use super::{BUSY, Limit, peer::Peer, raw, room::Room};
+use super::{BUSY, Limit, peer::Peer, raw, room::Room, unreadable};
 
 /// The time for which a connection that ends is read on after its last byte, and in all.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -44,6 +45,10 @@ pub(super) struct ClientStream {
     /// The head that is awaited, by the number of those before.
     awaited: Option<u64>,
     until: Pin<Box<Sleep>>,
+    /// The number of requests whose answers were written to the end.
+    flushed: u64,
+    /// The bytes still to be written of an answer that replaces hyper's own.
+    replacement: Option<Bytes>,
     /// Set while the client still has to read before more is written.
     is_blocked: bool,
     /// Set once the server has ended the conversation by itself.
@@ -74,6 +79,8 @@ impl ClientStream {
             peer,
             head: 0,
             awaited: None,
+            flushed: 0,
+            replacement: None,
             is_blocked: false,
             is_over: false,
             lingering: None,
@@ -163,11 +170,30 @@ impl ClientStream {
         lingering.poll(cx, self.stream.as_mut(), &self.room.thrown_away)
     }
 
-    /// Tells whether the client may be sending what nobody reads. To close the connection then would take from it
-    /// what was written to it.
+    /// Tells whether the client may be sending bytes that nobody reads. If the connection were closed then, the
+    /// client would lose the answer.
     fn may_be_sending(&self) -> bool {
         let within_a_head = self.head > 0 && self.peer.waits() == self.awaited;
         within_a_head || self.peer.has_unread() || self.peer.is_upgraded()
+    }
+
+    /// Writes an answer with the headers of every answer in place of hyper's own, which begins with these bytes.
+    /// hyper answers by itself if it cannot read the head that is awaited. Returns `None` if the bytes belong to
+    /// an answer of the routes.
+    fn poll_replacement(&mut self, cx: &mut Context<'_>, own: &[u8]) -> Option<Poll<io::Result<()>>> {
+        if self.replacement.is_none() && self.peer.waits() == Some(self.flushed) {
+            self.replacement = Some(unreadable(own, &self.room.limits).into());
+        }
+        let left = self.replacement.as_mut()?;
+        while !left.is_empty() {
+            match self.stream.as_mut().poll_write(cx, left) {
+                Poll::Ready(Ok(0)) => return Some(Poll::Ready(Err(io::ErrorKind::WriteZero.into()))),
+                Poll::Ready(Ok(bytes)) => left.advance(bytes),
+                Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
+                Poll::Pending => return Some(Poll::Pending),
+            }
+        }
+        Some(Poll::Ready(Ok(())))
     }
 
     fn written<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -203,7 +229,10 @@ impl AsyncRead for ClientStream {
 
 impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = self.stream.as_mut().poll_write(cx, bytes);
+        let written = match self.poll_replacement(cx, bytes) {
+            Some(written) => written.map_ok(|()| bytes.len()),
+            None => self.stream.as_mut().poll_write(cx, bytes),
+        };
         self.written(written)
     }
 
@@ -212,7 +241,11 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = self.stream.as_mut().poll_write_vectored(cx, bytes);
+        let first = bytes.first().map_or(&[][..], |first| first);
+        let written = match self.poll_replacement(cx, first) {
+            Some(written) => written.map_ok(|()| bytes.iter().map(|bytes| bytes.len()).sum()),
+            None => self.stream.as_mut().poll_write_vectored(cx, bytes),
+        };
         self.written(written)
     }
 
@@ -221,7 +254,12 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_flush(cx)
+        ready!(self.stream.as_mut().poll_flush(cx))?;
+        // hyper flushes once all is written that it has of an answer.
+        if let Some(answered) = self.peer.waits() {
+            self.flushed = answered;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

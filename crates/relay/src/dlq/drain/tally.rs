@@ -41,7 +41,7 @@ impl Tally {
         }
     }
 
-    /// Those that were meant and cannot go.
+    /// The number of letters that were meant and cannot go.
     pub(super) fn stay(&self) -> u64 {
         self.endpoint_removed + self.no_event + self.no_endpoint + self.too_large
     }

@@ -33,7 +33,7 @@ impl Way {
     ) -> anyhow::Result<Option<Stay>> {
         match self {
             Self::Redeliver(redeliver) => redeliver.stays(session, message).await,
-            // What this process does not have would be lost.
+            // The part that this process does not have would be lost.
             Self::Export(_) => Ok(message.cut_from.map(Stay::TooLarge)),
             Self::Discard => Ok(None),
         }
