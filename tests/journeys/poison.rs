@@ -3,7 +3,7 @@
 
 use relay_event::{DeadLetter, DeadReason};
 use relay_testkit::{
-    Process, Receiver,
+    Answer, PrivateBroker, Process, Receiver,
     raw_amqp::{RawProducer, RawProperties, field, long, nested_arrays, nested_tables, short},
     wait_until,
 };
@@ -171,6 +171,48 @@ async fn the_tool_works_through_letters_that_nest() {
     works(1, &["dlq", "drain", "--discard"], 0, "1 dead letter discarded").await;
     let exported = std::fs::read_to_string(file).unwrap();
     assert_eq!(exported.lines().count(), 2, "{exported}");
+}
+
+/// RabbitMQ before version 4 believes the form of `x-death` when it moves a message, and the process that moves those of
+/// all queues ends over a wrong one, again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_death_beside_a_large_body_ends_nobodys_retries() {
+    let broker = PrivateBroker::start().await; // of its own: others would suffer
+    let mut world = World::without_deliverer(broker.amqp_url()).await;
+    world.add_deliverer().await;
+    world.add_recorder().await;
+    let (victim, other) = (Receiver::start().await, Receiver::start().await);
+    world.api.add(&victim, &["a.b"], json!({})).await;
+    other.script([Answer::status(500)]);
+    world.api.add(&other, &["other"], json!({"retry": ["1s"]})).await;
+    let list = |entry: &[u8]| field(b"x-death", b'A', &long(entry));
+    let table = |fields: &[u8]| list(&[&b"F"[..], &long(fields)].concat());
+    let (queue, reason) = (
+        field(b"queue", b'S', &long(b"q")),
+        field(b"reason", b'S', &long(b"rejected")),
+    );
+    let forged = [
+        list(&[&b"S"[..], &long(b"x")].concat()),
+        table(&[queue, reason, field(b"count", b'S', &long(b"x"))].concat()),
+        table(&nested_tables(b"queue", 100)),
+        field(b"x-death", b'I', &[0; 4]),
+    ];
+    let mut producer = RawProducer::connect(&world.amqp_url).await;
+    let exchange = format!("{}.events", world.namespace);
+    let large = vec![b' '; 300 * 1024];
+    for table in &forged {
+        producer
+            .publish(&exchange, b"a.b", &structured(table), &large)
+            .await
+            .unwrap();
+    }
+    let count = 2 * forged.len();
+    let letters = world.dead_letters(u32::try_from(count).unwrap()).await;
+    assert_eq!(letters.len(), count, "{letters:#?}");
+    let of_the_endpoint = letters.iter().filter(|letter| letter.endpoint.is_some());
+    assert_eq!(of_the_endpoint.count(), forged.len(), "{letters:#?}");
+    world.api.publish("other", json!(1)).await;
+    other.wait_for(2).await;
 }
 
 /// Bytes that are not UTF-8 where AMQP has texts, and everything else that a broker lets through.

@@ -87,7 +87,7 @@ impl Taken {
         attempt: Option<Box<Attempt>>,
     ) -> Result<(), Unsettled> {
         if let (Settlement::Dead(_), Err(refused)) = (settlement, &message.event)
-            && refused.is_cut()
+            && refused.is_for_the_broker()
         {
             return self.reject().await;
         }
@@ -112,7 +112,7 @@ impl Taken {
     }
 
     /// Has the broker move the message to the dead-letter queue, at least once, whole and as it was published:
-    /// this process has only its beginning. Every endpoint's queue has its dead letters moved so.
+    /// this process has only its beginning, and a copy of that is all that is kept where the broker cannot. Every endpoint's queue has its dead letters moved so.
     async fn reject(mut self) -> Result<(), Unsettled> {
         self.answered = true;
         let reject = BasicRejectOptions { requeue: false };

@@ -19,7 +19,7 @@ use relay_event::{
 
 use self::encoding::decoded;
 use self::headers::{
-    DEAD_AT, DETAIL, ENDPOINT, Earlier, PARTIAL, PUBLISHED_AT, REASON, put_attributes, put_earlier,
+    DEAD_AT, DETAIL, ENDPOINT, Earlier, PARTIAL, PUBLISHED_AT, REASON, X_DEATH, put_attributes, put_earlier,
     put_history, put_text, put_time,
 };
 use crate::{publisher::Outgoing, topology::Topology};
@@ -71,6 +71,7 @@ impl Refused {
             attributes: Vec::new(),
             headers_cut: false,
             cut_from: None,
+            can_be_moved: true,
         }
     }
 
@@ -98,6 +99,7 @@ impl Refused {
             attributes: headers.kept_attributes(),
             headers_cut: headers.cut().headers.is_some(),
             cut_from: headers.cut().body.map(|(bytes, _)| bytes),
+            can_be_moved: headers.cut().headers.is_none() && !headers.has(X_DEATH),
         }
     }
 }

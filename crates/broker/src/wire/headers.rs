@@ -24,6 +24,9 @@ pub(super) const DEAD_AT: &str = "relay-dead-at";
 /// A dead letter that does not hold all of what was published.
 pub(super) const PARTIAL: &str = "relay-partial";
 
+/// The broker's own account of why and where it moved a message. A producer may forge it.
+pub(super) const X_DEATH: &str = "x-death";
+
 // The end that a delivery had before it was begun anew.
 const EARLIER_REASON: &str = "relay-earlier-reason";
 const EARLIER_ATTEMPTS: &str = "relay-earlier-attempts";
@@ -253,7 +256,7 @@ impl<'a> Headers<'a> {
     }
 
     pub(super) fn death(&self) -> Option<Died<'a>> {
-        let AMQPValue::FieldArray(deaths) = self.get("x-death")? else {
+        let AMQPValue::FieldArray(deaths) = self.get(X_DEATH)? else {
             return None;
         };
         let AMQPValue::FieldTable(newest) = deaths.as_slice().first()? else {
