@@ -58,6 +58,10 @@ pub struct Refused {
     headers_cut: bool,
     /// The size of the whole body in bytes, if only its beginning is here.
     cut_from: Option<u64>,
+    /// Set if RabbitMQ can move the message to the dead-letter queue. Before version 4 it believes the form of
+    /// `x-death`, and a forged one ends the process that moves those of all queues, again and again
+    /// (`rabbit_dead_letter:update_x_death_header`, seen in 3.10.8).
+    can_be_moved: bool,
 }
 
 impl Refused {
@@ -83,6 +87,11 @@ impl Refused {
     /// Tells whether only the beginning of its body is here.
     pub(crate) fn is_cut(&self) -> bool {
         self.cut_from.is_some()
+    }
+
+    /// Tells whether the broker is to move it to the dead-letter queue: it has all of the body.
+    pub(crate) fn is_for_the_broker(&self) -> bool {
+        self.is_cut() && self.can_be_moved
     }
 
     pub(crate) fn message(delivery: &Delivery, why: Invalid) -> Self {
