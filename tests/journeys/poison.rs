@@ -3,7 +3,7 @@
 
 use relay_event::{DeadLetter, DeadReason};
 use relay_testkit::{
-    Answer, PrivateBroker, Process, Receiver,
+    Answer, Process, Receiver, private_broker,
     raw_amqp::{RawProducer, RawProperties, field, long, nested_arrays, nested_tables, short},
     wait_until,
 };
@@ -177,7 +177,7 @@ async fn the_tool_works_through_letters_that_nest() {
 /// all queues ends over a wrong one, again and again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forged_death_beside_a_large_body_ends_nobodys_retries() {
-    let broker = PrivateBroker::start().await; // of its own: others would suffer
+    let broker = private_broker().await; // of its own: others would suffer
     let mut world = World::without_deliverer(broker.amqp_url()).await;
     world.add_deliverer().await;
     world.add_recorder().await;
