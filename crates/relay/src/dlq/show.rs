@@ -3,7 +3,13 @@ use relay_broker::{DeadLetters, DeadMessage, Session};
 use relay_event::{DeadLetter, Timestamp, WebhookId};
 use serde::Serialize;
 
-use super::{CONNECTION, filter::Filter, list::last, record::Record};
+use super::{
+    CONNECTION,
+    age::{Age, First},
+    filter::Filter,
+    list::last,
+    record::Record,
+};
 use crate::{data::DataArgs, found::open_session, output, words};
 
 #[derive(Debug, Args)]
@@ -23,7 +29,7 @@ pub(crate) struct ShowArgs {
     #[command(flatten)]
     filter: Filter,
 
-    /// At most so many, the oldest first
+    /// At most so many, the oldest first; those without a date come last
     #[arg(long, value_name = "N", value_parser = words::from_one)]
     limit: Option<u64>,
 }
@@ -55,17 +61,15 @@ pub(super) async fn run(args: ShowArgs) -> anyhow::Result<()> {
 
 async fn look(session: &Session, args: &ShowArgs) -> anyhow::Result<Vec<Record>> {
     let limit = usize::try_from(args.limit.unwrap_or(u64::MAX))?;
-    let (now, mut found) = (Timestamp::now(), Vec::new());
+    let (now, mut oldest) = (Timestamp::now(), First::new(limit));
     let mut letters = DeadLetters::open(session).await?;
-    while found.len() < limit
-        && let Some(message) = letters.next().await?
-    {
+    while let Some(message) = letters.next().await? {
         if is_of(&message, &args.event_id) && args.filter.matches(&message.letter, now) {
-            found.push(Record::of(&message));
+            oldest.offer(Age::of(&message.letter), Record::of(&message));
         }
         letters.keep(message).await?;
     }
-    Ok(found)
+    Ok(oldest.in_order().map(|(_, record)| record).collect())
 }
 
 /// Returns true if the letter is of the event with this id, or with this webhook id.
