@@ -63,13 +63,24 @@ impl<K: Ord, T> First<K, T> {
 
 #[cfg(test)]
 mod tests {
+    use relay_event::DeadReason;
+
     use super::*;
 
     fn letter(event_id: &str, dead_at: Option<i64>) -> DeadLetter {
-        let json = serde_json::json!({"reason": "expired", "event_id": event_id, "attempts": 0});
-        let mut letter: DeadLetter = serde_json::from_value(json).unwrap();
-        letter.dead_at = dead_at.and_then(Timestamp::from_millis);
-        letter
+        DeadLetter {
+            reason: DeadReason::Expired,
+            detail: None,
+            endpoint: None,
+            event_id: Some(event_id.to_owned()),
+            event_type: None,
+            attempts: 0,
+            first_attempt: None,
+            last_attempt: None,
+            last_status: None,
+            last_error: None,
+            dead_at: dead_at.and_then(Timestamp::from_millis),
+        }
     }
 
     #[test]

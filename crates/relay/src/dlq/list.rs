@@ -106,7 +106,7 @@ fn row(letter: &DeadLetter, now: Timestamp) -> [String; 7] {
         or_dash(letter.event_type.as_ref()),
         or_dash(letter.event_id.as_ref()),
         letter.attempts.to_string(),
-        or_dash(last(letter).map(|text| text.chars().take(60).collect::<String>())),
+        or_dash(last(letter).map(|text| output::beginning(&text, 60))),
     ]
 }
 

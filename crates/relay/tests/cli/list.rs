@@ -13,6 +13,9 @@ async fn looking_changes_nothing() {
     world.wait_dead(5).await;
     let shown = world.run(&["dlq", "show", "a-2"]).await.ok();
     world.wait_dead(5).await;
+    let nameless = world.run(&["dlq", "show", "--without-event"]).await.ok();
+    assert!(nameless.contains("bm8gZXZlbnQ="), "{nameless}");
+    world.wait_dead(5).await;
     let dry = world.run(&["dlq", "drain", "--discard", "--dry-run"]).await.ok();
     world.wait_dead(5).await;
     let second = world.run(&["dlq", "list", "--json"]).await.json();
