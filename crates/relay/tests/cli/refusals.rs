@@ -229,6 +229,40 @@ async fn output_that_cannot_be_written_is_an_error() {
     );
 }
 
+/// A broker that is there is no relay that is not running.
+#[tokio::test]
+async fn a_wrong_password_and_a_wrong_scheme_are_told_from_a_relay_that_is_away() {
+    let world = World::new().await;
+    let (user, host) = world.amqp_url().rsplit_once('@').unwrap();
+    let wrong = format!("{}:hunter2@{host}", user.rsplit_once(':').unwrap().0);
+    let listing = world.start_with(&[("RELAY_AMQP_URL", &wrong)], &["dlq", "list"]);
+    let said = ended(listing).await.failed(1);
+    assert!(
+        said.contains("let nobody in") && !said.contains("not to be running"),
+        "{said}"
+    );
+    assert!(!said.contains("hunter2"), "{said}");
+
+    let gateway = Gateway::start().await;
+    let url = format!("https://{}", gateway.receiver.addr());
+    let listing = gateway.start_with(&[("RELAY_URL", &url)], &["events", "list"]);
+    let said = ended(listing).await.failed(1);
+    assert!(
+        said.contains("does it speak https there") && !said.contains("not to be running"),
+        "{said}"
+    );
+}
+
+/// A reader that goes away does not make a success of what was found.
+#[tokio::test]
+async fn a_closed_pipe_leaves_the_exit_code_as_it_is() {
+    let world = World::new().await;
+    world.kill_garbage(b"no event").await;
+    let line = "{ relay dlq drain --redeliver; echo \"ended with $?\" >&2; } | true";
+    let said = ended(world.start_in_shell(&[], line)).await.ok();
+    assert!(said.contains("ended with 3"), "{said}");
+}
+
 /// An error of the network is said once, however many layers pass it on.
 #[tokio::test]
 async fn a_cause_is_said_once() {
