@@ -1,5 +1,6 @@
 use relay_broker::DeadLetters;
 use relay_event::DeadReason::{AttemptsExhausted, EndpointGone};
+use relay_testkit::wait_until;
 
 use crate::support::{World, ids};
 
@@ -80,12 +81,29 @@ async fn the_newest_come_first() {
 #[tokio::test]
 async fn looks_do_not_change_which_letters_are_the_newest_and_the_oldest() {
     let world = World::new().await;
+    world.kill("given.up", &ids("x", 50), AttemptsExhausted).await;
     for part in 0..7 {
         let ids = ids(&format!("p{part}"), 100);
         world
             .kill(&format!("part.p{part}"), &ids, AttemptsExhausted)
             .await;
     }
+    world.wait_dead(750).await;
+    let dead = world.session.topology().dead();
+    let wait_for = async |fits: fn(u32) -> bool| {
+        wait_until("the letters to be held or back", || async {
+            let depth = world.depth(&dead).await;
+            if fits(depth) { Ok(()) } else { Err(depth) }
+        })
+        .await;
+    };
+    let slow = ["dlq", "drain", "--discard", "--type", "given.*", "--rate", "1/s"];
+    let draining = world.start(&slow);
+    wait_for(|depth| depth < 600).await;
+    draining.signal("KILL");
+    draining.wait_exit().await;
+    wait_for(|depth| depth >= 700).await;
+    world.run(&slow[..5]).await.ok();
     world.wait_dead(700).await;
     for taken in [300, 700, 150] {
         let session = world.another_session().await;
