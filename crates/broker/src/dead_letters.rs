@@ -1,5 +1,6 @@
 //! Working through the dead-letter queue. Every message is held while the work lasts; what is not
-//! removed returns to the queue when the session is closed, or ends in any other way.
+//! removed returns to the queue when the session is closed, or ends in any other way. It returns in no order
+//! to rely on: RabbitMQ puts it back consumer by consumer, behind what others put back before.
 
 use std::time::{Duration, Instant};
 
@@ -73,7 +74,8 @@ impl DeadMessage {
     }
 }
 
-/// The dead letters that were there when the work began, oldest first.
+/// The dead letters that were there when the work began, in any order: only [`DeadLetter::dead_at`] tells
+/// which are the oldest.
 pub struct DeadLetters {
     session: Session,
     consumer: Subscription,

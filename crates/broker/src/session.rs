@@ -135,6 +135,18 @@ impl Session {
         })))
     }
 
+    /// Returns true if a relay has declared its objects in this namespace of the broker. Declares nothing.
+    ///
+    /// # Errors
+    /// The broker cannot be reached.
+    pub async fn has_relay(config: &Config) -> Result<bool, Error> {
+        let inspector = Inspector::new(config.clone());
+        let archive = Topology::new(config.namespace.clone()).archive();
+        let found = inspector.look_at(&archive).await;
+        let _ = timeout(CONNECT_TIMEOUT, inspector.close()).await;
+        Ok(found?.is_some())
+    }
+
     /// The names of the relay's objects.
     pub fn topology(&self) -> &Topology {
         &self.0.topology

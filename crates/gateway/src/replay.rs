@@ -130,7 +130,7 @@ async fn named(gateway: &Gateway, event: &LoggedEvent, id: EndpointId) -> Result
         return Ok(id);
     }
     let problem = format!(
-        "its types do not match {}, and never had this event",
+        "its types do not match {}, and this event was never sent to it",
         event.event_type
     );
     Err(Invalid::new("endpoint", problem).into())

@@ -6,7 +6,7 @@ mod pages;
 mod patience;
 mod query;
 
-pub(crate) use error::ApiError;
+pub(crate) use error::{ApiError, of_option};
 pub(crate) use follow::{Follow, Item, Next, Page, Place};
 pub(crate) use pages::Pages;
 pub(crate) use patience::{Patience, long_after};
@@ -17,7 +17,7 @@ use std::{error::Error, time::Duration};
 use anyhow::Context as _;
 use bytes::Bytes;
 use reqwest::{
-    Client, Method, RequestBuilder,
+    Client, Method, RequestBuilder, StatusCode,
     header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER},
     redirect::Policy,
 };
@@ -26,7 +26,7 @@ use url::Url;
 
 use crate::{
     data::{DataArgs, Token},
-    found::{HttpRelay, is_loopback},
+    found::{HttpRelay, NOBODY_THERE, is_loopback, without_password},
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,6 +42,7 @@ pub(crate) struct Api {
     client: Client,
     url: Url,
     token: Token,
+    token_of: &'static str,
 }
 
 /// An answer that the relay may have held back.
@@ -70,6 +71,7 @@ impl Api {
             client: client.build().context("cannot make an HTTP client")?,
             url: relay.url,
             token: relay.token,
+            token_of: relay.token_of,
         })
     }
 
@@ -164,6 +166,13 @@ impl Api {
         if status.is_success() {
             return Ok((headers, body));
         }
+        if status == StatusCode::UNAUTHORIZED {
+            let url = without_password(&self.url);
+            return Err(ApiError::Unauthorized {
+                url,
+                token_of: self.token_of,
+            });
+        }
         Err(ApiError::refused(status, &body, retry_after(&headers)))
     }
 
@@ -176,9 +185,11 @@ impl Api {
     }
 
     fn failed(&self, error: &reqwest::Error) -> ApiError {
-        let (url, cause) = (self.url.clone(), root_cause(error));
-        if error.is_connect() {
+        let (url, cause) = (without_password(&self.url), root_cause(error));
+        if error.is_connect() && cause.contains(NOBODY_THERE) {
             ApiError::NotRunning { url, cause }
+        } else if error.is_connect() {
+            ApiError::Unreachable { url, cause }
         } else {
             ApiError::Broken { url, cause }
         }
@@ -211,6 +222,7 @@ mod tests {
         Api::new(HttpRelay {
             url: url.parse().unwrap(),
             token: Token::generate(),
+            token_of: "",
         })
         .unwrap()
     }

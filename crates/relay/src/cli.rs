@@ -8,6 +8,10 @@ Environment, each instead of what the data folder says:
   RELAY_TOKEN      its API token
   RELAY_AMQP_URL   its broker, such as amqp://user:password@host:5672/%2f
   RELAY_NAMESPACE  the first word of its queues' names [default: relay]
+And beside it:
+  RELAY_DATA             the data folder [default: $XDG_DATA_HOME/event-relay, else ~/.local/share/event-relay]
+  RELAY_MAX_EVENT_BYTES  the largest event that is published, and taken whole out of the dead-letter queue, as
+                         the relay has it [default: 262144]
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by a signal before the end; some commands have \
 others, as their --help tells.";

@@ -1,5 +1,6 @@
 //! The dead-letter queue, on the broker directly: it works while everything else is down.
 
+mod age;
 mod drain;
 mod filter;
 mod list;

@@ -11,7 +11,11 @@ mod stats;
 use clap::{Args, Subcommand};
 use relay_event::EndpointId;
 
-use crate::{api::ApiError, data::DataArgs};
+use crate::{
+    api::{ApiError, long_after},
+    data::DataArgs,
+    usage::stopped,
+};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EndpointCommand {
@@ -70,6 +74,17 @@ const LIST_HINT: &str = "`relay endpoint list` shows the endpoints";
 pub(crate) fn endpoint_id(text: &str) -> Result<EndpointId, String> {
     text.parse()
         .map_err(|refused: relay_event::Invalid| format!("{}; {LIST_HINT}", refused.problem))
+}
+
+/// Waits for the answer to a change, or says at a signal that the change may have been made; `so` says what
+/// that means.
+async fn changed<T>(answer: impl Future<Output = anyhow::Result<T>>, so: &str) -> anyhow::Result<T> {
+    let stop = relay_service::shutdown_on_signals();
+    tokio::select! {
+        biased;
+        answer = answer => answer,
+        () = long_after(&stop) => Err(stopped(format!("stopped; {so}"))),
+    }
 }
 
 /// A failed request about one endpoint, saying how to find it if it is not there.

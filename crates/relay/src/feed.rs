@@ -7,7 +7,7 @@ use relay_event::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{Api, Follow, Item, Next, Place, long_after},
+    api::{Api, Follow, Item, Next, Place, long_after, of_option},
     data::DataArgs,
     filter::Filter,
     output,
@@ -56,11 +56,17 @@ impl FeedArgs {
         let (api, progress) = (Api::connect(&self.data)?, Progress::none());
         let stop = relay_service::shutdown_on_signals();
         let mut follow = Follow::new(&api, &self.filter, self.place(), &progress);
+        let mut begun = false;
         let ended = tokio::select! {
-            ended = each(&mut follow, doing, &stop, take) => ended,
+            ended = each(&mut follow, doing, &stop, take, &mut begun) => ended,
             () = output::closed() => return Ok(()),
         };
-        if let Some(place) = follow.go_on() {
+        let (after, option) = match self.cursor {
+            Some(_) => ("after", "--cursor"),
+            None => ("since", "--since"),
+        };
+        let ended = ended.map_err(|error| of_option(error, &[(after, option)]));
+        if let Some(place) = follow.go_on().filter(|_| begun || ended.is_ok()) {
             output::note(&format!("go on with {place}"));
         }
         ended
@@ -72,8 +78,8 @@ async fn each(
     doing: &str,
     stop: &CancellationToken,
     mut take: impl AsyncFnMut(&Item) -> anyhow::Result<()>,
+    begun: &mut bool,
 ) -> anyhow::Result<()> {
-    let mut said = false;
     loop {
         let next = tokio::select! {
             next = follow.next(WAIT) => next?,
@@ -89,9 +95,9 @@ async fn each(
                 continue;
             }
         };
-        if !said {
+        if !*begun {
             output::note(&format!("{doing}; Ctrl-C ends"));
-            said = true;
+            *begun = true;
         }
         for item in &page.events {
             if stop.is_cancelled() {

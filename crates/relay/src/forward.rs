@@ -37,7 +37,7 @@ impl Forward {
         Ok(Self { courier, json })
     }
 
-    /// Posts an event once and prints the answer; the answer that was no success is returned.
+    /// Posts an event once and prints the answer; what kept it from being a success is returned.
     pub(crate) async fn post(&self, item: &Item) -> anyhow::Result<Option<String>> {
         let began = Timestamp::now();
         let posted = self.courier.post(&item.event).await?;
@@ -49,13 +49,23 @@ impl Forward {
         // The deliveries matter also where nobody reads of them.
         let _ = output::try_say(&said);
         let failed = posted.outcome.sign() != Sign::Healthy;
-        Ok(failed.then(|| answer(&posted)))
+        Ok(failed.then(|| failure(&posted)))
     }
 }
 
 /// A secret as it is given. The refusal does not repeat it.
 pub(crate) fn secret(text: &str) -> Result<Secret, String> {
     text.parse().map_err(|refused: Invalid| refused.problem)
+}
+
+/// Why a delivery failed, with the details that are known.
+fn failure(posted: &Posted) -> String {
+    let answer = answer(posted);
+    match &posted.detail {
+        Some(detail) => format!("{answer}: {}", output::plain(detail)),
+        None if posted.outcome.error().is_none() => format!("the receiver's answer was {answer}"),
+        None => answer,
+    }
 }
 
 /// The status, or the error.

@@ -15,6 +15,8 @@ use crate::{
 pub(crate) struct HttpRelay {
     pub(crate) url: Url,
     pub(crate) token: Token,
+    /// Where the token was found, in words.
+    pub(crate) token_of: &'static str,
 }
 
 type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -65,14 +67,41 @@ impl DataArgs {
 
 /// Connects to the broker, or says at once that it cannot be reached.
 pub(crate) async fn open_session(config: &Config) -> anyhow::Result<Session> {
+    must_have_relay(config).await?;
     Session::open(config, None).await.map_err(unreachable)
 }
 
+/// Refuses a broker on which no relay has this namespace: what is published there would be lost. Only the
+/// relay's own processes declare what it needs.
+pub(crate) async fn must_have_relay(config: &Config) -> anyhow::Result<()> {
+    if Session::has_relay(config).await.map_err(unreachable)? {
+        return Ok(());
+    }
+    Err(anyhow!(
+        "no relay with the namespace `{}` uses the broker at {}; RELAY_NAMESPACE names another (a relay that was just \
+         started may not be ready yet)",
+        config.namespace,
+        config.url
+    ))
+}
+
+/// An address at which nobody listens, in the system's words.
+pub(crate) const NOBODY_THERE: &str = "Connection refused";
+
+/// A user that may not connect, or a wrong password, in RabbitMQ's words.
+const REFUSED: &str = "ACCESS_REFUSED";
+
 fn unreachable(error: Error) -> anyhow::Error {
     let hint = match &error {
+        Error::Connect { source, .. } if source.to_string().contains(REFUSED) => {
+            "the broker refuses the user or the password in its URL".to_owned()
+        }
+        Error::Connect { source, .. } if !source.to_string().contains(NOBODY_THERE) => {
+            "the broker cannot be reached".to_owned()
+        }
         Error::Connect { .. } | Error::Timeout { .. } => {
             format!(
-                "the relay seems not to be running (start it with `{}`)",
+                "the relay seems not to be running (start it with `{}`; just started, it may take a moment)",
                 start_command()
             )
         }
@@ -123,13 +152,22 @@ fn find_http(folder: &DataFolder, outside: Lookup<'_>) -> anyhow::Result<Option<
     let here = !is_given || is_loopback(&url);
     let token = match outside("RELAY_TOKEN") {
         Some(token) => {
-            Some(Token::parse(&token).map_err(|refused| Usage::new("RELAY_TOKEN", refused.to_string()))?)
+            let token = Token::parse(&token);
+            let token = token.map_err(|refused| Usage::new("RELAY_TOKEN", refused.to_string()))?;
+            Some((token, "the given token (RELAY_TOKEN)"))
         }
-        None if here => folder.token()?,
+        None if here => folder
+            .token()?
+            .map(|token| (token, "the token in the data folder")),
         None => None,
     };
-    let token = token.ok_or_else(|| anyhow!("no API token for the relay at {url}: set RELAY_TOKEN"))?;
-    Ok(Some(HttpRelay { url, token }))
+    let (token, token_of) = token.ok_or_else(|| {
+        anyhow!(
+            "no API token for the relay at {}: set RELAY_TOKEN",
+            without_password(&url)
+        )
+    })?;
+    Ok(Some(HttpRelay { url, token, token_of }))
 }
 
 fn find_http_of(
@@ -159,6 +197,14 @@ pub(crate) fn http_url(text: &str) -> Result<Url, String> {
     }
 }
 
+/// A URL as it is shown.
+pub(crate) fn without_password(url: &Url) -> Url {
+    let mut url = url.clone();
+    // A URL with a host takes both.
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
+    url
+}
+
 /// Returns true if a URL names this machine by a loopback address.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
@@ -167,6 +213,11 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
         Some(Host::Ipv6(ip)) => IpAddr::from(ip).to_canonical().is_loopback(),
         None => false,
     }
+}
+
+/// The largest event that is published from here, in bytes.
+pub(crate) fn largest_event() -> anyhow::Result<usize> {
+    max_event_bytes(&environment)
 }
 
 /// The largest event, by the name that the relay's processes know it by.

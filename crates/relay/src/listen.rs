@@ -8,6 +8,7 @@ use crate::{
     feed::FeedArgs,
     forward::{self, Forward},
     output,
+    words::endpoint_url,
 };
 
 #[derive(Debug, Args)]
@@ -23,7 +24,7 @@ connection is away it waits, and then goes on exactly where it was. Ctrl-C ends 
 while an answer is missing, and it says on stderr where it would have gone on; a second one ends it at once.")]
 pub(crate) struct ListenArgs {
     /// Where to post every event, such as http://127.0.0.1:3000/webhooks
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = Unshown::<EndpointUrl>::new(endpoint_url))]
     forward_to: EndpointUrl,
 
     /// What deliveries are signed with, as whsec_… [default: a new one, which is printed]
@@ -42,6 +43,7 @@ pub(crate) async fn run(args: ListenArgs) -> anyhow::Result<()> {
     let secret = args.secret.unwrap_or_else(|| {
         let secret = Secret::generate();
         output::note(&format!("signing with a new secret: {secret}"));
+        output::note("the next run makes another, unless --secret gives it this one");
         secret
     });
     let doing = format!("posting to {}", args.forward_to);

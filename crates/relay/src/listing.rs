@@ -6,9 +6,10 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::{
-    api::{Api, Pages, Query, understand},
+    api::{Api, Pages, Query, of_option, understand},
     data::DataArgs,
     output::{self, Table},
+    usage::stopped,
     words::{self, moment},
 };
 
@@ -70,17 +71,23 @@ impl Listing {
         columns: &Columns<T, N>,
     ) -> anyhow::Result<()> {
         let (api, chosen) = (Api::connect(&self.data)?, !query.is_empty());
+        let stop = relay_service::shutdown_on_signals();
         let mut pages = Pages::new(&api, path, query, self.limit());
         let (mut table, mut any) = (Table::new(columns.head), false);
-        while let Some(items) = pages.next().await? {
+        loop {
+            let next = tokio::select! {
+                next = pages.next() => next.map_err(period_refused)?,
+                () = stop.cancelled() => return Err(stopped("stopped before the end of the list")),
+            };
+            let Some(items) = next else { break };
             if items.is_empty() {
                 continue;
             }
             any = true;
             if self.json {
-                output::say(&output::lines(&items));
+                output::say_more(&output::lines(&items));
             } else {
-                output::say(&table.page(&rows(&items, columns.row)?));
+                output::say_more(&table.page(&rows(&items, columns.row)?));
             }
         }
         let noun = columns.noun;
@@ -97,6 +104,11 @@ impl Listing {
         let limit = self.limit.unwrap_or(DEFAULT_LIMIT);
         if self.all { u64::MAX } else { limit }
     }
+}
+
+/// A failed request for a list. A refusal of its period names the option.
+fn period_refused(error: anyhow::Error) -> anyhow::Error {
+    of_option(error, &[("since", "--since"), ("until", "--until")])
 }
 
 fn rows<T: DeserializeOwned, const N: usize>(

@@ -18,12 +18,40 @@ use unicode_width::UnicodeWidthStr as _;
 /// the square of the depth.
 const DEEPEST: usize = 64;
 
-/// A result, to stdout. A reader that has read enough (`| head`) ends the program.
+/// A result, to stdout. For a reader that has read enough (`| head`) the program goes on to its end, and its
+/// exit code tells what it found; output that cannot be written ends it.
 pub(crate) fn say(text: &str) {
-    if let Err(error) = try_say(text) {
-        let enough = error.kind() == io::ErrorKind::BrokenPipe;
-        std::process::exit(if enough { 0 } else { 1 });
+    written(try_say(text), None);
+}
+
+/// The result of something that was done, which is said where the result cannot be written.
+pub(crate) fn say_done(text: &str, done: &str) {
+    written(try_say(text), Some(done));
+}
+
+/// A result of many. A reader that has read enough ends the program.
+pub(crate) fn say_more(text: &str) {
+    let said = try_say(text);
+    if is_closed(&said) {
+        std::process::exit(0);
     }
+    written(said, None);
+}
+
+fn written(said: io::Result<()>, done: Option<&str>) {
+    if is_closed(&said) {
+        return;
+    }
+    if let Err(error) = said {
+        let done = done.map(|done| format!("; {done}")).unwrap_or_default();
+        note(&format!("relay: the output cannot be written: {error}{done}"));
+        std::process::exit(1);
+    }
+}
+
+fn is_closed(said: &io::Result<()>) -> bool {
+    said.as_ref()
+        .is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// A result, to stdout, where it matters whether it was taken.
@@ -60,6 +88,14 @@ pub(crate) fn causes(error: &anyhow::Error) -> String {
         }
     }
     text
+}
+
+/// The first characters of a text, with `…` where more follow.
+pub(crate) fn beginning(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// Text of others on one line.

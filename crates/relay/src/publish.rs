@@ -76,8 +76,8 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "TIME", requires = "wait", default_value = "5m", value_parser = relay_service::args::time)]
     wait_timeout: Duration,
 
-    /// The relay's data folder [default: $XDG_DATA_HOME/event-relay, else
-    /// ~/.local/share/event-relay]
+    /// The relay's data folder, which is `--data` or `--data-dir` elsewhere: here --data is the event's [default:
+    /// $XDG_DATA_HOME/event-relay, else ~/.local/share/event-relay]
     #[arg(long, env = "RELAY_DATA", value_name = "FOLDER", hide_env_values = true)]
     data_dir: Option<PathBuf>,
 }

@@ -25,7 +25,7 @@ use crate::{
     output::{self, Table},
     progress::Progress,
     usage::{Finding, Usage, stopped},
-    words::{happened, moment, or_dash},
+    words::{endpoint_url, happened, moment, or_dash},
 };
 
 const MISSED: u8 = 3;
@@ -100,7 +100,7 @@ struct Task {
     seen: Option<PathBuf>,
 
     /// Deliver what was missed to this URL [default: list it]
-    #[arg(long, value_name = "URL", requires = "secret")]
+    #[arg(long, value_name = "URL", requires = "secret", value_parser = Unshown::<EndpointUrl>::new(endpoint_url))]
     forward_to: Option<EndpointUrl>,
 }
 
@@ -228,9 +228,9 @@ impl Work {
                     return Err(stopped(format!("{STOPPED}: no answer to {} came yet", item.event.id())));
                 }
             };
-            if let Some(answer) = posted {
+            if let Some(failure) = posted {
                 bail!(
-                    "the receiver's answer to {} was {answer}",
+                    "the delivery of {} failed: {failure}",
                     output::plain(item.event.id().as_str())
                 );
             }

@@ -52,10 +52,22 @@ impl Finding {
 pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
     match in_words(error) {
         Some(text) => output::note(&format!("relay: {text}")),
-        // Its own words; nobody is there to tell if they cannot be printed.
-        None => drop(error.print()),
+        None => match error.to_string().strip_prefix("error: ") {
+            Some(text) => output::note(&format!("relay: {}", without_passwords(text.trim_end()))),
+            // The help; nobody is there to tell if it cannot be printed.
+            None => drop(error.print()),
+        },
     }
     u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+/// Hides who is named before an `@` in a URL, with the password.
+fn without_passwords(text: &str) -> String {
+    let hide = |word: &str| match (word.find("://"), word.rfind('@')) {
+        (Some(begin), Some(end)) if begin < end => format!("{}://…{}", &word[..begin], &word[end..]),
+        _ => word.to_owned(),
+    };
+    text.split_inclusive(char::is_whitespace).map(hide).collect()
 }
 
 /// The refusal of a value: the parser's own words around it would name the option and the value again.
@@ -77,8 +89,8 @@ fn in_words(error: &clap::Error) -> Option<String> {
         why.to_string()
     };
     let option = option.split(' ').next().unwrap_or(option);
-    // Some parsers tell what was given, or the beginning of it.
-    if problem.contains(", not ") || problem.contains(" is not in ") {
+    // Some parsers tell what was given, or the beginning of it; and a URL may hold a password.
+    if given.contains('@') || problem.contains(", not ") || problem.contains(" is not in ") {
         return Some(format!("{option}: {problem}"));
     }
     Some(format!("{option}: {problem}, not {given:?}"))

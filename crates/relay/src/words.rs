@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use relay_event::{Event, Timestamp};
+use relay_event::{EndpointUrl, Event, Invalid, Timestamp};
 use serde::Deserialize;
 
 use crate::output;
@@ -31,6 +31,19 @@ pub(crate) fn from_one(text: &str) -> Result<u64, String> {
         Ok(number @ 1..) => Ok(number),
         _ => Err("must be a whole number from 1 on".to_owned()),
     }
+}
+
+/// A number from 1 to `MOST`.
+pub(crate) fn from_one_to<const MOST: u32>(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(number) if (1..=MOST).contains(&number) => Ok(number),
+        _ => Err(format!("must be a whole number from 1 to {MOST}")),
+    }
+}
+
+/// An endpoint's URL. The refusal does not repeat it: it may hold a password.
+pub(crate) fn endpoint_url(text: &str) -> Result<EndpointUrl, String> {
+    text.parse().map_err(|refused: Invalid| refused.problem)
 }
 
 /// A time, and how long ago that is.

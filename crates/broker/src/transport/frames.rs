@@ -42,6 +42,9 @@ pub(crate) struct Limits {
 pub(super) struct MessageLimits {
     /// Bytes of its body.
     pub(super) body: u64,
+    /// Bytes of its body as a refusal tells them: those of an event that is let in, where the body of a letter
+    /// may have more.
+    pub(super) allowed: u64,
     /// Bytes of its headers.
     pub(super) headers: usize,
     /// Values in its headers, those in tables and lists included.
@@ -64,19 +67,22 @@ impl Limits {
         if exchange == self.events.as_bytes() {
             return MessageLimits {
                 body: self.event_bytes,
+                allowed: self.event_bytes,
                 headers: 64 * 1024,
                 values: 256,
             };
         }
         // A letter may be of an event that was refused for its size alone, and everything that comes by
         // the broker's own doing has headers of the broker besides.
-        let body = if exchange == self.dead.as_bytes() {
-            self.event_bytes.saturating_mul(2)
+        let own = self.event_bytes.max(OWN_BYTES as u64);
+        let (body, allowed) = if exchange == self.dead.as_bytes() {
+            (self.event_bytes.saturating_mul(2), self.event_bytes)
         } else {
-            self.event_bytes.max(OWN_BYTES as u64)
+            (own, own)
         };
         MessageLimits {
             body,
+            allowed,
             headers: 96 * 1024,
             values: 512,
         }
@@ -199,7 +205,7 @@ impl Frames {
             let pass = KEPT.min(limits.body);
             *size = pass.to_be_bytes();
             self.contents.insert(channel, Content::Cut { pass, come });
-            cut.body = Some((come, limits.body));
+            cut.body = Some((come, limits.allowed));
         }
         content::make_harmless(&mut self.held, cut, limits);
         Ok(())

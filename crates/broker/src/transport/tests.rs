@@ -54,7 +54,12 @@ fn table_of(frames: &[AMQPFrame]) -> FieldTable {
 
 /// The refusal of a message to the events exchange with this content header.
 fn refusal(header: &[u8]) -> String {
-    let message = [deliver(b"relay.events", b"a.b"), header.to_vec()].concat();
+    refusal_by(b"relay.events", header)
+}
+
+/// The same of a message that came by this exchange.
+fn refusal_by(exchange: &[u8], header: &[u8]) -> String {
+    let message = [deliver(exchange, b"a.b"), header.to_vec()].concat();
     let table = table_of(&read(&passed(&message)));
     match table.inner().get(MARKER) {
         Some(AMQPValue::LongString(text)) => {
@@ -247,6 +252,17 @@ fn body_frames(exchange: &[u8], sizes: &[usize]) -> (u64, Vec<usize>) {
         _ => None,
     });
     (declared.unwrap(), bodies.collect())
+}
+
+/// A letter may be larger than an event that is let in, and what is allowed is said of the event.
+#[test]
+fn one_limit_is_told_wherever_a_body_is_cut() {
+    for exchange in [&b"relay.events"[..], b"relay.dead"] {
+        assert_eq!(
+            refusal_by(exchange, &header(2_001, 0, b"")),
+            "event: is 2001 bytes; at most 1000 are allowed"
+        );
+    }
 }
 
 #[test]

@@ -4,7 +4,10 @@ use reqwest::StatusCode;
 use serde::Deserialize;
 use url::Url;
 
-use crate::found::{is_loopback, start_command};
+use crate::{
+    found::{is_loopback, start_command},
+    usage::Usage,
+};
 
 /// A request that did not do what it was made for.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +19,24 @@ pub(crate) enum ApiError {
         url: Url,
         /// Why.
         cause: String,
+    },
+    /// Somebody is there, or nobody is known by that name, and no connection was made.
+    #[error("cannot connect to the relay at {url} ({cause}){}", is_it_tls(url))]
+    Unreachable {
+        /// Where it was looked for.
+        url: Url,
+        /// Why.
+        cause: String,
+    },
+    /// The token is not the relay's.
+    #[error(
+        "{token_of} is not the token of the relay at {url}; its token is in the file `token` of its data folder"
+    )]
+    Unauthorized {
+        /// Where the relay is.
+        url: Url,
+        /// Where the token was found.
+        token_of: &'static str,
     },
     /// The connection broke before the answer was complete.
     #[error("the relay at {url} did not answer ({cause})")]
@@ -42,9 +63,35 @@ pub(crate) enum ApiError {
 /// A relay elsewhere is not started from here.
 fn how_to_start(url: &Url) -> String {
     if is_loopback(url) {
-        format!("; start it with `{}`", start_command())
+        format!(
+            "; start it with `{}`, or wait if it is just starting",
+            start_command()
+        )
     } else {
         String::new()
+    }
+}
+
+fn is_it_tls(url: &Url) -> &'static str {
+    if url.scheme() == "https" {
+        "; does it speak https there, or http?"
+    } else {
+        ""
+    }
+}
+
+/// A refusal of what an option gave, by the option's name: each as the API calls it, and as the option is
+/// called. Other errors stay as they are.
+pub(crate) fn of_option(error: anyhow::Error, names: &[(&str, &'static str)]) -> anyhow::Error {
+    let Some(ApiError::Refused { problem, .. }) = error.downcast_ref() else {
+        return error;
+    };
+    let refused = names
+        .iter()
+        .find_map(|(field, option)| Some((problem.strip_prefix(field)?.strip_prefix(": ")?, *option)));
+    match refused {
+        Some((problem, option)) => Usage::new(option, problem).into(),
+        None => error,
     }
 }
 
@@ -64,7 +111,8 @@ impl ApiError {
     /// Whether the same request may go well later.
     pub(crate) fn passes(&self) -> bool {
         match self {
-            Self::NotRunning { .. } | Self::Broken { .. } => true,
+            Self::NotRunning { .. } | Self::Unreachable { .. } | Self::Broken { .. } => true,
+            Self::Unauthorized { .. } => false,
             Self::Refused { status, .. } => matches!(
                 *status,
                 // The relay says 503; the others are said by what may stand before it.
@@ -80,7 +128,7 @@ impl ApiError {
     /// way still.
     pub(crate) fn passes_and_is_over(&self) -> bool {
         let under_way = match self {
-            Self::NotRunning { .. } => false,
+            Self::NotRunning { .. } | Self::Unreachable { .. } | Self::Unauthorized { .. } => false,
             Self::Broken { .. } => true,
             Self::Refused { status, .. } => {
                 matches!(*status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT)
@@ -129,17 +177,9 @@ impl Problem {
     fn in_words(self, status: StatusCode) -> String {
         let words = self.detail.or(self.title);
         let words = words.unwrap_or_else(|| format!("the relay answered {status}"));
-        let text = match self.field {
+        match self.field {
             Some(field) if !words.starts_with(&format!("{field}:")) => format!("{field}: {words}"),
             _ => words,
-        };
-        match status {
-            StatusCode::UNAUTHORIZED => {
-                format!(
-                    "{text} (the token, given or of RELAY_TOKEN or of the data folder, is not this relay's)"
-                )
-            }
-            _ => text,
         }
     }
 }

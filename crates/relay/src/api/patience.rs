@@ -79,7 +79,7 @@ impl<'a> Patience<'a> {
     fn begins_to_wait(&self, error: &ApiError) {
         if self.waiting.fetch_add(1, Relaxed) == 0 {
             self.progress
-                .note(&format!("{error}; trying again until it goes"));
+                .note(&format!("{error}; retrying until the relay answers"));
         }
     }
 

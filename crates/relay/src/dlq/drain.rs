@@ -2,6 +2,7 @@
 //! or unwanted; whatever happens before, it is back in the queue.
 
 mod export;
+mod oldest;
 mod rate;
 mod redeliver;
 mod tally;
@@ -13,8 +14,11 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 use relay_broker::Session;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
-use self::{export::Export, rate::Rate, redeliver::Redeliver, tally::Tally, way::Way, work::Work};
+use self::{
+    export::Export, oldest::Oldest, rate::Rate, redeliver::Redeliver, tally::Tally, way::Way, work::Work,
+};
 use super::{CONNECTION, filter::Filter};
 use crate::{api::long_after, data::DataArgs, found::open_session, output, usage::Finding, words};
 
@@ -52,7 +56,8 @@ pub(crate) struct DrainArgs {
     #[command(flatten)]
     filter: Filter,
 
-    /// At most so many, the oldest first
+    /// At most so many: the oldest of those that can be dealt with, by when they died; those without a date
+    /// come last
     #[arg(long, value_name = "N", value_parser = words::from_one)]
     limit: Option<u64>,
 }
@@ -76,33 +81,42 @@ struct Action {
 pub(super) async fn run(args: DrainArgs) -> anyhow::Result<()> {
     let broker = args.data.broker(CONNECTION)?;
     let redelivers = args.action.redeliver;
-    let way = match args.action.export {
+    let mut way = match args.action.export {
         Some(path) => Way::Export(Export::new(path)?),
         None if args.action.redeliver => Way::Redeliver(Redeliver::new(&args.data, &broker)),
         None => Way::Discard,
     };
     let summary = way.summary(args.dry_run);
-    let session = open_session(&broker).await?;
+    let mut session = open_session(&broker).await?;
     let stop = relay_service::shutdown_on_signals();
+    let mut last = None;
+    if let Some(limit) = args.limit {
+        let found = tokio::select! {
+            found = Oldest::find(&session, &args.filter, limit, &mut way) => found,
+            () = stop.cancelled() => Err(work::stopped()),
+        };
+        close(&session, &stop).await;
+        let oldest = found?;
+        session = oldest.next_session(&broker).await?;
+        last = oldest.last;
+    }
     let chosen = args.filter.chooses();
     let mut tally = Tally::default();
     let work = Work {
         session: &session,
         filter: args.filter,
         limit: args.limit,
+        last,
         dry_run: args.dry_run,
         rate: args.rate,
         way,
     };
     let ended = work.run(&mut tally, &stop).await;
-    let closing = async {
-        until_removed(&session).await;
-        session.close().await;
-    };
     tokio::select! {
-        () = closing => {}
+        () = until_removed(&session) => {}
         () = long_after(&stop) => {}
     }
+    close(&session, &stop).await;
     output::say(&tally.text(&summary, chosen));
     ended?;
     match tally.stay() {
@@ -112,6 +126,14 @@ pub(super) async fn run(args: DrainArgs) -> anyhow::Result<()> {
             let done = if redelivers { "redelivered" } else { "exported" };
             Err(Finding::new(STAY, format!("{letters} cannot be {done}")).into())
         }
+    }
+}
+
+/// Ends a session, with what patience a user has that stopped it.
+async fn close(session: &Session, stop: &CancellationToken) {
+    tokio::select! {
+        () = session.close() => {}
+        () = long_after(stop) => {}
     }
 }
 

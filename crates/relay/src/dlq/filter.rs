@@ -3,12 +3,14 @@ use std::time::Duration;
 use clap::Args;
 use relay_event::{DeadLetter, DeadReason, EndpointId, EventType, Timestamp, TypePattern};
 
+use crate::endpoint::endpoint_id;
+
 /// Which dead letters are meant: those that fit all that is given.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Which dead letters")]
 pub(super) struct Filter {
     /// Only those of this endpoint
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = endpoint_id)]
     endpoint: Option<EndpointId>,
 
     /// Only those of these types, such as 'order.*'
@@ -16,7 +18,7 @@ pub(super) struct Filter {
     event_type: Option<TypePattern>,
 
     /// Only those that died of this: attempts_exhausted, expired, endpoint_removed,
-    /// endpoint_gone, invalid_event or delivery_limit
+    /// endpoint_gone, invalid_event, invalid_record or delivery_limit
     #[arg(long)]
     reason: Option<DeadReason>,
 

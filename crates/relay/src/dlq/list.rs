@@ -1,11 +1,13 @@
-use std::collections::VecDeque;
-
 use clap::Args;
 use relay_broker::{DeadLetters, Session};
 use relay_event::{DeadLetter, Timestamp};
 use serde::Serialize;
 
-use super::{CONNECTION, filter::Filter};
+use super::{
+    CONNECTION,
+    age::{Age, First},
+    filter::Filter,
+};
 use crate::{
     data::DataArgs,
     found::open_session,
@@ -27,7 +29,7 @@ pub(crate) struct ListArgs {
     #[command(flatten)]
     filter: Filter,
 
-    /// At most so many, the newest first
+    /// At most so many, the newest first; those without a date come last
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = words::from_one)]
     limit: u64,
 }
@@ -35,7 +37,7 @@ pub(crate) struct ListArgs {
 /// The newest of those that were meant, newest first, and how many were meant.
 #[derive(Serialize)]
 struct Listed {
-    dead_letters: VecDeque<DeadLetter>,
+    dead_letters: Vec<DeadLetter>,
     total: u64,
 }
 
@@ -52,26 +54,24 @@ pub(super) async fn run(args: ListArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The broker hands out the oldest first, so all are looked at, and only the newest kept in mind.
+/// Looks at all letters, for the broker hands them out in any order, and keeps only the newest in mind.
 async fn look(session: &Session, args: &ListArgs) -> anyhow::Result<Listed> {
     let limit = usize::try_from(args.limit)?;
     let now = Timestamp::now();
-    let mut listed = Listed {
-        dead_letters: VecDeque::new(),
-        total: 0,
-    };
+    let (mut newest, mut total) = (First::new(limit), 0);
     let mut letters = DeadLetters::open(session).await?;
     let progress = Progress::new(letters.left().into(), "dead letters looked at");
     while let Some(message) = letters.next().await? {
         progress.step();
         if args.filter.matches(&message.letter, now) {
-            listed.total += 1;
-            listed.dead_letters.push_front(message.letter.clone());
-            listed.dead_letters.truncate(limit);
+            total += 1;
+            let age = Age::of(&message.letter);
+            newest.offer(age.newest_first(), message.letter.clone());
         }
         letters.keep(message).await?;
     }
-    Ok(listed)
+    let dead_letters = newest.in_order().map(|(_, letter)| letter).collect();
+    Ok(Listed { dead_letters, total })
 }
 
 fn print(listed: &Listed, chosen: bool) {
@@ -106,7 +106,7 @@ fn row(letter: &DeadLetter, now: Timestamp) -> [String; 7] {
         or_dash(letter.event_type.as_ref()),
         or_dash(letter.event_id.as_ref()),
         letter.attempts.to_string(),
-        or_dash(last(letter).map(|text| text.chars().take(60).collect::<String>())),
+        or_dash(last(letter).map(|text| output::beginning(&text, 60))),
     ]
 }
 

@@ -3,15 +3,28 @@ use relay_broker::{DeadLetters, DeadMessage, Session};
 use relay_event::{DeadLetter, Timestamp, WebhookId};
 use serde::Serialize;
 
-use super::{CONNECTION, filter::Filter, list::last, record::Record};
+use super::{
+    CONNECTION,
+    age::{Age, First},
+    filter::Filter,
+    list::last,
+    record::Record,
+};
 use crate::{data::DataArgs, found::open_session, output, words};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example: relay dlq show 0198b7a0-c5d0-7d3f-8a6e-2b4c1d9e8f70")]
+#[command(after_help = "\
+Examples:
+  relay dlq show 0198b7a0-c5d0-7d3f-8a6e-2b4c1d9e8f70
+  relay dlq show --without-event --reason invalid_event")]
 pub(crate) struct ShowArgs {
     /// The event's id, or its webhook id; it may have died for several endpoints
-    #[arg(value_name = "EVENT_ID")]
-    event_id: String,
+    #[arg(value_name = "EVENT_ID", required_unless_present = "without_event")]
+    event_id: Option<String>,
+
+    /// Show the letters that have no event's id
+    #[arg(long, conflicts_with = "event_id")]
+    without_event: bool,
 
     /// Print JSON
     #[arg(long)]
@@ -23,7 +36,7 @@ pub(crate) struct ShowArgs {
     #[command(flatten)]
     filter: Filter,
 
-    /// At most so many, the oldest first
+    /// At most so many, the oldest first; those without a date come last
     #[arg(long, value_name = "N", value_parser = words::from_one)]
     limit: Option<u64>,
 }
@@ -39,10 +52,11 @@ pub(super) async fn run(args: ShowArgs) -> anyhow::Result<()> {
     session.close().await;
     let dead_letters = found?;
     if dead_letters.is_empty() {
-        anyhow::bail!(
-            "no such dead letter of event {}; `relay dlq list` shows those there are",
-            args.event_id
-        );
+        let of = match &args.event_id {
+            Some(id) => format!("of event {id}"),
+            None => "without an event's id".to_owned(),
+        };
+        anyhow::bail!("no such dead letter {of}; `relay dlq list` shows those there are");
     }
     if args.json {
         output::say(&output::json_lines(&Shown { dead_letters })?);
@@ -55,17 +69,19 @@ pub(super) async fn run(args: ShowArgs) -> anyhow::Result<()> {
 
 async fn look(session: &Session, args: &ShowArgs) -> anyhow::Result<Vec<Record>> {
     let limit = usize::try_from(args.limit.unwrap_or(u64::MAX))?;
-    let (now, mut found) = (Timestamp::now(), Vec::new());
+    let (now, mut oldest) = (Timestamp::now(), First::new(limit));
     let mut letters = DeadLetters::open(session).await?;
-    while found.len() < limit
-        && let Some(message) = letters.next().await?
-    {
-        if is_of(&message, &args.event_id) && args.filter.matches(&message.letter, now) {
-            found.push(Record::of(&message));
+    while let Some(message) = letters.next().await? {
+        let meant = match &args.event_id {
+            Some(id) => is_of(&message, id),
+            None => message.letter.event_id.is_none(),
+        };
+        if meant && args.filter.matches(&message.letter, now) {
+            oldest.offer(Age::of(&message.letter), Record::of(&message));
         }
         letters.keep(message).await?;
     }
-    Ok(found)
+    Ok(oldest.in_order().map(|(_, record)| record).collect())
 }
 
 /// Returns true if the letter is of the event with this id, or with this webhook id.

@@ -1,18 +1,29 @@
 use anyhow::Context as _;
 use clap::Args;
 use relay_event::{EndpointId, EndpointUrl, Secret};
+use relay_service::args::Unshown;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::fields::{self, Fields};
-use crate::{api::Api, data::DataArgs, filter::Patterns, output, usage::Usage};
+use super::{
+    changed,
+    fields::{self, Fields},
+};
+use crate::{
+    api::Api,
+    data::DataArgs,
+    filter::Patterns,
+    output,
+    usage::Usage,
+    words::{endpoint_url, from_one_to},
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example: relay endpoint add --url http://127.0.0.1:9000/hook --types 'order.*' --retry 1s,5s,30s")]
 pub(crate) struct AddArgs {
     /// Where deliveries are posted
-    #[arg(long)]
+    #[arg(long, value_parser = Unshown::<EndpointUrl>::new(endpoint_url))]
     url: EndpointUrl,
 
     /// Which event types it wants: words separated by dots, `*` for one word, `#` for any number of
@@ -20,8 +31,8 @@ pub(crate) struct AddArgs {
     #[arg(long, value_name = "PATTERN", required = true)]
     types: Vec<Patterns>,
 
-    /// The most attempts begun in a second, for each deliverer [default: no limit]
-    #[arg(long, value_name = "N")]
+    /// The most attempts begun in a second, for each deliverer: 1 to 100000 [default: no limit]
+    #[arg(long, value_name = "N", value_parser = from_one_to::<100_000>)]
     rate_limit: Option<u32>,
 
     /// The secret deliveries are signed with, as whsec_… [default: a new one]
@@ -54,6 +65,9 @@ impl AddArgs {
     }
 }
 
+const MAYBE_ADDED: &str = "the endpoint may have been added: `relay endpoint list` shows it, \
+    `relay endpoint remove ID` takes it away";
+
 #[derive(Deserialize)]
 struct Added {
     id: EndpointId,
@@ -62,18 +76,22 @@ struct Added {
 
 pub(super) async fn run(args: AddArgs) -> anyhow::Result<()> {
     let request = args.request()?;
-    let answer = Api::connect(&args.data)?
-        .post(&["v1", "endpoints"], &request)
-        .await?;
+    let api = Api::connect(&args.data)?;
+    let adding = async { Ok(api.post(&["v1", "endpoints"], &request).await?) };
+    let answer = changed(adding, MAYBE_ADDED).await?;
     if args.json {
         return output::say_json(&answer);
     }
     let added: Added = serde_json::from_slice(&answer)
         .context("the endpoint was added, but the relay's answer is not understood")?;
-    output::say(&output::block(&[
-        ("id", added.id.to_string()),
-        ("secret", added.secret.to_string()),
-    ]));
+    let facts = [("id", added.id.to_string()), ("secret", added.secret.to_string())];
+    output::say_done(
+        &output::block(&facts),
+        &format!(
+            "{0} was added: `relay endpoint rotate-secret {0}` makes another secret",
+            added.id
+        ),
+    );
     output::note("The secret is shown only now: give it to whoever checks the signatures.");
     Ok(())
 }

@@ -1,12 +1,20 @@
 use clap::Args;
 use relay_event::{EndpointId, EndpointUrl};
+use relay_service::args::Unshown;
 use serde_json::{Map, Value, json};
 
 use super::{
-    One, about_one, endpoint_id,
+    One, about_one, changed, endpoint_id,
     fields::{self, Fields},
 };
-use crate::{api::Api, data::DataArgs, filter::Patterns, output, usage::Usage};
+use crate::{
+    api::Api,
+    data::DataArgs,
+    filter::Patterns,
+    output,
+    usage::Usage,
+    words::{endpoint_url, from_one_to},
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -17,14 +25,14 @@ pub(crate) struct UpdateArgs {
     id: EndpointId,
 
     /// Where deliveries are posted
-    #[arg(long)]
+    #[arg(long, value_parser = Unshown::<EndpointUrl>::new(endpoint_url))]
     url: Option<EndpointUrl>,
 
     /// Which event types it wants, instead of those so far
     #[arg(long, value_name = "PATTERN")]
     types: Vec<Patterns>,
 
-    /// The most attempts begun in a second, for each deliverer, or `none`
+    /// The most attempts begun in a second, for each deliverer: 1 to 100000, or `none`
     #[arg(long, value_name = "N", value_parser = rate_limit)]
     rate_limit: Option<RateLimit>,
 
@@ -50,10 +58,9 @@ struct RateLimit(Option<u32>);
 fn rate_limit(text: &str) -> Result<RateLimit, String> {
     match text {
         "none" => Ok(RateLimit(None)),
-        number => number
-            .parse()
+        number => from_one_to::<100_000>(number)
             .map(|limit| RateLimit(Some(limit)))
-            .map_err(|_| "must be a whole number, or `none`".to_owned()),
+            .map_err(|problem| format!("{problem}, or `none`")),
     }
 }
 
@@ -78,10 +85,9 @@ impl UpdateArgs {
 pub(super) async fn update(args: UpdateArgs) -> anyhow::Result<()> {
     let request = args.request()?;
     let path = ["v1", "endpoints", args.id.as_str()];
-    let answer = Api::connect(&args.data)?
-        .patch(&path, &request)
-        .await
-        .map_err(about_one)?;
+    let api = Api::connect(&args.data)?;
+    let updating = async { api.patch(&path, &request).await.map_err(about_one) };
+    let answer = changed(updating, &maybe(&args.id, "updated")).await?;
     if args.json {
         output::say_json(&answer)?;
     } else {
@@ -104,17 +110,23 @@ pub(super) async fn resume(one: One) -> anyhow::Result<()> {
 
 async fn set_paused(one: &One, paused: bool) -> anyhow::Result<()> {
     let path = ["v1", "endpoints", one.id.as_str()];
-    let changed = Api::connect(&one.data)?
-        .patch(&path, &json!({ "paused": paused }))
-        .await;
-    changed.map(drop).map_err(about_one)
+    let (api, request) = (Api::connect(&one.data)?, json!({ "paused": paused }));
+    let changing = async { api.patch(&path, &request).await.map_err(about_one) };
+    let done = if paused { "paused" } else { "resumed" };
+    changed(changing, &maybe(&one.id, done)).await.map(drop)
 }
 
 pub(super) async fn remove(one: One) -> anyhow::Result<()> {
     let path = ["v1", "endpoints", one.id.as_str()];
-    Api::connect(&one.data)?.delete(&path).await.map_err(about_one)?;
+    let api = Api::connect(&one.data)?;
+    let removing = async { api.delete(&path).await.map_err(about_one) };
+    changed(removing, &maybe(&one.id, "removed")).await?;
     output::say(&format!("{} removed", one.id));
     Ok(())
+}
+
+fn maybe(id: &EndpointId, done: &str) -> String {
+    format!("{id} may have been {done}: `relay endpoint show {id}` shows how it is")
 }
 
 #[cfg(test)]

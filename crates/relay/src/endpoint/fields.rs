@@ -1,10 +1,10 @@
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use clap::{Args, ValueEnum};
 use relay_event::{CustomHeaders, EndpointUrl, RetrySchedule, Secret, SignatureStyle, TypePattern};
 use serde_json::{Map, Value, json};
 
-use crate::{filter::Patterns, usage::Usage};
+use crate::{filter::Patterns, usage::Usage, words::from_one_to};
 
 /// What an endpoint may be told; `add` and `update` share it.
 #[derive(Debug, Default, Args)]
@@ -14,13 +14,13 @@ pub(super) struct Fields {
     #[arg(long, value_name = "DELAYS")]
     retry: Option<RetrySchedule>,
 
-    /// For the whole exchange of an attempt; a new endpoint has 30s
-    #[arg(long, value_name = "DURATION", value_parser = relay_service::args::time_or_none)]
+    /// For the whole exchange of an attempt, 100ms to 2m; a new endpoint has 30s
+    #[arg(long, value_name = "DURATION", value_parser = attempt_timeout)]
     timeout: Option<Duration>,
 
-    /// The most attempts under way at once, for each deliverer; a new endpoint has 32
-    #[arg(long, value_name = "N")]
-    max_in_flight: Option<u16>,
+    /// The most attempts under way at once, for each deliverer: 1 to 1000; a new endpoint has 32
+    #[arg(long, value_name = "N", value_parser = from_one_to::<1_000>)]
+    max_in_flight: Option<u32>,
 
     /// A header sent with every attempt, such as 'Authorization: Bearer abc'; may be repeated. Those
     /// of an update replace all it had
@@ -80,6 +80,14 @@ impl Fields {
         }
         Ok(())
     }
+}
+
+fn attempt_timeout(text: &str) -> Result<Duration, String> {
+    const ALLOWED: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(120);
+    let timeout = humantime::parse_duration(text).ok();
+    timeout
+        .filter(|timeout| ALLOWED.contains(timeout))
+        .ok_or_else(|| "must be a time from 100ms to 2m, such as 10s".to_owned())
 }
 
 fn millis(duration: Duration) -> u64 {

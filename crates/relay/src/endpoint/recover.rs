@@ -6,11 +6,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{about_one, endpoint_id};
 use crate::{
-    api::{Api, ApiError, Patience, long_after, understand},
+    api::{Api, ApiError, Patience, long_after, of_option, understand},
     data::DataArgs,
     output,
     progress::Progress,
-    usage::stopped,
+    usage::{Usage, stopped},
     words::moment,
 };
 
@@ -88,7 +88,8 @@ impl RecoverArgs {
 pub(super) async fn run(args: RecoverArgs) -> anyhow::Result<()> {
     let api = Api::connect(&args.data)?;
     let total = preview(&api, &args).await?;
-    if args.dry_run || total == 0 {
+    // The relay checks a cursor also where nothing is missing.
+    if args.dry_run || (total == 0 && args.cursor.is_none()) {
         output::say(&summary(total, args.dry_run));
         return Ok(());
     }
@@ -107,7 +108,7 @@ pub(super) async fn run(args: RecoverArgs) -> anyhow::Result<()> {
             args.id
         ));
     }
-    if ended.is_err() {
+    if ended.as_ref().is_err_and(|error| !error.is::<Usage>()) {
         output::note(&args.go_on(way.cursor.as_ref()));
     }
     ended
@@ -136,7 +137,9 @@ async fn preview(api: &Api, args: &RecoverArgs) -> anyhow::Result<u64> {
     }
     let mut request = args.request(None);
     request.insert("dry_run".to_owned(), json!(true));
-    let Preview { events } = ask(api, args, &request.into()).await.map_err(about_one)??;
+    let Preview { events } = ask(api, args, &request.into())
+        .await
+        .map_err(|error| refused(error, args))??;
     Ok(events)
 }
 
@@ -171,7 +174,7 @@ impl Way {
                 page = patience.until_done(async || ask(api, args, &request).await) => page,
                 () = long_after(stop) => break,
             };
-            let Page { recovered, next } = page.map_err(about_one)??;
+            let Page { recovered, next } = page.map_err(|error| refused(error, args))??;
             self.recovered += recovered;
             progress.steps(recovered);
             match next {
@@ -181,6 +184,17 @@ impl Way {
         }
         Err(stopped("stopped before the end"))
     }
+}
+
+/// A failed request, naming the option where the relay refuses one. A cursor may also be of its own making.
+fn refused(error: ApiError, args: &RecoverArgs) -> anyhow::Error {
+    let names = [("since", "--since"), ("until", "--until"), ("cursor", "--cursor")];
+    let given = if args.cursor.is_some() {
+        &names[..]
+    } else {
+        &names[..2]
+    };
+    of_option(about_one(error), given)
 }
 
 /// Asks, and reads the answer apart: what is not understood was done all the same.

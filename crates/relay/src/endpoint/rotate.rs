@@ -6,7 +6,7 @@ use relay_event::{EndpointId, Secret, Timestamp};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{about_one, endpoint_id, fields};
+use super::{about_one, changed, endpoint_id, fields};
 use crate::{api::Api, data::DataArgs, output, usage::Usage};
 
 #[derive(Debug, Args)]
@@ -57,10 +57,10 @@ struct Rotated {
 pub(super) async fn run(args: RotateArgs) -> anyhow::Result<()> {
     let request = args.request()?;
     let path = ["v1", "endpoints", args.id.as_str(), "rotate-secret"];
-    let answer = Api::connect(&args.data)?
-        .post(&path, &request)
-        .await
-        .map_err(about_one)?;
+    let api = Api::connect(&args.data)?;
+    let rotating = async { api.post(&path, &request).await.map_err(about_one) };
+    let maybe = "the secret may be another one, which was not shown: the same command makes a new one again";
+    let answer = changed(rotating, maybe).await?;
     if args.json {
         return output::say_json(&answer);
     }
@@ -70,7 +70,10 @@ pub(super) async fn run(args: RotateArgs) -> anyhow::Result<()> {
     if let Some(end) = rotated.previous_expires_at {
         facts.push(("previous signs until", end.to_string()));
     }
-    output::say(&output::block(&facts));
+    output::say_done(
+        &output::block(&facts),
+        "the secret was rotated: the same command makes a new one again",
+    );
     output::note("The secret is shown only now: give it to whoever checks the signatures.");
     Ok(())
 }

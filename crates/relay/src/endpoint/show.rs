@@ -122,7 +122,7 @@ fn value(name: &str, value: &Value) -> String {
             .iter()
             .map(|item| self::value(name, item))
             .collect::<Vec<_>>()
-            .join(","),
+            .join(if name == "secrets" { ", " } else { "," }),
         Value::Object(members) => members
             .iter()
             .map(|(key, item)| format!("{key}: {}", self::value(key, item)))
@@ -182,7 +182,7 @@ types       a.*,b\\,c
 retry       none
 timeout ms  30000
 headers     authorization: …
-secrets     one without end,one until soon
+secrets     one without end, one until soon
 waiting     7";
         assert_eq!(readable(&view()), expected);
     }

@@ -33,11 +33,11 @@ pub(super) async fn print(api: &Api, id: &EventId, source: &str, json: bool) -> 
     let mut pages = Pages::new(api, &path, query, u64::MAX);
     while let Some(items) = pages.next().await? {
         if json && !items.is_empty() {
-            output::say(&output::lines(&items));
+            output::say_more(&output::lines(&items));
         }
         for item in items.iter().filter(|_| !json) {
             let attempt = understand(item.get().as_bytes())?;
-            output::say(&format!("\n{}", readable(&attempt, Timestamp::now())));
+            output::say_more(&format!("\n{}", readable(&attempt, Timestamp::now())));
         }
     }
     Ok(())

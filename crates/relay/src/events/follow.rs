@@ -32,7 +32,7 @@ pub(crate) struct FollowArgs {
 
 pub(super) async fn run(args: FollowArgs) -> anyhow::Result<()> {
     let following = args.feed.follow("following", async |item| {
-        output::say(&match args.json {
+        output::say_more(&match args.json {
             true => output::lines(std::slice::from_ref(&item.json)),
             false => readable(&item.event),
         });
@@ -65,10 +65,7 @@ fn readable(event: &Event) -> String {
 /// The beginning, on one line.
 fn short(data: &str) -> String {
     let line = data.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
+    output::beginning(&line, SHOWN)
 }
 
 fn binary(data: &str) -> String {

@@ -11,7 +11,13 @@ use super::{
     lines::Lines,
     window::{self, Published, Window},
 };
-use crate::{api::long_after, data::DataArgs, found::start_command, progress::Progress, usage::stopped};
+use crate::{
+    api::long_after,
+    data::DataArgs,
+    found::{must_have_relay, start_command},
+    progress::Progress,
+    usage::stopped,
+};
 
 const WINDOW: Window = Window {
     events: 1_000,
@@ -25,7 +31,12 @@ pub(super) async fn publish(
     progress: &Progress,
     stop: &CancellationToken,
 ) -> anyhow::Result<Published> {
-    let broker = Broker::start(relay.broker("relay publish")?, None);
+    let config = relay.broker("relay publish")?;
+    tokio::select! {
+        has_relay = must_have_relay(&config) => has_relay?,
+        () = stop.cancelled() => return Err(stopped(NOTHING)),
+    }
+    let broker = Broker::start(config, None);
     tokio::select! {
         connected = first_connection(&broker) => connected?,
         () = stop.cancelled() => return Err(stopped(NOTHING)),

@@ -14,7 +14,7 @@ use super::{
     lines::{self, Lines},
     window::Published,
 };
-use crate::{output, progress::Progress, usage::stopped};
+use crate::{found::largest_event, output, progress::Progress, usage::stopped};
 
 /// Publishes a file: first all of it is checked, then all of it is sent.
 pub(super) async fn publish(path: &Path, args: &PublishArgs) -> anyhow::Result<()> {
@@ -41,11 +41,12 @@ pub(super) async fn publish(path: &Path, args: &PublishArgs) -> anyhow::Result<(
 
 /// The lines of a file, or of stdin, and what that is called.
 async fn open(path: &Path, stop: &CancellationToken) -> anyhow::Result<(Lines<BufReader<File>>, String)> {
+    let most = largest_event()?;
     if path != Path::new("-") {
-        return Ok((lines::open(path)?, path.display().to_string()));
+        return Ok((lines::open(path, most)?, path.display().to_string()));
     }
     let kept = tokio::select! {
-        kept = spawn_blocking(lines::keep_stdin) => kept?,
+        kept = spawn_blocking(move || lines::keep_stdin(most)) => kept?,
         () = stop.cancelled() => return Err(stopped(NOTHING)),
     };
     Ok((kept?, "stdin".to_owned()))

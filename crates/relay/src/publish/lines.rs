@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use relay_event::{DEFAULT_MAX_EVENT_BYTES, Event, Invalid};
+use relay_event::{Event, Invalid};
 
 use super::NOTHING;
 use crate::{
@@ -16,8 +16,8 @@ use crate::{
     usage::stopped,
 };
 
-/// Bytes of a line that are kept; the end of a longer one is only counted.
-const KEPT: usize = DEFAULT_MAX_EVENT_BYTES + 1024;
+/// Bytes of a line that are kept beyond those of the largest event; the end of a longer one is only counted.
+const ROOM: usize = 1024;
 
 /// Wrong lines that are named before the rest is only counted.
 const NAMED: usize = 10;
@@ -26,6 +26,8 @@ const NAMED: usize = 10;
 pub(super) struct Lines<R> {
     reader: R,
     number: u64,
+    /// The bytes of the largest event.
+    most: usize,
 }
 
 /// A line that is not blank.
@@ -36,7 +38,7 @@ pub(super) struct Line {
 }
 
 /// Opens a file that can be read twice.
-pub(super) fn open(path: &Path) -> anyhow::Result<Lines<BufReader<File>>> {
+pub(super) fn open(path: &Path, most: usize) -> anyhow::Result<Lines<BufReader<File>>> {
     let cannot = || format!("cannot read {}", path.display());
     let file = File::open(path).with_context(cannot)?;
     if !file.metadata().with_context(cannot)?.is_file() {
@@ -45,23 +47,27 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Lines<BufReader<File>>> {
             path.display()
         );
     }
-    Lines::of_file(file).with_context(cannot)
+    Lines::of_file(file, most).with_context(cannot)
 }
 
 /// Keeps stdin in a file of its own that nobody else sees, for it is read twice. It may take long.
-pub(super) fn keep_stdin() -> anyhow::Result<Lines<BufReader<File>>> {
+pub(super) fn keep_stdin(most: usize) -> anyhow::Result<Lines<BufReader<File>>> {
     let keep = || {
         let mut file = tempfile::tempfile()?;
         io::copy(&mut io::stdin().lock(), &mut file)?;
         file.rewind()?;
-        Lines::of_file(file)
+        Lines::of_file(file, most)
     };
     keep().context("cannot keep what comes from stdin in the folder of temporary files")
 }
 
 impl<R: BufRead> Lines<R> {
-    fn new(reader: R) -> Self {
-        Self { reader, number: 0 }
+    fn new(reader: R, most: usize) -> Self {
+        Self {
+            reader,
+            number: 0,
+            most,
+        }
     }
 
     /// The next line that is not blank.
@@ -76,7 +82,7 @@ impl<R: BufRead> Lines<R> {
             let size = if length == kept.len() { text.len() } else { length };
             return Ok(Some(Line {
                 number: self.number,
-                event: event(text, size),
+                event: event(text, size, self.most),
             }));
         }
         Ok(None)
@@ -100,7 +106,9 @@ impl<R: BufRead> Lines<R> {
             }
             let end = buffer.iter().position(|byte| *byte == b'\n');
             let taken = end.map_or(buffer.len(), |end| end + 1);
-            let room = KEPT.saturating_sub(kept.len()).min(taken);
+            let room = (self.most.saturating_add(ROOM))
+                .saturating_sub(kept.len())
+                .min(taken);
             kept.extend_from_slice(&buffer[..room]);
             length += taken;
             self.reader.consume(taken);
@@ -113,10 +121,10 @@ impl<R: BufRead> Lines<R> {
 
 impl Lines<BufReader<File>> {
     /// Refuses a file in UTF-16.
-    fn of_file(file: File) -> io::Result<Self> {
+    fn of_file(file: File, most: usize) -> io::Result<Self> {
         drop(text_files::begin(BufReader::new(&file))?);
         (&file).rewind()?;
-        Ok(Self::new(BufReader::with_capacity(64 * 1024, file)))
+        Ok(Self::new(BufReader::with_capacity(64 * 1024, file), most))
     }
 
     /// Back to the beginning.
@@ -126,9 +134,9 @@ impl Lines<BufReader<File>> {
     }
 }
 
-fn event(text: &[u8], size: usize) -> Result<Event, Invalid> {
-    if size > DEFAULT_MAX_EVENT_BYTES {
-        let problem = format!("is {size} bytes; at most {DEFAULT_MAX_EVENT_BYTES} are allowed");
+fn event(text: &[u8], size: usize, most: usize) -> Result<Event, Invalid> {
+    if size > most {
+        let problem = format!("is {size} bytes; at most {most} are allowed (RELAY_MAX_EVENT_BYTES)");
         return Err(Invalid::new("event", problem));
     }
     Event::parse(Bytes::copy_from_slice(text))
@@ -166,21 +174,27 @@ pub(super) fn check<R: BufRead>(lines: &mut Lines<R>, go_on: impl Fn() -> bool) 
 
 #[cfg(test)]
 mod tests {
+    use relay_event::DEFAULT_MAX_EVENT_BYTES;
+
     use super::*;
 
     fn valid(id: &str) -> String {
         format!(r#"{{"specversion":"1.0","id":"{id}","source":"/x","type":"a.b"}}"#)
     }
 
+    fn lines(text: &str) -> Lines<&[u8]> {
+        Lines::new(text.as_bytes(), DEFAULT_MAX_EVENT_BYTES)
+    }
+
     fn check(text: &str) -> anyhow::Result<u64> {
-        super::check(&mut Lines::new(text.as_bytes()), || true)
+        super::check(&mut lines(text), || true)
     }
 
     #[test]
     fn blank_lines_and_line_ends_do_not_matter() {
         let text = format!("\n{}\r\n  \n\n{}", valid("1"), valid("2"));
         assert_eq!(check(&text).unwrap(), 2);
-        let mut lines = Lines::new(text.as_bytes());
+        let mut lines = lines(&text);
         lines.skip_to(3).unwrap();
         let line = lines.next().unwrap().unwrap();
         assert_eq!((line.number, line.event.unwrap().id().as_str()), (5, "2"));
@@ -217,7 +231,7 @@ mod tests {
             "{error}"
         );
         let huge = format!("{}\n{}", "x".repeat(1 << 20), valid("1"));
-        let mut lines = Lines::new(huge.as_bytes());
+        let mut lines = lines(&huge);
         let refused = lines.next().unwrap().unwrap().event.unwrap_err();
         assert!(refused.problem.contains("1048577 bytes"), "{refused}");
         assert!(lines.next().unwrap().unwrap().event.is_ok());

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use relay_event::{DEFAULT_MAX_EVENT_BYTES, Event, EventId, Fill, Timestamp};
+use relay_event::{Event, EventId, Fill, Timestamp};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::{NOT_SENT_AGAIN, PublishArgs, Via, wait};
 use crate::{
     api::Api,
-    found::open_session,
+    found::{largest_event, open_session},
     output,
     text_files::without_mark,
     usage::{Usage, stopped},
@@ -34,7 +34,8 @@ pub(super) async fn publish(event_type: &str, args: &PublishArgs) -> anyhow::Res
         sent = sending => sent?,
         () = stop.cancelled() => return Err(stopped(format!("stopped; {}", unknown(&event)))),
     }
-    output::say(event.id().as_str());
+    let id = event.id().as_str();
+    output::say_done(id, &format!("the event {id} was published"));
     if args.wait {
         let api = Api::connect(&args.relay())?;
         tokio::select! {
@@ -123,8 +124,10 @@ fn event(event_type: &str, args: &PublishArgs, now: Timestamp) -> anyhow::Result
         Usage::new(option, refused.problem)
     })?;
     let size = event.body().len();
-    if size > DEFAULT_MAX_EVENT_BYTES {
-        let problem = format!("the event is {size} bytes; at most {DEFAULT_MAX_EVENT_BYTES} are allowed");
+    let most = largest_event()?;
+    if size > most {
+        let problem =
+            format!("the event is {size} bytes; at most {most} are allowed (RELAY_MAX_EVENT_BYTES)");
         return Err(Usage::new("--data", problem).into());
     }
     Ok(event)
@@ -184,7 +187,7 @@ mod tests {
                 "{refused}"
             );
         }
-        let large = format!("\"{}\"", "x".repeat(DEFAULT_MAX_EVENT_BYTES));
+        let large = format!("\"{}\"", "x".repeat(relay_event::DEFAULT_MAX_EVENT_BYTES));
         assert!(built(&["--type", "a", "--data", &large]).is_err());
     }
 }

@@ -53,7 +53,7 @@ pub(super) async fn wait(api: &Api, event: &Event, limit: Duration) -> anyhow::R
             Err(error) if error.is(StatusCode::NOT_FOUND) => error.retry_after(),
             Err(error) if error.passes() => {
                 if !said {
-                    output::note(&format!("{error}; trying again until it goes"));
+                    output::note(&format!("{error}; retrying until the relay answers"));
                     said = true;
                 }
                 error.retry_after()

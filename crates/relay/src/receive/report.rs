@@ -122,9 +122,9 @@ impl Report {
     pub(super) fn delivery(&self, entry: &Entry<'_>) {
         let now = Timestamp::now();
         if !self.json {
-            output::say(&entry.text(now));
+            output::say_more(&entry.text(now));
         } else if let Ok(line) = output::json(&entry.json(now)) {
-            output::say(&line);
+            output::say_more(&line);
         }
     }
 
@@ -140,7 +140,7 @@ impl Report {
         if self.json {
             output::note(&text);
         } else {
-            output::say(&text);
+            output::say_more(&text);
         }
     }
 }

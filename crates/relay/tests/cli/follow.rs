@@ -56,7 +56,7 @@ async fn it_goes_on_exactly_where_it_was_through_whatever_comes() {
             r#"-  order.created  c  {"b":1.50,"a":1e2}"#
         ]
     );
-    assert_eq!(output.matches("trying again").count(), 1, "{output}");
+    assert_eq!(output.matches("retrying").count(), 1, "{output}");
     assert_eq!(output.matches("answers again; going on").count(), 1, "{output}");
     assert!(output.contains("go on with --cursor c7"), "{output}");
 }

@@ -175,6 +175,42 @@ async fn a_recovery_leaves_a_relay_that_hangs() {
     );
 }
 
+/// The endpoint may be there, and its secret was not shown.
+#[tokio::test]
+async fn a_change_of_an_endpoint_leaves_a_relay_that_hangs_and_says_what_may_be() {
+    let id = "ep_0198b7a0c5d07d3f8a6e2b4c1d9e8f70";
+    for (args, says) in [
+        (
+            &["endpoint", "add", "--url", "http://127.0.0.1:9/", "--types", "a"][..],
+            "the endpoint may have been added: `relay endpoint list` shows it",
+        ),
+        (&["endpoint", "remove", id], "may have been removed"),
+        (
+            &["endpoint", "update", id, "--types", "b"],
+            "may have been updated",
+        ),
+    ] {
+        let gateway = Gateway::start().await;
+        gateway.receiver.respond_with(Answer::Hold);
+        let changing = gateway.start_command(args);
+        gateway.receiver.wait_for(1).await;
+        changing.signal("INT");
+        let output = ended(changing).await.failed(STOPPED);
+        assert!(output.contains(says), "{output}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_leaves_a_relay_that_hangs() {
+    let gateway = Gateway::start().await;
+    gateway.receiver.respond_with(Answer::Hold);
+    let listing = gateway.start_command(&["events", "list", "--all"]);
+    gateway.receiver.wait_for(1).await;
+    listing.signal("INT");
+    let output = ended(listing).await.failed(STOPPED);
+    assert!(output.contains("before the end of the list"), "{output}");
+}
+
 /// The broker is there and says nothing more: what was not confirmed stays a dead letter.
 #[tokio::test]
 async fn a_drain_leaves_a_broker_that_hangs() {

@@ -1,4 +1,6 @@
+use relay_broker::DeadLetters;
 use relay_event::DeadReason::{AttemptsExhausted, EndpointGone};
+use relay_testkit::wait_until;
 
 use crate::support::{World, ids};
 
@@ -11,6 +13,9 @@ async fn looking_changes_nothing() {
     let first = world.run(&["dlq", "list", "--json"]).await.json();
     world.wait_dead(5).await;
     let shown = world.run(&["dlq", "show", "a-2"]).await.ok();
+    world.wait_dead(5).await;
+    let nameless = world.run(&["dlq", "show", "--without-event"]).await.ok();
+    assert!(nameless.contains("bm8gZXZlbnQ="), "{nameless}");
     world.wait_dead(5).await;
     let dry = world.run(&["dlq", "drain", "--discard", "--dry-run"]).await.ok();
     world.wait_dead(5).await;
@@ -70,6 +75,71 @@ async fn the_newest_come_first() {
         .collect();
     assert_eq!(ids, ["a-2", "a-1"]);
     assert_eq!(newest["total"], 3);
+}
+
+/// RabbitMQ puts letters that were looked at back in another order, above all where a look ends early.
+#[tokio::test]
+async fn looks_do_not_change_which_letters_are_the_newest_and_the_oldest() {
+    let world = World::new().await;
+    world.kill("given.up", &ids("x", 50), AttemptsExhausted).await;
+    for part in 0..7 {
+        let ids = ids(&format!("p{part}"), 100);
+        world
+            .kill(&format!("part.p{part}"), &ids, AttemptsExhausted)
+            .await;
+    }
+    world.wait_dead(750).await;
+    let dead = world.session.topology().dead();
+    let wait_for = async |fits: fn(u32) -> bool| {
+        wait_until("the letters to be held or back", || async {
+            let depth = world.depth(&dead).await;
+            if fits(depth) { Ok(()) } else { Err(depth) }
+        })
+        .await;
+    };
+    let slow = ["dlq", "drain", "--discard", "--type", "given.*", "--rate", "1/s"];
+    let draining = world.start(&slow);
+    wait_for(|depth| depth < 600).await;
+    draining.signal("KILL");
+    draining.wait_exit().await;
+    wait_for(|depth| depth >= 700).await;
+    world.run(&slow[..5]).await.ok();
+    world.wait_dead(700).await;
+    for taken in [300, 700, 150] {
+        let session = world.another_session().await;
+        let mut letters = DeadLetters::open(&session).await.unwrap();
+        for _ in 0..taken {
+            let message = letters.next().await.unwrap().unwrap();
+            letters.keep(message).await.unwrap();
+        }
+        session.close().await;
+        world.wait_dead(700).await;
+    }
+
+    let newest = ["dlq", "list", "--json", "--limit", "150"];
+    let first = world.run(&newest).await.json();
+    world.wait_dead(700).await;
+    assert_eq!(world.run(&newest).await.json(), first);
+    let letters = first["dead_letters"].as_array().unwrap();
+    for (place, letter) in letters.iter().enumerate() {
+        let part = if place < 100 { "p6-" } else { "p5-" };
+        assert!(
+            letter["event_id"].as_str().unwrap().starts_with(part),
+            "{place}: {letter}"
+        );
+    }
+
+    world.wait_dead(700).await;
+    let drain = ["dlq", "drain", "--discard", "--limit", "250"];
+    let done = world.run(&drain).await.ok();
+    assert!(done.starts_with("250 dead letters discarded"), "{done}");
+    world.wait_dead(450).await;
+    let left = world.dead_ids().await;
+    for (part, expected) in [0, 0, 50, 100, 100, 100, 100].into_iter().enumerate() {
+        let prefix = format!("p{part}-");
+        let count = left.iter().filter(|id| id.starts_with(&prefix)).count();
+        assert_eq!(count, expected, "{prefix}");
+    }
 }
 
 /// More than one consumer holds at once.

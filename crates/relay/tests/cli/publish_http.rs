@@ -89,7 +89,7 @@ async fn a_relay_that_restarts_gets_the_rest() {
     gateway.receiver.script([Answer::status(202)]);
     gateway.receiver.wait_for(33).await;
     gateway.receiver.stop().await;
-    publishing.wait_for_output("trying again").await;
+    publishing.wait_for_output("retrying").await;
     gateway.receiver.respond_with(Answer::status(202));
     gateway.receiver.restart().await;
     let output = ended(publishing).await.ok();

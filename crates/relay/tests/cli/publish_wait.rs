@@ -37,7 +37,7 @@ async fn it_asks_until_every_delivery_has_ended() {
     let output = gateway.run(&PUBLISH).await.ok();
     assert!(output.starts_with("x/1\n"), "{output}");
     assert_eq!(output.matches("delivered").count(), 2, "{output}");
-    assert_eq!(output.matches("trying again").count(), 1, "{output}");
+    assert_eq!(output.matches("retrying").count(), 1, "{output}");
     let asked = gateway.asked();
     assert_eq!(asked[0], "POST /v1/events");
     assert!(

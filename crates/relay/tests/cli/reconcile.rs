@@ -122,7 +122,10 @@ async fn a_failed_delivery_is_taken_up_by_the_next_run() {
     desk.gateway.receiver.script([page(&events, "c4", false)]);
     app.script([Answer::status(204), Answer::status(500)]);
     let failed = desk.deliver(&app).await.failed(1);
-    assert!(failed.contains("answer to c was 500"), "{failed}");
+    assert!(
+        failed.contains("the delivery of c failed: the receiver's answer was 500"),
+        "{failed}"
+    );
     assert!(failed.contains("3 missed, 1 delivered"), "{failed}");
     assert_eq!(desk.state()["cursor"], "c1");
 

@@ -56,7 +56,7 @@ async fn every_page_is_asked_for_and_again_while_the_relay_cannot() {
     let output = recover(&gateway, &[]).await.ok();
     assert!(output.contains("1500 events recovered"), "{output}");
     assert_eq!(
-        output.matches("the broker is down; trying again").count(),
+        output.matches("the broker is down; retrying").count(),
         1,
         "{output}"
     );
@@ -111,6 +111,16 @@ async fn an_unknown_endpoint_and_a_refused_page_end_it() {
     let refused = recover(&gateway, &[]).await.failed(1);
     assert!(refused.contains("cursor: is no cursor"), "{refused}");
     assert!(refused.contains("no events recovered"), "{refused}");
+
+    // A cursor is checked also where nothing is missing.
+    gateway
+        .receiver
+        .script([preview(0), problem(400, "cursor: is no cursor")]);
+    let refused = recover(&gateway, &["--cursor", "foo"]).await.failed(2);
+    assert!(
+        refused.contains("--cursor: is no cursor") && !refused.contains("go on"),
+        "{refused}"
+    );
 }
 
 /// A relay that never comes to an end: the cursor is the number of pages so far.

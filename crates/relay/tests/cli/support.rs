@@ -62,6 +62,11 @@ impl World {
         self.session = open(&self.amqp_url, &self.namespace).await;
     }
 
+    /// A session beside that of this world.
+    pub(crate) async fn another_session(&self) -> Session {
+        open(&self.amqp_url, &self.namespace).await
+    }
+
     /// The broker of this world.
     pub(crate) fn amqp_url(&self) -> &str {
         &self.amqp_url

@@ -78,9 +78,12 @@ impl Tally {
             }
         }
         if self.too_large > 0 {
-            let verb = if self.too_large == 1 { "stays" } else { "stay" };
+            let [stay, are, them] = match self.too_large {
+                1 => ["stays", "it is", "it"],
+                _ => ["stay", "they are", "them"],
+            };
             lines.push(format!(
-                "{} {verb}: they are too large for an event; discard them, or set RELAY_MAX_EVENT_BYTES={} to take them whole",
+                "{} {stay}: {are} larger than RELAY_MAX_EVENT_BYTES; discard {them}, or set it to {} to take {them} whole",
                 self.too_large, self.largest
             ));
         }

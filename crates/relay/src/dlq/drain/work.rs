@@ -4,7 +4,12 @@ use relay_event::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{rate::Rate, tally::Tally, way::Way};
-use crate::{api::long_after, dlq::filter::Filter, progress::Progress, usage};
+use crate::{
+    api::long_after,
+    dlq::{age::Age, filter::Filter},
+    progress::Progress,
+    usage,
+};
 
 /// What is held at once before it is acted on.
 const BATCH: usize = 500;
@@ -15,6 +20,8 @@ pub(super) struct Work<'a> {
     pub(super) session: &'a Session,
     pub(super) filter: Filter,
     pub(super) limit: Option<u64>,
+    /// The age of the last letter within the limit; younger ones are left alone.
+    pub(super) last: Option<Age>,
     pub(super) dry_run: bool,
     pub(super) rate: Option<Rate>,
     pub(super) way: Way,
@@ -63,6 +70,12 @@ impl Work<'_> {
             source.progress.step();
             if !self.filter.matches(&message.letter, source.began) {
                 tally.others += 1;
+                source.letters.keep(message).await?;
+            } else if self
+                .last
+                .as_ref()
+                .is_some_and(|last| Age::of(&message.letter) > *last)
+            {
                 source.letters.keep(message).await?;
             } else if let Some(why) = self.way.stays(self.session, &message).await? {
                 tally.stays(why);
@@ -113,6 +126,6 @@ impl Source {
     }
 }
 
-fn stopped() -> anyhow::Error {
+pub(super) fn stopped() -> anyhow::Error {
     usage::stopped("stopped before the end; what was not done is in the queue")
 }
