@@ -238,7 +238,7 @@ async fn a_wrong_password_and_a_wrong_scheme_are_told_from_a_relay_that_is_away(
     let listing = world.start_with(&[("RELAY_AMQP_URL", &wrong)], &["dlq", "list"]);
     let said = ended(listing).await.failed(1);
     assert!(
-        said.contains("let nobody in") && !said.contains("not to be running"),
+        said.contains("refuses the user or the password") && !said.contains("not to be running"),
         "{said}"
     );
     assert!(!said.contains("hunter2"), "{said}");
