@@ -319,7 +319,11 @@ fn rebuilt(table: &[u8], cut: Cut, room: usize) -> Vec<u8> {
     if cut != Cut::default() {
         kept.extend(field(MARKER.as_bytes(), b'S', cut.to_string().as_bytes()));
     }
-    kept.extend(newest_death(table, room / 2).unwrap_or_default());
+    if fields(table).any(|field| field.name == DEATHS) {
+        // Even without an entry that can be read, for the broker would read it.
+        let newest = newest_death(table, room / 2);
+        kept.extend(newest.unwrap_or_else(|| self::field(DEATHS, b'A', &[])));
+    }
     let named =
         |field: &Field<'_>| field.has_text_name() && ![MARKER.as_bytes(), DEATHS].contains(&field.name);
     for field in fields(table).filter(named).take(VALUES) {
