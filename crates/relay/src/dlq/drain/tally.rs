@@ -83,7 +83,7 @@ impl Tally {
                 _ => ["stay", "they are", "them"],
             };
             lines.push(format!(
-                "{} {stay}: {are} larger than RELAY_MAX_EVENT_BYTES; discard {them}, or set it to {} to take {them} whole",
+                "{} {stay}: {are} larger than this command takes; discard {them}, or run it with RELAY_MAX_EVENT_BYTES={}",
                 self.too_large, self.largest
             ));
         }
