@@ -273,6 +273,13 @@ async fn an_event_that_is_too_large_unpacked_is_not_sent_again_when_it_expires()
     );
     let detail = world.dead_letters(1).await.remove(0).detail.unwrap();
     assert!(detail.contains("bytes; at most 262144 are allowed"), "{detail}");
+    // The tool holds many letters at once, so it keeps this one as it came.
+    there(&world, 1).await;
+    let shown = world.cli(&["dlq", "show", "packed", "--json"]).await;
+    shown.wait_exit().await;
+    let shown = shown.output();
+    assert!(shown.contains(r#""content_encoding":"gzip""#), "{shown:.1000}");
+    assert!(shown.len() < 100 * 1024, "{} bytes", shown.len());
 }
 
 /// A time that cannot be is not believed, and a delivery never stands by one that nothing can follow.

@@ -30,7 +30,7 @@ fn prefetch(max_event_bytes: usize) -> u16 {
 pub struct DeadMessage {
     /// Its facts.
     pub letter: DeadLetter,
-    /// The event, or what keeps the message from being one.
+    /// The event, or what keeps the message from being one; an event that is too large unpacked is not kept.
     pub event: Result<Event, String>,
     /// The run of its schedule that ended here: when that began, if it is known.
     pub run: Option<Timestamp>,
@@ -53,6 +53,15 @@ impl DeadMessage {
         self.delivery
             .properties
             .content_type()
+            .as_ref()
+            .map(|given| given.as_str())
+    }
+
+    /// The encoding of the message's body, if it has one, such as `gzip`.
+    pub fn content_encoding(&self) -> Option<&str> {
+        self.delivery
+            .properties
+            .content_encoding()
             .as_ref()
             .map(|given| given.as_str())
     }
@@ -176,9 +185,16 @@ impl DeadLetters {
     fn read(&self, delivery: Delivery) -> DeadMessage {
         let max_bytes = self.session.max_event_bytes();
         let letter = wire::letter(&delivery, self.session.topology(), max_bytes);
+        // Some kilobytes unpack to many megabytes, and many letters are held at once.
+        let event = match (letter.event, letter.too_large) {
+            (Ok(event), Some(bytes)) if event.body().len() > delivery.data.len() => {
+                Err(format!("event: is {bytes} bytes when unpacked; at most {max_bytes} are allowed"))
+            }
+            (event, _) => event.map_err(|invalid| invalid.to_string()),
+        };
         DeadMessage {
             letter: letter.facts,
-            event: letter.event.map_err(|invalid| invalid.to_string()),
+            event,
             run: letter.run,
             cut_from: letter.cut_from,
             too_large: letter.too_large,

@@ -28,6 +28,9 @@ pub(super) struct Record {
     /// That body's content type.
     #[serde(skip_serializing_if = "Option::is_none")]
     content_type: Option<String>,
+    /// The encoding of that body, such as `gzip`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_encoding: Option<String>,
     /// The attributes beside that body.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     attributes: BTreeMap<String, String>,
@@ -47,6 +50,7 @@ impl Record {
             body_base64: raw.then(|| STANDARD.encode(message.body())),
             body_bytes: message.cut_from,
             content_type: message.content_type().filter(|_| raw).map(str::to_owned),
+            content_encoding: message.content_encoding().filter(|_| raw).map(str::to_owned),
             attributes: if raw {
                 message.attributes().into_iter().collect()
             } else {
