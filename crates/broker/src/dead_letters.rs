@@ -187,9 +187,9 @@ impl DeadLetters {
         let letter = wire::letter(&delivery, self.session.topology(), max_bytes);
         // Some kilobytes unpack to many megabytes, and many letters are held at once.
         let event = match (letter.event, letter.too_large) {
-            (Ok(event), Some(bytes)) if event.body().len() > delivery.data.len() => {
-                Err(format!("event: is {bytes} bytes when unpacked; at most {max_bytes} are allowed"))
-            }
+            (Ok(event), Some(bytes)) if event.body().len() > delivery.data.len() => Err(format!(
+                "event: is {bytes} bytes when unpacked; at most {max_bytes} are allowed"
+            )),
             (event, _) => event.map_err(|invalid| invalid.to_string()),
         };
         DeadMessage {
