@@ -278,7 +278,7 @@ async fn an_event_that_is_too_large_unpacked_is_not_sent_again_when_it_expires()
     let shown = world.cli(&["dlq", "show", "packed", "--json"]).await;
     shown.wait_exit().await;
     let shown = shown.output();
-    assert!(shown.contains(r#""content_encoding":"gzip""#), "{shown:.1000}");
+    assert!(shown.contains(r#""content_encoding": "gzip""#), "{shown:.1000}");
     assert!(shown.len() < 100 * 1024, "{} bytes", shown.len());
 }
 
