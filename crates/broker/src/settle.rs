@@ -112,7 +112,7 @@ impl Taken {
     }
 
     /// Has the broker move the message to the dead-letter queue, at least once, whole and as it was published:
-    /// this process has only its beginning, and a copy of that is all that is kept where the broker cannot. Every endpoint's queue has its dead letters moved so.
+    /// this process has only its beginning. Every endpoint's queue has its dead letters moved so.
     async fn reject(mut self) -> Result<(), Unsettled> {
         self.answered = true;
         let reject = BasicRejectOptions { requeue: false };

@@ -59,7 +59,7 @@ pub struct Refused {
     /// The size of the whole body in bytes, if only its beginning is here.
     cut_from: Option<u64>,
     /// Set if RabbitMQ can move the message to the dead-letter queue. Before version 4 it believes the form of
-    /// `x-death`, and a forged one ends the process that moves those of all queues, again and again
+    /// `x-death`, and a producer's forged one ends the process that moves those of all queues, again and again
     /// (`rabbit_dead_letter:update_x_death_header`, seen in 3.10.8).
     can_be_moved: bool,
 }
@@ -108,7 +108,7 @@ impl Refused {
             attributes: headers.kept_attributes(),
             headers_cut: headers.cut().headers.is_some(),
             cut_from: headers.cut().body.map(|(bytes, _)| bytes),
-            can_be_moved: headers.cut().headers.is_none() && !headers.has(X_DEATH),
+            can_be_moved: true,
         }
     }
 }
@@ -146,7 +146,12 @@ impl Received {
             }
             Ok(event)
         });
-        let event = event.map_err(|why| Refused::of(delivery, why, body));
+        // On what comes back from a delay the broker has put its own.
+        let may_be_forged = published && (headers.cut().headers.is_some() || headers.has(X_DEATH));
+        let event = event.map_err(|why| Refused {
+            can_be_moved: !may_be_forged,
+            ..Refused::of(delivery, why, body)
+        });
         delivery.properties = BasicProperties::default(); // read, and not to be held until it is settled
         Self {
             event,

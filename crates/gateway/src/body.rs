@@ -200,7 +200,7 @@ fn data(path: &str, error: &str) -> Invalid {
     Invalid::new(path, problem)
 }
 
-/// What serde calls types by the names that Rust has for them.
+/// Words for types that serde calls by their names in Rust.
 const EXPECTED: [(&str, &str); 8] = [
     ("invalid type: sequence", "invalid type: a list"),
     ("invalid type: map", "invalid type: an object"),

@@ -15,7 +15,7 @@ use crate::{
 pub(crate) struct HttpRelay {
     pub(crate) url: Url,
     pub(crate) token: Token,
-    /// Where the token was found, in words.
+    /// The source of the token, in words.
     pub(crate) token_of: &'static str,
 }
 

@@ -420,6 +420,27 @@ fn a_letter_that_keeps_the_beginning_is_no_event() {
     assert_eq!(kept.cut_from, None, "the queue has no more of it");
 }
 
+/// What comes back from a delay has the broker's own `x-death`, and would be lost but for its beginning.
+#[test]
+fn the_broker_moves_what_is_too_large_unless_its_producer_may_have_forged_a_death() {
+    for (exchange, death, moved) in [
+        ("relay.events", false, true),
+        ("relay.events", true, false),
+        ("relay.return", true, true),
+    ] {
+        let mut headers = FieldTable::default();
+        put_text(&mut headers, "relay-cut", "body 16777216 262144");
+        if death {
+            headers.insert("x-death".into(), AMQPValue::FieldArray(Vec::new().into()));
+        }
+        let properties = event_properties(&event(), headers);
+        let mut large = delivery(exchange, "order.created", properties, "{");
+        let received = Received::read(&mut large, &topology(), 262_144);
+        let refused = received.event.unwrap_err();
+        assert_eq!(refused.is_for_the_broker(), moved, "{exchange}, {death}");
+    }
+}
+
 #[test]
 fn a_time_is_believed_within_a_week_and_a_minute() {
     let now = Timestamp::now();

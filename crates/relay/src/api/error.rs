@@ -15,7 +15,7 @@ pub(crate) enum ApiError {
     /// No connection was made.
     #[error("the relay at {url} seems not to be running ({cause}){}", how_to_start(url))]
     NotRunning {
-        /// Where it was looked for.
+        /// The address at which it was looked for.
         url: Url,
         /// Why.
         cause: String,
@@ -23,7 +23,7 @@ pub(crate) enum ApiError {
     /// Somebody is there, or nobody is known by that name, and no connection was made.
     #[error("cannot connect to the relay at {url} ({cause}){}", is_it_tls(url))]
     Unreachable {
-        /// Where it was looked for.
+        /// The address at which it was looked for.
         url: Url,
         /// Why.
         cause: String,
@@ -33,9 +33,9 @@ pub(crate) enum ApiError {
         "{token_of} is not the token of the relay at {url}; its token is in the file `token` of its data folder"
     )]
     Unauthorized {
-        /// Where the relay is.
+        /// The address of the relay.
         url: Url,
-        /// Where the token was found.
+        /// The source of the token, in words.
         token_of: &'static str,
     },
     /// The connection broke before the answer was complete.

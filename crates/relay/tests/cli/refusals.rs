@@ -178,7 +178,7 @@ async fn what_the_relay_refuses_is_named_by_its_option() {
     assert!(said.starts_with(source), "{said}");
 }
 
-/// What was published there would be lost: no relay takes it.
+/// Events that were published there would be lost: no relay takes them.
 #[tokio::test]
 async fn a_namespace_without_a_relay_is_refused_and_nothing_is_declared() {
     let world = World::new().await;
@@ -217,7 +217,7 @@ async fn a_larger_event_is_published_where_the_relay_takes_it() {
     ended_with("200000").await.ok();
 }
 
-/// What was done is said where its result cannot be.
+/// A result that cannot be written is replaced by a line that says what was done.
 #[tokio::test]
 async fn output_that_cannot_be_written_is_an_error() {
     let world = World::new().await;

@@ -20,7 +20,7 @@ use crate::{
 pub(super) struct Oldest {
     /// The age of the last of them; none if not one can go this way.
     pub(super) last: Option<Age>,
-    /// How many letters were looked at, and will be back in the queue.
+    /// The number of letters that were looked at, and will be back in the queue.
     seen: u32,
 }
 
