@@ -92,7 +92,9 @@ pub(super) async fn run(args: AddArgs) -> anyhow::Result<()> {
             added.id
         ),
     );
-    output::note("The secret is shown only now: give it to whoever checks the signatures.");
+    output::note(
+        "Give the secret to whoever checks the signatures. Later only the API shows it: GET /v1/endpoints/ID/secrets.",
+    );
     Ok(())
 }
 

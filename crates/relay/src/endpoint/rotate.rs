@@ -74,7 +74,9 @@ pub(super) async fn run(args: RotateArgs) -> anyhow::Result<()> {
         &output::block(&facts),
         "the secret was rotated: the same command makes a new one again",
     );
-    output::note("The secret is shown only now: give it to whoever checks the signatures.");
+    output::note(
+        "Give the secret to whoever checks the signatures. Later only the API shows it: GET /v1/endpoints/ID/secrets.",
+    );
     Ok(())
 }
 
