@@ -173,6 +173,22 @@ async fn the_tool_works_through_letters_that_nest() {
     assert_eq!(exported.lines().count(), 2, "{exported}");
 }
 
+/// Headers `x-death` of a form that RabbitMQ never writes.
+fn forged_deaths() -> Vec<Vec<u8>> {
+    let list = |entry: &[u8]| field(b"x-death", b'A', &long(entry));
+    let table = |fields: &[u8]| list(&[&b"F"[..], &long(fields)].concat());
+    let (queue, reason) = (
+        field(b"queue", b'S', &long(b"q")),
+        field(b"reason", b'S', &long(b"rejected")),
+    );
+    vec![
+        list(&[&b"S"[..], &long(b"x")].concat()),
+        table(&[queue, reason, field(b"count", b'S', &long(b"x"))].concat()),
+        table(&nested_tables(b"queue", 100)),
+        field(b"x-death", b'I', &[0; 4]),
+    ]
+}
+
 /// RabbitMQ before version 4 believes the form of `x-death` when it moves a message, and the process that moves those of
 /// all queues ends over a wrong one, again and again.
 #[tokio::test(flavor = "multi_thread")]
@@ -185,18 +201,7 @@ async fn a_forged_death_beside_a_large_body_ends_nobodys_retries() {
     world.api.add(&victim, &["a.b"], json!({})).await;
     other.script([Answer::status(500)]);
     world.api.add(&other, &["other"], json!({"retry": ["1s"]})).await;
-    let list = |entry: &[u8]| field(b"x-death", b'A', &long(entry));
-    let table = |fields: &[u8]| list(&[&b"F"[..], &long(fields)].concat());
-    let (queue, reason) = (
-        field(b"queue", b'S', &long(b"q")),
-        field(b"reason", b'S', &long(b"rejected")),
-    );
-    let forged = [
-        list(&[&b"S"[..], &long(b"x")].concat()),
-        table(&[queue, reason, field(b"count", b'S', &long(b"x"))].concat()),
-        table(&nested_tables(b"queue", 100)),
-        field(b"x-death", b'I', &[0; 4]),
-    ];
+    let forged = forged_deaths();
     let mut producer = RawProducer::connect(&world.amqp_url).await;
     let exchange = format!("{}.events", world.namespace);
     let large = vec![b' '; 300 * 1024];
@@ -213,6 +218,58 @@ async fn a_forged_death_beside_a_large_body_ends_nobodys_retries() {
     assert_eq!(of_the_endpoint.count(), forged.len(), "{letters:#?}");
     world.api.publish("other", json!(1)).await;
     other.wait_for(2).await;
+}
+
+/// The broker itself moves an event that expires in an endpoint's queue.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_death_on_an_event_that_would_expire_ends_nobodys_dead_letters() {
+    let broker = private_broker().await; // of its own: others would suffer
+    let mut world = World::without_deliverer(broker.amqp_url()).await;
+    world.add_deliverer().await;
+    world.add_recorder().await;
+    let receiver = Receiver::start().await;
+    let endpoint = world.api.add(&receiver, &["a.b"], json!({"paused": true})).await;
+    let mut producer = RawProducer::connect(&world.amqp_url).await;
+    let exchange = format!("{}.events", world.namespace);
+    let forged = forged_deaths();
+    for (number, table) in forged.iter().enumerate() {
+        let properties = structured(table).with(8, &short(b"5000"));
+        let body = event(&format!("forged-{number}"));
+        producer
+            .publish(&exchange, b"a.b", &properties, &body)
+            .await
+            .unwrap();
+    }
+    wait_until(
+        "the events whose headers can be read, in the endpoint's queue",
+        || async {
+            let waiting = world.waiting(&format!("endpoint.{}", endpoint.id)).await;
+            if waiting + 1 == u32::try_from(forged.len()).unwrap() {
+                Ok(())
+            } else {
+                Err(waiting)
+            }
+        },
+    )
+    .await;
+    let mortal = structured(b"").with(8, &short(b"0"));
+    producer
+        .publish(&exchange, b"a.b", &mortal, &event("mortal"))
+        .await
+        .unwrap();
+    // That of the headers that nest, and the mortal one's.
+    let letters = world.dead_letters(2).await;
+    let expired = letters
+        .iter()
+        .filter(|letter| letter.reason == DeadReason::Expired);
+    assert_eq!(expired.count(), 1, "{letters:#?}");
+    world.api.change(&endpoint.id, json!({"paused": false})).await;
+    receiver
+        .wait_until("all but the one that nests", |requests| {
+            let ids = requests.iter().filter_map(|request| request.event_id());
+            ids.collect::<std::collections::BTreeSet<_>>().len() == forged.len()
+        })
+        .await;
 }
 
 /// Bytes that are not UTF-8 where AMQP has texts, and everything else that a broker lets through.

@@ -31,7 +31,7 @@ pub use broker::{Broker, Status};
 pub use channels::Subscription;
 pub use config::{BrokerUrl, Config, NEW_QUEUE_WAIT, Namespace};
 pub use dead_letters::{DeadLetters, DeadMessage};
-pub use log::{Outlived, Records};
+pub use log::{Records, Resend};
 pub use metrics::Metrics;
 pub use publisher::PublishError;
 pub use reconnect::Delays;

@@ -24,26 +24,26 @@ pub struct Records {
     /// The delivery it says to be dead.
     pub death: Option<Death>,
     /// An event whose producer set a time to live that ended in an endpoint's queue.
-    pub outlived: Option<Outlived>,
+    pub resend: Option<Resend>,
     /// The message, if any part of it is no record.
     pub refused: Option<Refused>,
 }
 
-/// An event that is to go to its endpoint all the same.
+/// An event that did not get where it was to go.
 #[derive(Debug)]
-pub struct Outlived {
-    /// The endpoint.
-    pub endpoint: EndpointId,
+pub struct Resend {
+    /// The endpoint that it is for; `None` for all that want it.
+    pub endpoint: Option<EndpointId>,
     /// The event.
     pub event: Event,
     /// The time of its publishing, if that is known.
     pub published_at: Option<Timestamp>,
 }
 
-impl Outlived {
+impl Resend {
     fn of(letter: wire::Letter) -> Option<Self> {
         Some(Self {
-            endpoint: letter.facts.endpoint?,
+            endpoint: Some(letter.facts.endpoint?),
             event: letter.event.ok()?,
             published_at: letter.run,
         })
@@ -56,15 +56,15 @@ impl Records {
         if exchange == topology.dead() || exchange == topology.return_() {
             let letter = wire::letter(delivery, topology, max_event_bytes);
             // An event that is too large would be refused again, and might end the channel first.
-            let (death, outlived) = if letter.outlived && letter.too_large.is_none() {
-                (None, Outlived::of(letter))
+            let (death, resend) = if letter.outlived && letter.too_large.is_none() {
+                (None, Resend::of(letter))
             } else {
                 (wire::death(letter, now), None)
             };
             return Self {
                 attempts: Vec::new(),
                 death,
-                outlived,
+                resend,
                 refused: None,
             };
         }
@@ -76,7 +76,7 @@ impl Records {
         Self {
             attempts,
             death: None,
-            outlived: None,
+            resend: None,
             refused: refused.map(|why| Refused::message(delivery, why)),
         }
     }
@@ -129,19 +129,24 @@ impl Taken {
 }
 
 impl Session {
-    /// Sends an event to its endpoint although its time to live is over, and waits for the confirm.
+    /// Sends an event to its endpoint with a schedule begun anew, or to all that want it as if it came now, and waits
+    /// for the confirm.
     ///
     /// # Errors
     /// The session is over: the message will be redelivered.
-    pub async fn send_again(&self, outlived: &Outlived) -> Result<(), PublishError> {
-        let Outlived {
+    pub async fn resend(&self, resend: &Resend) -> Result<(), PublishError> {
+        let Resend {
             endpoint,
             event,
             published_at,
-        } = outlived;
-        let run = Standing::run_after(*published_at, Timestamp::now());
-        self.publish_safely(|| wire::redeliver(self.topology(), endpoint, event, run, None))
-            .await
+        } = resend;
+        let (topology, now) = (self.topology(), Timestamp::now());
+        let run = Standing::run_after(*published_at, now);
+        self.publish_safely(|| match endpoint {
+            Some(endpoint) => wire::redeliver(topology, endpoint, event, run, None),
+            None => wire::publish(topology, event, published_at.unwrap_or(now)),
+        })
+        .await
     }
 
     /// Puts a copy of what cannot be recorded into the dead-letter queue, and waits for the confirm.

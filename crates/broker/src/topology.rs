@@ -3,7 +3,7 @@
 
 use lapin::{
     Channel, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
 use relay_event::{Delay, EndpointId, TypePattern};
@@ -33,6 +33,18 @@ impl Topology {
     /// The topic exchange producers publish to.
     pub fn events(&self) -> String {
         self.name("events")
+    }
+
+    /// The headers exchange that every event passes. What claims to have been moved by the broker goes to the
+    /// archive alone, and all else to [`Self::routes`]: RabbitMQ before version 4 believes the form of `x-death`,
+    /// and a forged one ends what moves dead letters, should the message expire in a queue that has any.
+    fn guard(&self) -> String {
+        self.name("guard")
+    }
+
+    /// The topic exchange that gives events to the queues that want them.
+    fn routes(&self) -> String {
+        self.name("routes")
     }
 
     /// The queue of every event, on its way to the log.
@@ -87,8 +99,21 @@ impl Topology {
 
     /// Declares what every relay has.
     pub(crate) async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
-        use ExchangeKind::{Direct, Fanout, Topic};
+        use ExchangeKind::{Direct, Fanout, Headers, Topic};
         exchange(channel, &self.events(), Topic, []).await?;
+        exchange(channel, &self.routes(), Topic, []).await?;
+        let otherwise = [("alternate-exchange", text(self.routes()))];
+        exchange(channel, &self.guard(), Headers, otherwise).await?;
+        let (options, all) = (ExchangeBindOptions::default(), FieldTable::default());
+        channel
+            .exchange_bind(
+                self.guard().into(),
+                self.events().into(),
+                "#".into(),
+                options,
+                all,
+            )
+            .await?;
         exchange(channel, &self.dead(), Fanout, []).await?;
         exchange(channel, &self.attempts(), Fanout, []).await?;
         exchange(channel, &self.control(), Fanout, []).await?;
@@ -109,7 +134,23 @@ impl Topology {
         bind(channel, &self.attempts(), &self.dead(), "").await?;
         queue(channel, &self.archive(), [limit(), single()]).await?;
         // Every event is routed here, so no publish to the exchange is ever unroutable.
-        bind(channel, &self.archive(), &self.events(), "#").await
+        bind(channel, &self.archive(), &self.routes(), "#").await?;
+        let moved = table([
+            ("x-match", text("any-with-x".to_owned())),
+            ("x-death", AMQPValue::Void),
+        ]);
+        let options = QueueBindOptions::default();
+        channel
+            .queue_bind(
+                self.archive().into(),
+                self.guard().into(),
+                "".into(),
+                options,
+                moved,
+            )
+            .await?;
+        // Of versions without the guard.
+        unbind(channel, &self.archive(), &self.events(), "#").await
     }
 
     /// Declares where messages wait for `delay`.
@@ -140,7 +181,9 @@ impl Topology {
         id: &EndpointId,
         pattern: &TypePattern,
     ) -> lapin::Result<()> {
-        bind(channel, &self.endpoint(id), &self.events(), pattern.as_str()).await
+        bind(channel, &self.endpoint(id), &self.routes(), pattern.as_str()).await?;
+        // Of versions without the guard.
+        unbind(channel, &self.endpoint(id), &self.events(), pattern.as_str()).await
     }
 
     /// Stops routing by `pattern` to the endpoint; nothing happens if it was not bound.
@@ -150,6 +193,7 @@ impl Topology {
         id: &EndpointId,
         pattern: &TypePattern,
     ) -> lapin::Result<()> {
+        unbind(channel, &self.endpoint(id), &self.routes(), pattern.as_str()).await?;
         unbind(channel, &self.endpoint(id), &self.events(), pattern.as_str()).await
     }
 

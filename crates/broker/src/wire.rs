@@ -41,6 +41,9 @@ pub struct Received {
     pub history: History,
     /// Whether it came by the exchange of events, which gave it to every endpoint that wants it.
     pub published: bool,
+    /// Whether it came by the exchange of events and claims that the broker has moved it before. Such a message is
+    /// given to the archive alone.
+    pub claims_death: bool,
     /// The end that a redelivered event had before; `None` for other events.
     pub(crate) earlier: Option<Box<Earlier>>,
 }
@@ -130,6 +133,7 @@ impl Received {
         let earlier = returned.then(|| headers.earlier()).flatten().map(Box::new);
         let body = Bytes::from(std::mem::take(&mut delivery.data));
         let published = delivery.exchange.as_str() == topology.events();
+        let claims_death = published && headers.has(X_DEATH);
         let read = if returned {
             known(&body, delivery, &headers, max_bytes)
         } else {
@@ -157,6 +161,7 @@ impl Received {
             event,
             history,
             published,
+            claims_death,
             earlier,
         }
     }

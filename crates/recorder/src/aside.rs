@@ -54,8 +54,8 @@ async fn set_aside(session: Session, item: Item, metrics: Metrics) -> Result<(),
         if let Some(refused) = &item.refused {
             session.set_aside(refused, reason).await?;
         }
-        match &item.again {
-            Some(outlived) => session.send_again(outlived).await,
+        match &item.resend {
+            Some(resend) => session.resend(resend).await,
             None => Ok(()),
         }
     };

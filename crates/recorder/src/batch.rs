@@ -1,6 +1,6 @@
 //! What is written in one transaction: all that is there by then, up to a limit.
 
-use relay_broker::{Outlived, Refused, Taken};
+use relay_broker::{Refused, Resend, Taken};
 use relay_event::{DeadReason, Invalid};
 use relay_store::Record;
 use tokio::sync::{OwnedSemaphorePermit, mpsc::Receiver};
@@ -21,8 +21,8 @@ pub(crate) struct Item {
     pub(crate) records: Vec<Record>,
     /// The message, if any part of it is not to be recorded.
     pub(crate) refused: Option<Refused>,
-    /// An event to be sent to its endpoint once it is recorded.
-    pub(crate) again: Option<Outlived>,
+    /// An event to be sent once more, after what is recorded of it.
+    pub(crate) resend: Option<Resend>,
     /// Held as long as its event is not recorded.
     pub(crate) waiting: Option<Waiting>,
     /// Its part of what may be in memory at once.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use relay_broker::{Outlived, Received, Records, Refused, Session, Subscription, Taken};
+use relay_broker::{Received, Records, Refused, Resend, Session, Subscription, Taken};
 use relay_event::Timestamp;
 use relay_store::{NewEvent, Record};
 use tokio::sync::{Semaphore, mpsc::Sender};
@@ -56,7 +56,7 @@ pub(crate) struct Taker {
 struct Said {
     records: Vec<Record>,
     refused: Option<Refused>,
-    again: Option<Outlived>,
+    resend: Option<Resend>,
     /// When its event was published.
     since: Option<Timestamp>,
 }
@@ -104,7 +104,7 @@ impl Taker {
             queue: self.queue,
             records: said.records,
             refused: said.refused,
-            again: said.again,
+            resend: said.resend,
             waiting,
             room,
         };
@@ -123,7 +123,8 @@ impl Said {
     fn weight(&self) -> usize {
         const MESSAGE: usize = 512;
         let records: usize = self.records.iter().map(weight).sum();
-        MESSAGE + records + self.refused.as_ref().map_or(0, Refused::size)
+        let resent = self.resend.as_ref().map_or(0, |resend| resend.event.body().len());
+        MESSAGE + records + resent + self.refused.as_ref().map_or(0, Refused::size)
     }
 }
 
@@ -141,6 +142,15 @@ fn event(received: Received) -> Said {
     // What somebody put into the archive alone went to no endpoint.
     let published_at = received.history.published_at.filter(|_| received.published);
     match received.event {
+        // It comes back with properties of the relay's own, and goes on to all that want it.
+        Ok(event) if received.claims_death => Said {
+            resend: Some(Resend {
+                endpoint: None,
+                event,
+                published_at,
+            }),
+            ..Said::default()
+        },
         Ok(event) => Said {
             records: vec![Record::Event(NewEvent {
                 event,
@@ -148,7 +158,7 @@ fn event(received: Received) -> Said {
                 routed_to: Vec::new(), // Known best when it is written.
             })],
             refused: None,
-            again: None,
+            resend: None,
             since: Some(published_at.unwrap_or_else(Timestamp::now)),
         },
         Err(refused) => {
@@ -171,14 +181,14 @@ fn records(records: Records) -> Said {
     let attempts = records.attempts.into_iter().map(Record::Attempt);
     let deaths = records.death.into_iter().map(Record::Death);
     // The archive may have dropped it by then, for its time to live holds there too.
-    let events = records.outlived.iter().map(|outlived| {
+    let events = records.resend.iter().map(|resend| {
         tracing::warn!(
-            event = %outlived.event.webhook_id(), endpoint = %outlived.endpoint,
+            event = %resend.event.webhook_id(), endpoint = resend.endpoint.as_ref().map(tracing::field::display),
             "an event's producer set an expiration, and it passed while the event waited; it is sent to its endpoint all the same"
         );
         Record::Event(NewEvent {
-            event: outlived.event.clone(),
-            published_at: outlived.published_at,
+            event: resend.event.clone(),
+            published_at: resend.published_at,
             routed_to: Vec::new(), // Known best when it is written.
         })
     });
@@ -186,7 +196,7 @@ fn records(records: Records) -> Said {
     Said {
         records: all,
         refused: records.refused,
-        again: records.outlived,
+        resend: records.resend,
         since: None,
     }
 }

@@ -126,6 +126,7 @@ fn received(earlier: Option<Earlier>) -> Received {
         event: Ok(event()),
         history: History::default(),
         published: false,
+        claims_death: false,
         earlier: earlier.map(Box::new),
     }
 }
