@@ -6,7 +6,7 @@ use lapin::{
 };
 use relay_event::DeadReason;
 use relay_testkit::{Answer, Process, Receiver};
-use relay_tests::{World, amqp};
+use relay_tests::{Database, World, amqp};
 use serde_json::json;
 
 fn event(id: &str) -> Vec<u8> {
@@ -32,7 +32,7 @@ fn forged_death(world: &World, endpoint: &str) -> AMQPValue {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_broker_headers_change_nothing() {
-    let world = World::start().await;
+    let world = World::recorded(Database::Sqlite).await;
     let receiver = Receiver::start().await;
     receiver.script([Answer::status(500)]);
     let endpoint = world

@@ -10,7 +10,9 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, options::BasicPublishOptions};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, options::BasicPublishOptions, types::AMQPValue,
+};
 use rand::{Rng as _, RngExt, SeedableRng, rngs::ChaCha8Rng};
 use relay_testkit::{Proxy, confirming};
 use relay_tests::{Api, amqp};
@@ -60,6 +62,8 @@ struct Draft {
     event_type: &'static str,
     source: String,
     data: String,
+    /// Whether its producer says over AMQP that a broker has moved it before.
+    claims_death: bool,
 }
 
 impl Draft {
@@ -69,6 +73,7 @@ impl Draft {
             event_type,
             source,
             data,
+            ..
         } = self;
         format!(
             r#"{{"specversion":"1.0","id":"{id}","source":"{source}","type":"{event_type}","data":{data}}}"#
@@ -128,6 +133,7 @@ impl Pen {
             event_type,
             source: format!("/torture/{}", self.name),
             data,
+            claims_death: self.random.random_ratio(1, 50),
         }
     }
 }
@@ -289,12 +295,17 @@ impl Load {
 
 /// The properties of a persistent event in binary mode.
 fn binary(draft: &Draft) -> BasicProperties {
-    let headers = amqp::headers(&[
+    let mut headers = amqp::headers(&[
         ("ce-specversion", "1.0"),
         ("ce-id", &draft.id),
         ("ce-source", &draft.source),
         ("ce-type", draft.event_type),
     ]);
+    if draft.claims_death {
+        let forged =
+            AMQPValue::FieldArray(vec![AMQPValue::LongString("never written by RabbitMQ".into())].into());
+        headers.insert("x-death".into(), forged);
+    }
     BasicProperties::default()
         .with_delivery_mode(2)
         .with_content_type("application/json".into())
