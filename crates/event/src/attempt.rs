@@ -195,27 +195,34 @@ impl Attempt {
     }
 }
 
-/// What is known of a delivery's attempts so far. It travels with the message.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The attempts of a delivery so far. They travel with the message.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct History {
     /// Attempts made.
     pub attempts: u32,
     /// When the first began.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub first_attempt: Option<Timestamp>,
     /// When the last began.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub last_attempt: Option<Timestamp>,
     /// The status the last was answered with, if one came.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub last_status: Option<u16>,
     /// Why the last got no usable answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
-    /// When the event was published, if its producer said.
-    pub published_at: Option<Timestamp>,
+    /// The run of the schedule that the attempts belong to: the time at which the event was published, or
+    /// replayed or redelivered; `None` if its producer did not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<Timestamp>,
 }
 
 impl History {
     /// When this run of the schedule began, as far as anybody knows: a producer need not say.
     pub fn began(&self) -> Option<Timestamp> {
-        self.published_at.into_iter().chain(self.first_attempt).min()
+        self.run.into_iter().chain(self.first_attempt).min()
     }
 
     /// This history with one more attempt, begun `at` and ended so. `detail` says an error in words.
@@ -229,7 +236,7 @@ impl History {
                 Some(detail) => format!("{class}: {detail}"),
                 None => class.to_string(),
             }),
-            published_at: self.published_at,
+            run: self.run,
         }
     }
 }

@@ -213,7 +213,7 @@ macro_rules! own_id {
 }
 
 own_id! {
-    /// The id of an endpoint: `ep_` and 32 hexadecimal digits. It names the endpoint's queue too.
+    /// The id of an endpoint: `ep_` and 32 hexadecimal digits.
     EndpointId, "ep_", "endpoint"
 }
 

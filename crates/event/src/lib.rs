@@ -11,6 +11,7 @@ mod event;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod headers;
+mod hold;
 mod id;
 mod invalid;
 pub mod limits;
@@ -30,6 +31,7 @@ pub use endpoint::{ActiveSecret, Endpoint, EndpointState, SignatureStyle};
 pub use endpoint_url::EndpointUrl;
 pub use event::{DEFAULT_MAX_EVENT_BYTES, Event, Fill, KEY_BESIDE_ID, without_byte_order_mark};
 pub use headers::CustomHeaders;
+pub use hold::{Hold, HoldReason};
 pub use id::{AttemptId, DEFAULT_SOURCE, EndpointId, EventId, WebhookId};
 pub use invalid::Invalid;
 pub use pattern::{EventType, TypePattern};

@@ -235,7 +235,7 @@ mod tests {
         let mut endpoint = Endpoint::new(url, types, crate::Secret::generate(), at(0));
         (endpoint.retry, endpoint.timeout_ms) = (schedule("1s"), 1_000); // 13 s in all
         let published = |second| History {
-            published_at: Some(at(second)),
+            run: Some(at(second)),
             ..History::default()
         };
         assert!(!outlived(&endpoint, &published(100), at(50), at(113)));
@@ -266,7 +266,7 @@ mod tests {
             last_attempt: Some(at(50_000)),
             last_status: Some(status),
             last_error: None,
-            published_at: Some(at(1)),
+            run: Some(at(1)),
         };
         let left = |history: &History, seconds: u64| {
             let end = 50_000 + seconds;

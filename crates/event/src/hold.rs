@@ -1,0 +1,231 @@
+//! A delivery that waits in the log instead of in the broker.
+
+use std::{fmt, str::FromStr};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    EndpointId, Event, EventId, EventType, History, Timestamp,
+    invalid::{Given, Invalid},
+    text::check_source_of_old,
+};
+
+/// The reason why a delivery is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldReason {
+    /// The endpoint is paused.
+    Paused,
+    /// The endpoint is disabled.
+    Disabled,
+    /// The endpoint's circuit is open.
+    Circuit,
+    /// The endpoint is over its rate limit.
+    Rate,
+    /// The endpoint takes long to answer, or may by its timeout.
+    Slow,
+    /// The endpoint has had no room for it for 5 s, or has too much waiting already.
+    Behind,
+    /// More than a hundred endpoints want the event.
+    Wide,
+    /// Its message was returned to the queue again and again, by deliverers that ended on it.
+    Returned,
+    /// The time to live that its producer set was over.
+    Expired,
+}
+
+impl HoldReason {
+    /// Every reason.
+    pub const ALL: [Self; 9] = [
+        Self::Paused,
+        Self::Disabled,
+        Self::Circuit,
+        Self::Rate,
+        Self::Slow,
+        Self::Behind,
+        Self::Wide,
+        Self::Returned,
+        Self::Expired,
+    ];
+
+    /// The reason's name, as in JSON and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Disabled => "disabled",
+            Self::Circuit => "circuit",
+            Self::Rate => "rate",
+            Self::Slow => "slow",
+            Self::Behind => "behind",
+            Self::Wide => "wide",
+            Self::Returned => "returned",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl fmt::Display for HoldReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for HoldReason {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        Self::ALL
+            .into_iter()
+            .find(|reason| reason.as_str() == text)
+            .ok_or_else(|| {
+                let allowed = Self::ALL.map(Self::as_str).join(", ");
+                Invalid::new("reason", format!("must be one of {allowed}, not {}", Given(text)))
+            })
+    }
+}
+
+/// The record of a held delivery, as it travels to the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The endpoint that the event waits for.
+    pub endpoint: EndpointId,
+    /// The event's id.
+    pub event_id: EventId,
+    /// The event's source; with the id it names the event.
+    pub event_source: String,
+    /// The event's type.
+    pub event_type: EventType,
+    /// The time at which the event was published, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub published_at: Option<Timestamp>,
+    /// The number of times that the delivery was claimed before; 0 if it was never held.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub hop: u32,
+    /// The attempts so far, and the run of the schedule that they belong to.
+    #[serde(default)]
+    pub history: History,
+    /// The reason.
+    pub reason: HoldReason,
+    /// The time at which it was held.
+    pub at: Timestamp,
+    /// The event in structured mode; `None` if the event is on its way to the log by itself.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub event: Option<String>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl Hold {
+    /// Checks what no single field can: anybody may publish records.
+    ///
+    /// # Errors
+    /// The first field that no deliverer would write so.
+    pub fn check(&self) -> Result<(), Invalid> {
+        check_source_of_old(&self.event_source)?;
+        let Some(event) = self.event()? else {
+            return Ok(());
+        };
+        if (event.id(), event.source(), event.event_type())
+            == (&self.event_id, self.event_source.as_str(), &self.event_type)
+        {
+            return Ok(());
+        }
+        let problem = "must have the id, the source and the type that stand beside it";
+        Err(Invalid::new("event", problem))
+    }
+
+    /// Reads the event that the record carries; `None` if it carries none.
+    ///
+    /// # Errors
+    /// It carries something else.
+    pub fn event(&self) -> Result<Option<Event>, Invalid> {
+        let event = self.event.as_deref();
+        let read = |text: &str| Event::reread(Bytes::copy_from_slice(text.as_bytes()));
+        event.map(read).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENT: &str = r#"{"specversion":"1.0", "id":"1","source":"/s","type":"a.b","data":"ü\n"}"#;
+
+    fn hold() -> Hold {
+        Hold {
+            endpoint: "ep_0123456789abcdef0123456789abcdef".parse().unwrap(),
+            event_id: "1".parse().unwrap(),
+            event_source: "/s".to_owned(),
+            event_type: "a.b".parse().unwrap(),
+            published_at: Timestamp::from_millis(900),
+            hop: 2,
+            history: History {
+                attempts: 3,
+                first_attempt: Timestamp::from_millis(1_000),
+                last_attempt: Timestamp::from_millis(2_000),
+                last_status: Some(500),
+                last_error: Some("body: broke off".to_owned()),
+                run: Timestamp::from_millis(950),
+            },
+            reason: HoldReason::Circuit,
+            at: Timestamp::from_millis(3_000).unwrap(),
+            event: Some(EVENT.to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_hold_reads_back_with_the_bytes_of_its_event() {
+        for hold in [
+            hold(),
+            Hold {
+                published_at: None,
+                hop: 0,
+                history: History::default(),
+                event: None,
+                ..hold()
+            },
+        ] {
+            let line = serde_json::to_string(&hold).unwrap();
+            assert!(!line.contains('\n'), "{line}");
+            let read: Hold = serde_json::from_str(&line).unwrap();
+            assert_eq!(read, hold);
+            assert_eq!(read.check(), Ok(()));
+        }
+        assert_eq!(hold().event().unwrap().unwrap().body(), EVENT);
+    }
+
+    #[test]
+    fn what_no_deliverer_writes_is_refused() {
+        let other = |event: &str| Hold {
+            event: Some(event.to_owned()),
+            ..hold()
+        };
+        for (hold, field) in [
+            (other(&EVENT.replace(r#""id":"1""#, r#""id":"2""#)), "event"),
+            (other(&EVENT.replace("a.b", "a.c")), "event"),
+            (other("[]"), "event"),
+            (
+                Hold {
+                    event_source: String::new(),
+                    ..hold()
+                },
+                "source",
+            ),
+        ] {
+            assert_eq!(hold.check().unwrap_err().field, field, "{hold:?}");
+        }
+    }
+
+    #[test]
+    fn a_reason_reads_back() {
+        for reason in HoldReason::ALL {
+            assert_eq!(reason.as_str().parse(), Ok(reason));
+            let json = serde_json::to_string(&reason).unwrap();
+            assert_eq!(json, format!("\"{reason}\""));
+        }
+        assert!("tired".parse::<HoldReason>().is_err());
+    }
+}
