@@ -6,8 +6,9 @@ use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, Topology,
+    Config,
     session::{CONNECT_TIMEOUT, Error},
+    topology::Topology,
     transport::{self, Limits},
 };
 

@@ -4,11 +4,12 @@
 
 use std::time::{Duration, Instant};
 
-use lapin::{message::Delivery, options::BasicAckOptions};
+use lapin::{Channel, message::Delivery, options::BasicAckOptions};
 use relay_event::{DeadLetter, EndpointId, Event, Standing, Timestamp};
 use tokio::time::timeout;
 
 use crate::{
+    Queue,
     channels::Subscription,
     publisher::PublishError,
     session::{Error, Session},
@@ -90,6 +91,8 @@ pub struct DeadLetters {
     consumer: Subscription,
     prefetch: u16,
     kept: u16,
+    /// Those of earlier consumers, with letters that are kept.
+    channels: Vec<Channel>,
     left: u32,
 }
 
@@ -99,15 +102,15 @@ impl DeadLetters {
     /// # Errors
     /// The broker went away.
     pub async fn open(session: &Session) -> Result<Self, Error> {
-        let queue = session.topology().dead();
-        let left = session.depth(&queue).await?.map_or(0, |depth| depth.ready);
+        let left = session.depth(Queue::Dead).await?.map_or(0, |depth| depth.ready);
         let prefetch = prefetch(session.max_event_bytes());
-        let consumer = session.subscribe(&queue, prefetch).await?;
+        let consumer = session.consume(Queue::Dead, prefetch).await?;
         Ok(Self {
             session: session.clone(),
             consumer,
             prefetch,
             kept: 0,
+            channels: Vec::new(),
             left,
         })
     }
@@ -151,34 +154,39 @@ impl DeadLetters {
     /// # Errors
     /// The broker went away.
     pub async fn keep(&mut self, message: DeadMessage) -> Result<(), Error> {
-        drop(message); // Unsettled: it stays with its channel.
+        drop(message); // Unsettled: it stays with its channel, as long as that is open.
         self.kept += 1;
         // Kept letters would fill up the prefetch of one consumer.
         if self.kept >= self.prefetch / 2 {
-            let queue = self.session.topology().dead();
-            let next = self.session.subscribe(&queue, self.prefetch).await?;
-            std::mem::replace(&mut self.consumer, next).stop().await;
+            let next = self.session.consume(Queue::Dead, self.prefetch).await?;
+            let full = std::mem::replace(&mut self.consumer, next);
+            self.channels.push(full.channel());
+            full.stop().await;
             self.kept = 0;
         }
         Ok(())
     }
 
     /// Sends the event to its endpoint once more, with its schedule begun anew after the run `before`. Should
-    /// it come back without another attempt, it has the facts of `letter` again.
+    /// it come back without another attempt, it has the facts of `letter` again. A letter without an endpoint goes
+    /// to all that want its event, with the time of its publishing if that is known.
     ///
     /// # Errors
     /// It is not confirmed, so the dead letter must not be removed.
     pub async fn redeliver(
         &self,
-        endpoint: &EndpointId,
+        endpoint: Option<&EndpointId>,
         event: &Event,
         before: Option<Timestamp>,
         letter: &DeadLetter,
     ) -> Result<(), PublishError> {
-        let topology = self.session.topology();
-        let run = Standing::run_after(before, Timestamp::now());
+        let (topology, now) = (self.session.topology(), Timestamp::now());
+        let run = Standing::run_after(before, now);
         self.session
-            .publish_safely(|| wire::redeliver(topology, endpoint, event, run, Some(letter)))
+            .publish_safely(|| match endpoint {
+                Some(endpoint) => wire::redeliver(topology, endpoint, event, run, Some(letter)),
+                None => wire::publish(topology, event, before.unwrap_or(now)),
+            })
             .await
     }
 
@@ -203,7 +211,7 @@ impl DeadLetters {
     }
 
     async fn depth(&self) -> Result<u32, Error> {
-        let depth = self.session.depth(&self.session.topology().dead()).await?;
+        let depth = self.session.depth(Queue::Dead).await?;
         Ok(depth.map_or(0, |depth| depth.ready))
     }
 }

@@ -4,13 +4,13 @@
 
 mod acks;
 mod announce;
-mod attempts;
+mod batches;
 mod broker;
 mod channels;
 mod config;
 mod connection;
 mod dead_letters;
-mod endpoints;
+mod dispatch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod inspector;
@@ -18,6 +18,7 @@ mod log;
 mod metrics;
 mod new_queues;
 mod publisher;
+mod queue;
 mod reconnect;
 mod session;
 mod settle;
@@ -26,16 +27,17 @@ mod transport;
 mod wire;
 
 pub use announce::{Changes, Recordings};
-pub use attempts::ATTEMPTS_CONTENT_TYPE;
+pub use batches::RECORDS_CONTENT_TYPE;
 pub use broker::{Broker, Status};
 pub use channels::Subscription;
 pub use config::{BrokerUrl, Config, NEW_QUEUE_WAIT, Namespace};
 pub use dead_letters::{DeadLetters, DeadMessage};
-pub use log::{Records, Resend};
+pub use dispatch::Dispatched;
+pub use log::{Holds, Records};
 pub use metrics::Metrics;
 pub use publisher::PublishError;
+pub use queue::Queue;
 pub use reconnect::Delays;
 pub use session::{Error, QueueDepth, Session};
-pub use settle::{Settlement, Taken, Unsettled};
-pub use topology::Topology;
-pub use wire::{Received, Refused};
+pub use settle::{Part, Settlement, Taken, Unsettled};
+pub use wire::{Arrival, Received, Refused};

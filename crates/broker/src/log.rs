@@ -1,117 +1,151 @@
-//! What travels to the log: events by the archive, records of attempts, and copies of dead letters.
+//! Messages on their way to the log, except events: records of attempts, copies of dead letters, and records of
+//! held deliveries.
 
 use lapin::message::Delivery;
-use relay_event::{Attempt, DeadReason, Death, EndpointId, Event, Invalid, Standing, Timestamp};
+use relay_event::{Attempt, DeadReason, Death, Event, Hold, HoldReason, Invalid, Timestamp};
+use serde::de::DeserializeOwned;
 
 use crate::{
+    dispatch,
     publisher::PublishError,
     session::Session,
     settle::Taken,
     topology::Topology,
     transport::OWN_BYTES,
-    wire::{self, Headers, Refused},
+    wire::{self, Received, Refused},
 };
 
-/// The largest message of records that is read. A deliverer's has 1.7 MiB at the very most; one with
-/// very many records could take the store longer than it is waited for, again and again.
+/// The largest message of attempts that is read. A deliverer's has 256 KiB; one with very many records could
+/// take the store longer than it is waited for, again and again.
 const MAX_BYTES: usize = OWN_BYTES;
 
-/// A message of the queue of attempts, read.
+/// A message of [`Queue::Records`](crate::Queue::Records), read.
 #[derive(Debug)]
 pub struct Records {
     /// The attempts in it.
     pub attempts: Vec<Attempt>,
     /// The delivery it says to be dead.
     pub death: Option<Death>,
-    /// An event whose producer set a time to live that ended in an endpoint's queue.
-    pub resend: Option<Resend>,
     /// The message, if any part of it is no record.
     pub refused: Option<Refused>,
 }
 
-/// An event that did not get where it was to go.
-#[derive(Debug)]
-pub struct Resend {
-    /// The endpoint that it is for; `None` for all that want it.
-    pub endpoint: Option<EndpointId>,
-    /// The event.
-    pub event: Event,
-    /// The time of its publishing, if that is known.
-    pub published_at: Option<Timestamp>,
-}
-
-impl Resend {
-    fn of(letter: wire::Letter) -> Option<Self> {
-        Some(Self {
-            endpoint: Some(letter.facts.endpoint?),
-            event: letter.event.ok()?,
-            published_at: letter.run,
-        })
-    }
-}
-
 impl Records {
     fn read(delivery: &Delivery, topology: &Topology, max_event_bytes: usize, now: Timestamp) -> Self {
-        let exchange = delivery.exchange.as_str();
-        if exchange == topology.dead() || exchange == topology.return_() {
+        if delivery.exchange.as_str() == topology.dead() {
             let letter = wire::letter(delivery, topology, max_event_bytes);
-            // An event that is too large would be refused again, and might end the channel first.
-            let (death, resend) = if letter.outlived && letter.too_large.is_none() {
-                (None, Resend::of(letter))
-            } else {
-                (wire::death(letter, now), None)
-            };
             return Self {
                 attempts: Vec::new(),
-                death,
-                resend,
+                death: wire::death(letter, now),
                 refused: None,
             };
         }
-        let cut = Headers::of(&delivery.properties).cut();
-        let (attempts, refused) = match cut.refusal() {
-            None => read_lines(&delivery.data),
-            Some(why) => (Vec::new(), Some(why)),
+        let (attempts, refused) = match wire::check_own(delivery) {
+            Ok(()) => read_attempts(&delivery.data),
+            Err(why) => (Vec::new(), Some(why)),
         };
         Self {
             attempts,
             death: None,
-            resend: None,
             refused: refused.map(|why| Refused::message(delivery, why)),
         }
     }
 }
 
-/// The records among the lines, and the first line that is none.
-pub(crate) fn read_lines(body: &[u8]) -> (Vec<Attempt>, Option<Invalid>) {
-    let (mut attempts, mut refused) = (Vec::new(), None);
+/// A message of [`Queue::Holds`](crate::Queue::Holds), read.
+#[derive(Debug)]
+pub struct Holds {
+    /// The held deliveries in it. One that [`Queue::Again`](crate::Queue::Again) or
+    /// [`Queue::Dispatch`](crate::Queue::Dispatch) returned too often is held as [`HoldReason::Returned`].
+    pub holds: Vec<Hold>,
+    /// The message, if any part of it is no record.
+    pub refused: Option<Refused>,
+}
+
+impl Holds {
+    pub(crate) fn read(delivery: &mut Delivery, max_event_bytes: usize, now: Timestamp) -> Self {
+        let is = |kind| wire::has_content_type(delivery, kind);
+        if is(dispatch::CONTENT_TYPE) {
+            let at = wire::died_at(delivery).unwrap_or(now);
+            match Received::read_addressed_batch(delivery, max_event_bytes) {
+                Ok(batch) => Self::of(batch, at),
+                Err(refused) => Self::none(refused),
+            }
+        } else if is(wire::STRUCTURED) {
+            let at = wire::died_at(delivery).unwrap_or(now);
+            let single = Received::read_addressed(delivery, max_event_bytes);
+            Self::of(vec![single], at)
+        } else {
+            let (holds, refused) = match wire::check_own(delivery) {
+                Ok(()) => read_holds(&delivery.data),
+                Err(why) => (Vec::new(), Some(why)),
+            };
+            let refused = refused.map(|why| Refused::message(delivery, why));
+            Self { holds, refused }
+        }
+    }
+
+    fn none(refused: Refused) -> Self {
+        Self {
+            holds: Vec::new(),
+            refused: Some(refused),
+        }
+    }
+
+    /// What was moved by the broker, at this time.
+    fn of(moved: Vec<Received>, at: Timestamp) -> Self {
+        let (mut holds, mut refused) = (Vec::new(), None);
+        for received in moved {
+            match received.into_hold(HoldReason::Returned, at) {
+                Ok(hold) => holds.push(hold),
+                Err(why) => drop(refused.get_or_insert(why)),
+            }
+        }
+        Self { holds, refused }
+    }
+}
+
+/// The records of attempts among the lines, and the first line that is none.
+pub(crate) fn read_attempts(body: &[u8]) -> (Vec<Attempt>, Option<Invalid>) {
     if body.len() > MAX_BYTES {
         let problem = format!("is {} bytes; at most {MAX_BYTES} are allowed", body.len());
-        return (attempts, Some(Invalid::new("body", problem)));
+        return (Vec::new(), Some(Invalid::new("body", problem)));
     }
+    read_lines(body, Attempt::check)
+}
+
+/// The records of held deliveries among the lines, and the first line that is none.
+pub(crate) fn read_holds(body: &[u8]) -> (Vec<Hold>, Option<Invalid>) {
+    read_lines(body, Hold::check)
+}
+
+fn read_lines<T: DeserializeOwned>(
+    body: &[u8],
+    check: impl Fn(&T) -> Result<(), Invalid>,
+) -> (Vec<T>, Option<Invalid>) {
+    let read = |line: &[u8]| {
+        let record: T = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        check(&record).map_err(|refused| refused.to_string())?;
+        Ok::<T, String>(record)
+    };
+    let (mut records, mut refused) = (Vec::new(), None);
     let lines = body.split(|byte| *byte == b'\n').enumerate();
     for (number, line) in lines.filter(|(_, line)| !line.trim_ascii().is_empty()) {
-        match read_line(line) {
-            Ok(attempt) => attempts.push(attempt),
+        match read(line) {
+            Ok(record) => records.push(record),
             Err(why) => {
                 refused.get_or_insert_with(|| Invalid::new(format!("line {}", number + 1), why));
             }
         }
     }
-    if attempts.is_empty() && refused.is_none() {
+    if records.is_empty() && refused.is_none() {
         refused = Some(Invalid::new("body", "holds no record"));
     }
-    (attempts, refused)
-}
-
-fn read_line(line: &[u8]) -> Result<Attempt, String> {
-    let attempt: Attempt = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    attempt.check().map_err(|refused| refused.to_string())?;
-    Ok(attempt)
+    (records, refused)
 }
 
 impl Taken {
-    /// Reads a message of the queue of attempts.
+    /// Reads a message of [`Queue::Records`](crate::Queue::Records).
     pub fn records(&self, session: &Session) -> Records {
         let max_event_bytes = session.max_event_bytes();
         Records::read(
@@ -122,31 +156,32 @@ impl Taken {
         )
     }
 
-    /// The message of the queue of attempts as one that cannot be recorded.
+    /// Reads a message of [`Queue::Holds`](crate::Queue::Holds).
+    pub fn holds(&mut self, session: &Session) -> Holds {
+        let max_event_bytes = session.max_event_bytes();
+        Holds::read(self.delivery_mut(), max_event_bytes, Timestamp::now())
+    }
+
+    /// The message as one that cannot be recorded.
     pub fn refuse(&self, why: Invalid) -> Refused {
         Refused::message(self.delivery(), why)
     }
 }
 
 impl Session {
-    /// Sends an event to its endpoint with a schedule begun anew, or to all that want it as if it came now, and waits
-    /// for the confirm.
+    /// Publishes an event once more, with properties of the relay's own, and waits for the confirm: one that was
+    /// taken from [`Queue::Suspects`](crate::Queue::Suspects), and so went to nobody.
     ///
     /// # Errors
     /// The session is over: the message will be redelivered.
-    pub async fn resend(&self, resend: &Resend) -> Result<(), PublishError> {
-        let Resend {
-            endpoint,
-            event,
-            published_at,
-        } = resend;
-        let (topology, now) = (self.topology(), Timestamp::now());
-        let run = Standing::run_after(*published_at, now);
-        self.publish_safely(|| match endpoint {
-            Some(endpoint) => wire::redeliver(topology, endpoint, event, run, None),
-            None => wire::publish(topology, event, published_at.unwrap_or(now)),
-        })
-        .await
+    pub async fn publish_again(
+        &self,
+        event: &Event,
+        published_at: Option<Timestamp>,
+    ) -> Result<(), PublishError> {
+        let published_at = published_at.unwrap_or_else(Timestamp::now);
+        self.publish_safely(|| wire::publish(self.topology(), event, published_at))
+            .await
     }
 
     /// Puts a copy of what cannot be recorded into the dead-letter queue, and waits for the confirm.
@@ -169,7 +204,7 @@ mod tests {
     #[test]
     fn good_lines_count_beside_bad_ones() {
         let body = format!("{RECORD}\nnonsense\n{RECORD}\n\n");
-        let (attempts, refused) = read_lines(body.as_bytes());
+        let (attempts, refused) = read_attempts(body.as_bytes());
         assert_eq!(attempts.len(), 2);
         assert_eq!(refused.unwrap().field, "line 2");
     }
@@ -178,7 +213,7 @@ mod tests {
     fn more_than_any_deliverer_writes_at_once_is_refused_whole() {
         let many = format!("{RECORD}\n").repeat(MAX_BYTES / RECORD.len());
         assert!(many.len() > MAX_BYTES);
-        let (attempts, refused) = read_lines(many.as_bytes());
+        let (attempts, refused) = read_attempts(many.as_bytes());
         assert_eq!((attempts.len(), refused.unwrap().field.as_str()), (0, "body"));
     }
 
@@ -199,10 +234,10 @@ mod tests {
         ] {
             let line = RECORD.replace(from, to);
             assert_ne!(line, RECORD);
-            let (attempts, refused) = read_lines(line.as_bytes());
+            let (attempts, refused) = read_attempts(line.as_bytes());
             assert!(attempts.is_empty() && refused.is_some(), "{line}");
         }
-        assert!(read_lines(b"").1.is_some());
-        assert!(read_lines(RECORD.as_bytes()).1.is_none());
+        assert!(read_attempts(b"").1.is_some());
+        assert!(read_attempts(RECORD.as_bytes()).1.is_none());
     }
 }

@@ -102,7 +102,7 @@ impl Session {
         declaring: impl Future<Output = Result<(), Error>>,
     ) -> Result<Instant, Error> {
         let new_queues = self.new_queues();
-        let is_new = self.depth(queue).await?.is_none();
+        let is_new = self.look_at(queue).await?.is_none();
         if is_new {
             new_queues.note(queue); // Who ends in the middle of this may have declared it.
         }
@@ -111,15 +111,6 @@ impl Session {
             new_queues.note(queue); // It may have taken long.
         }
         Ok(new_queues.usable(queue))
-    }
-
-    /// Waits until what was just bound and unbound stays so after a crash of the broker (see
-    /// [`crate::Config::new_queue_wait`]).
-    ///
-    /// # Errors
-    /// The session ended first, for that may have been a crash.
-    pub async fn bindings_stay(&self) -> Result<(), Error> {
-        self.wait_until(Instant::now() + self.new_queues().wait).await
     }
 
     /// Fails if the session ended meanwhile, for that may have been a crash of the broker.

@@ -1,20 +1,19 @@
 use std::{sync::Arc, time::Duration};
 
 use lapin::{Channel, Connection, options::ConfirmSelectOptions};
-use relay_event::{Attempt, EndpointId, Event, Timestamp};
+use relay_event::{Delay, EndpointId, Event, Timestamp};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, Metrics,
-    attempts::AttemptLog,
+    Config, Metrics, Queue,
+    batches::Batches,
     channels::{Channels, Subscription},
     connection::{connect, open_channel, watch_connection},
     inspector::Inspector,
     new_queues::NewQueues,
     publisher::{Outgoing, PublishError, Publisher},
     reconnect::Delays,
-    settle::Taken,
     topology::Topology,
     wire,
 };
@@ -85,7 +84,8 @@ struct Inner {
     consuming: Connection,
     topology: Topology,
     publisher: Publisher,
-    attempts: AttemptLog,
+    attempts: Batches,
+    holds: Batches,
     channels: Channels,
     inspector: Inspector,
     new_queues: NewQueues,
@@ -119,13 +119,15 @@ impl Session {
             Err(Error::Timeout { to })
         })?;
         let publisher = Publisher::start(publishing_channel, lost.clone(), metrics);
-        let attempts = AttemptLog::start(publisher.clone(), topology.attempts());
+        let attempts = Batches::start(publisher.clone(), topology.records());
+        let holds = Batches::start(publisher.clone(), topology.holds());
         Ok(Self(Arc::new(Inner {
             publishing,
             consuming,
             topology,
             publisher,
             attempts,
+            holds,
             channels: Channels::default(),
             inspector: Inspector::new(config.clone()),
             new_queues: NewQueues::new(config.new_queue_wait),
@@ -141,14 +143,13 @@ impl Session {
     /// The broker cannot be reached.
     pub async fn has_relay(config: &Config) -> Result<bool, Error> {
         let inspector = Inspector::new(config.clone());
-        let archive = Topology::new(config.namespace.clone()).archive();
+        let archive = Topology::new(config.namespace.clone()).queue(Queue::Archive);
         let found = inspector.look_at(&archive).await;
         let _ = timeout(CONNECT_TIMEOUT, inspector.close()).await;
         Ok(found?.is_some())
     }
 
-    /// The names of the relay's objects.
-    pub fn topology(&self) -> &Topology {
+    pub(crate) fn topology(&self) -> &Topology {
         &self.0.topology
     }
 
@@ -203,43 +204,23 @@ impl Session {
             .await
     }
 
-    /// Begins to take messages from a queue, at most `prefetch` unsettled at once.
+    /// Begins to take messages from a queue, at most `prefetch` unsettled at once. Consumers of one queue may be
+    /// many; each has a channel of its own.
     ///
     /// # Errors
     /// There is no such queue, or the session is over.
-    pub async fn subscribe(&self, queue: &str, prefetch: u16) -> Result<Subscription, Error> {
+    pub async fn consume(&self, queue: Queue, prefetch: u16) -> Result<Subscription, Error> {
         self.while_it_lasts(async {
-            self.must_exist(queue).await?;
-            let channels = &self.0.channels;
-            let subscribed = channels.subscribe(&self.0.consuming, queue, prefetch).await;
-            subscribed.map_err(Error::doing(format!("consume from {queue}")))
-        })
-        .await
-    }
-
-    /// The same for a queue that may be deleted meanwhile, without harm to other consumers.
-    ///
-    /// # Errors
-    /// There is no such queue, or the session is over.
-    pub async fn subscribe_alone(&self, queue: &str, prefetch: u16) -> Result<Subscription, Error> {
-        self.while_it_lasts(async {
-            self.must_exist(queue).await?;
-            let channels = &self.0.channels;
-            let subscribed = channels.subscribe_alone(&self.0.consuming, queue, prefetch).await;
-            subscribed.map_err(Error::doing(format!("consume from {queue}")))
-        })
-        .await
-    }
-
-    /// Takes the first message of a queue and no other, if there is one. To be awaited to its end.
-    ///
-    /// # Errors
-    /// There is no such queue, or the session is over.
-    pub async fn take_one(&self, queue: &str) -> Result<Option<Taken>, Error> {
-        self.while_it_lasts(async {
-            self.must_exist(queue).await?;
-            let taken = self.0.channels.take_one(&self.0.consuming, queue).await;
-            taken.map_err(Error::doing(format!("take from {queue}")))
+            // A missing queue would cost the connection a channel.
+            if self.depth(queue).await?.is_none() {
+                let queue = self.topology().queue(queue);
+                return Err(Error::NoQueue { queue });
+            }
+            let (channels, name) = (&self.0.channels, self.topology().queue(queue));
+            let consuming = channels.consume(&self.0.consuming, queue, &name, prefetch);
+            consuming
+                .await
+                .map_err(Error::doing(format!("consume from {name}")))
         })
         .await
     }
@@ -260,21 +241,24 @@ impl Session {
         }
     }
 
-    /// Consuming from a missing queue would end the channel, and with it every consumer on it.
-    async fn must_exist(&self, queue: &str) -> Result<(), Error> {
-        match self.depth(queue).await? {
-            Some(_) => Ok(()),
-            None => Err(Error::NoQueue {
-                queue: queue.to_owned(),
-            }),
-        }
-    }
-
-    /// How full a queue is; `None` if there is no such queue.
+    /// Returns how full a queue is; `None` if there is no such queue.
     ///
     /// # Errors
     /// The broker went away.
-    pub async fn depth(&self, queue: &str) -> Result<Option<QueueDepth>, Error> {
+    pub async fn depth(&self, queue: Queue) -> Result<Option<QueueDepth>, Error> {
+        self.look_at(&self.topology().queue(queue)).await
+    }
+
+    /// Returns how many retries wait for `delay` to be over; `None` if nothing ever waited so long.
+    ///
+    /// # Errors
+    /// The broker went away.
+    pub async fn waiting(&self, delay: Delay) -> Result<Option<u32>, Error> {
+        let depth = self.look_at(&self.topology().retry(delay)).await?;
+        Ok(depth.map(|depth| depth.ready))
+    }
+
+    pub(crate) async fn look_at(&self, queue: &str) -> Result<Option<QueueDepth>, Error> {
         self.while_it_lasts(self.0.inspector.look_at(queue)).await
     }
 
@@ -298,8 +282,12 @@ impl Session {
         publish_safely(&self.0.publisher, message).await
     }
 
-    pub(crate) async fn record(&self, attempt: Box<Attempt>) -> Result<(), PublishError> {
-        self.0.attempts.record(attempt).await
+    pub(crate) fn attempts(&self) -> &Batches {
+        &self.0.attempts
+    }
+
+    pub(crate) fn holds(&self) -> &Batches {
+        &self.0.holds
     }
 
     /// A channel for one declaration: an error closes it, and nothing else hangs on it.

@@ -1,28 +1,35 @@
-//! The settlement rules. A message taken from an endpoint's queue is acked only after its outcome
-//! is safe: its copy (a retry or a dead letter), if there is one, and the record of its attempt are
-//! confirmed by the broker. Until then it is the broker's to redeliver. So a crash at any moment
-//! may deliver twice, and never loses.
+//! The settlement rules. A taken message is acked only after the outcome of each of its parts is safe: a copy (a
+//! retry or a dead letter) if there is one, the record of an attempt or of a hold, all confirmed by the broker.
+//! Until then it is the broker's to redeliver. So a crash at any moment may deliver twice, and never loses.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, Ordering},
+};
 
 use lapin::{
     message::Delivery,
     options::{BasicNackOptions, BasicRejectOptions},
 };
-use relay_event::{Attempt, DeadReason, Delay, EndpointId, History, Timestamp};
+use relay_event::{Attempt, DeadReason, Delay, EndpointId, History, Hold, HoldReason, Timestamp};
 
 use crate::{
+    Queue,
     acks::Acks,
     publisher::PublishError,
     session::{Error, Session},
-    wire::{self, Received},
+    wire::{self, Received, Refused},
 };
 
-/// What becomes of a taken message.
+/// What becomes of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settlement {
     /// The endpoint has it.
     Delivered,
     /// It waits in the broker for another attempt.
     Retry(Delay),
+    /// It waits in the log.
+    Held(HoldReason),
     /// It goes to the dead-letter queue.
     Dead(DeadReason),
 }
@@ -49,6 +56,7 @@ impl From<Error> for Unsettled {
 #[must_use = "a taken message must be settled"]
 pub struct Taken {
     delivery: Box<Delivery>,
+    queue: Queue,
     acks: Acks,
     /// Whether the broker has its answer, so that dropping this gives nothing back.
     answered: bool,
@@ -56,50 +64,67 @@ pub struct Taken {
 
 impl Taken {
     /// `acks` are those of the channel it came by.
-    pub(crate) fn new(delivery: Delivery, acks: Acks) -> Self {
+    pub(crate) fn new(delivery: Delivery, queue: Queue, acks: Acks) -> Self {
         Self {
             delivery: Box::new(delivery),
+            queue,
             acks,
             answered: false,
         }
     }
 
-    /// Reads the message. `max_bytes` is the largest event allowed.
+    /// Reads a message that is one event: of any queue but [`Queue::Dispatch`], [`Queue::Records`],
+    /// [`Queue::Holds`] and [`Queue::Dead`]. `max_bytes` is the largest event allowed.
     pub fn read(&mut self, session: &Session, max_bytes: usize) -> Received {
-        Received::read(&mut self.delivery, session.topology(), max_bytes)
+        Received::read(&mut self.delivery, self.queue, session.topology(), max_bytes)
+    }
+
+    /// Reads a message of [`Queue::Dispatch`]: one for each of its events, in their order.
+    ///
+    /// # Errors
+    /// The message is no batch.
+    pub fn read_batch(&mut self, session: &Session, max_bytes: usize) -> Result<Vec<Received>, Refused> {
+        Received::read_batch(&mut self.delivery, self.queue, session.topology(), max_bytes)
     }
 
     pub(crate) fn delivery(&self) -> &Delivery {
         &self.delivery
     }
 
-    /// Makes the outcome safe, then acks. `history` includes the attempt just made, if one was.
+    pub(crate) fn delivery_mut(&mut self) -> &mut Delivery {
+        &mut self.delivery
+    }
+
+    /// Divides the message into so many parts, one for each delivery that it is settled for. It is acked once
+    /// each of them is safe; at once if there are none.
+    pub fn divide(self, count: usize) -> Vec<Part> {
+        let whole = Arc::new(Whole {
+            taken: Some(self),
+            worst: AtomicU8::new(Fate::Safe as u8),
+        });
+        let part = || Part {
+            whole: Arc::clone(&whole),
+            fate: Fate::Dropped,
+        };
+        std::iter::repeat_with(part).take(count).collect()
+    }
+
+    /// Puts a message that is no event into the dead-letter queue, then acks it. If only the beginning of its
+    /// body is in this process, RabbitMQ moves it there, at least once and whole: from some queues by way of
+    /// another, where it is taken and set aside again.
     ///
     /// # Errors
     /// The session ended first.
-    pub async fn settle(
+    pub async fn set_aside(
         self,
         session: &Session,
-        endpoint: &EndpointId,
-        message: &Received,
-        history: &History,
-        settlement: Settlement,
-        attempt: Option<Box<Attempt>>,
+        refused: &Refused,
+        reason: DeadReason,
     ) -> Result<(), Unsettled> {
-        if let (Settlement::Dead(_), Err(refused)) = (settlement, &message.event)
-            && refused.is_for_the_broker()
-        {
+        if refused.is_for_the_broker() {
             return self.reject().await;
         }
-        // Rarely anything; it is large while it is, and thousands are settled at once.
-        let copied = Box::pin(copy(session, endpoint, message, history, settlement));
-        let recorded = async {
-            match attempt {
-                Some(attempt) => session.record(attempt).await.map_err(Unsettled::from),
-                None => Ok(()),
-            }
-        };
-        tokio::try_join!(copied, recorded)?;
+        session.set_aside(refused, reason).await?;
         self.ack();
         Ok(())
     }
@@ -111,8 +136,7 @@ impl Taken {
         self.acks.settled(self.delivery.delivery_tag);
     }
 
-    /// Has the broker move the message to the dead-letter queue, at least once, whole and as it was published:
-    /// this process has only its beginning. Every endpoint's queue has its dead letters moved so.
+    /// Has the broker move the message to where its queue moves messages.
     async fn reject(mut self) -> Result<(), Unsettled> {
         self.answered = true;
         let reject = BasicRejectOptions { requeue: false };
@@ -140,40 +164,6 @@ impl Taken {
     }
 }
 
-async fn copy(
-    session: &Session,
-    endpoint: &EndpointId,
-    message: &Received,
-    history: &History,
-    settlement: Settlement,
-) -> Result<(), Unsettled> {
-    let topology = session.topology();
-    match (settlement, &message.event) {
-        (Settlement::Delivered, _) => Ok(()),
-        (Settlement::Retry(delay), Ok(event)) => {
-            session.ensure_delay(delay).await?;
-            let retry = || wire::retry(topology, delay, endpoint, event, history);
-            Ok(session.publish_safely(retry).await?)
-        }
-        (Settlement::Retry(_), Err(_)) => {
-            dead(session, endpoint, message, history, DeadReason::InvalidEvent).await
-        }
-        (Settlement::Dead(reason), _) => dead(session, endpoint, message, history, reason).await,
-    }
-}
-
-async fn dead(
-    session: &Session,
-    endpoint: &EndpointId,
-    message: &Received,
-    history: &History,
-    reason: DeadReason,
-) -> Result<(), Unsettled> {
-    let (topology, now) = (session.topology(), Timestamp::now());
-    let dead = || wire::dead(topology, endpoint, message, history, reason, now);
-    Ok(session.publish_safely(dead).await?)
-}
-
 impl Drop for Taken {
     /// A task that panicked, or was ended, must not keep the message from others until the
     /// connection ends.
@@ -193,4 +183,137 @@ impl Drop for Taken {
             });
         }
     }
+}
+
+/// What became of a part, from the best to the worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    /// Its outcome is safe.
+    Safe,
+    /// It was given back.
+    GivenBack,
+    /// It was dropped: its task panicked, was ended, or could not settle it.
+    Dropped,
+}
+
+/// A message that was divided. The last of its parts answers for it.
+struct Whole {
+    /// `None` once it is answered for.
+    taken: Option<Taken>,
+    /// The worst [`Fate`] of its parts that are over.
+    worst: AtomicU8,
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        let Some(taken) = self.taken.take() else { return };
+        match *self.worst.get_mut() {
+            safe if safe == Fate::Safe as u8 => taken.ack(),
+            given_back if given_back == Fate::GivenBack as u8 => {
+                // Without a runtime it is dropped, and so is its connection.
+                if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                    runtime.spawn(taken.give_back());
+                }
+            }
+            _ => drop(taken),
+        }
+    }
+}
+
+/// The part of a message that is one delivery. The message is acked once each of its parts is settled. If one is
+/// given back or dropped, so is the message, once no other part is under way: then it comes again for all.
+#[must_use = "a part of a taken message must be settled"]
+pub struct Part {
+    whole: Arc<Whole>,
+    fate: Fate,
+}
+
+impl Part {
+    /// Makes the outcome safe. `message` is what was read, and `history` includes the attempt just made, if one
+    /// was.
+    ///
+    /// # Errors
+    /// The session ended first.
+    pub async fn settle(
+        mut self,
+        session: &Session,
+        endpoint: &EndpointId,
+        message: &Received,
+        history: &History,
+        settlement: Settlement,
+        attempt: Option<Box<Attempt>>,
+    ) -> Result<(), Unsettled> {
+        // Rarely anything; it is large while it is, and thousands are settled at once.
+        let kept = Box::pin(keep(session, endpoint, message, history, settlement));
+        let recorded = async {
+            match attempt {
+                Some(attempt) => session.record(attempt).await.map_err(Unsettled::from),
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(kept, recorded)?;
+        self.fate = Fate::Safe;
+        Ok(())
+    }
+
+    /// Puts the message back where it was, once no other part of it is under way.
+    pub fn give_back(mut self) {
+        self.fate = Fate::GivenBack;
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.whole.worst.fetch_max(self.fate as u8, Ordering::AcqRel);
+    }
+}
+
+/// Makes safe what is to come of a delivery.
+async fn keep(
+    session: &Session,
+    endpoint: &EndpointId,
+    message: &Received,
+    history: &History,
+    settlement: Settlement,
+) -> Result<(), Unsettled> {
+    let topology = session.topology();
+    match (settlement, &message.event) {
+        (Settlement::Delivered, _) => Ok(()),
+        (Settlement::Retry(delay), Ok(event)) => {
+            session.ensure_delay(delay).await?;
+            let retry = || wire::retry(topology, delay, endpoint, message, event, history);
+            Ok(session.publish_safely(retry).await?)
+        }
+        (Settlement::Held(reason), Ok(event)) => {
+            let hold = Hold {
+                endpoint: endpoint.clone(),
+                event_id: event.id().clone(),
+                event_source: event.source().to_owned(),
+                event_type: event.event_type().clone(),
+                published_at: message.published_at,
+                hop: message.hop,
+                history: history.clone(),
+                reason,
+                at: Timestamp::now(),
+                event: message.event_for_the_log(),
+            };
+            Ok(session.hold(hold).await?)
+        }
+        (Settlement::Dead(reason), _) => dead(session, endpoint, message, history, reason).await,
+        (Settlement::Retry(_) | Settlement::Held(_), Err(_)) => {
+            dead(session, endpoint, message, history, DeadReason::InvalidEvent).await
+        }
+    }
+}
+
+async fn dead(
+    session: &Session,
+    endpoint: &EndpointId,
+    message: &Received,
+    history: &History,
+    reason: DeadReason,
+) -> Result<(), Unsettled> {
+    let (topology, now) = (session.topology(), Timestamp::now());
+    let dead = || wire::dead(topology, endpoint, message, history, reason, now);
+    Ok(session.publish_safely(dead).await?)
 }

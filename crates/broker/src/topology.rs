@@ -1,18 +1,18 @@
-//! Every exchange and queue of the relay. Queue arguments cannot be changed once a queue exists,
-//! so a change here needs a new name or a migration.
+//! Every exchange and queue of the relay. None depends on how many endpoints there are. Queue arguments cannot
+//! be changed once a queue exists, so a change here needs a new name or a migration.
 
 use lapin::{
     Channel, ExchangeKind,
     options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
-use relay_event::{Delay, EndpointId, TypePattern};
+use relay_event::Delay;
 
-use crate::Namespace;
+use crate::{Namespace, Queue};
 
-/// Returns of one message to an endpoint's queue before it is dead-lettered: enough for many
-/// restarts, few enough to end a crash loop.
-const ENDPOINT_DELIVERY_LIMIT: i32 = 200;
+/// Returns of one message before the queue moves it on: enough for some restarts, few enough to end a crash
+/// loop.
+const DELIVERY_LIMIT: i32 = 20;
 
 /// For queues whose messages must never leave by being returned, as peeking does. RabbitMQ 4 has a
 /// default of 20, and up to 3.13 takes -1 for zero.
@@ -20,76 +20,88 @@ const UNREACHABLE_DELIVERY_LIMIT: i32 = i32::MAX;
 
 /// The names of one relay's objects, and their declaration.
 #[derive(Debug, Clone)]
-pub struct Topology {
+pub(crate) struct Topology {
     namespace: Namespace,
 }
 
 impl Topology {
     /// The objects of this namespace.
-    pub fn new(namespace: Namespace) -> Self {
+    pub(crate) fn new(namespace: Namespace) -> Self {
         Self { namespace }
     }
 
     /// The topic exchange producers publish to.
-    pub fn events(&self) -> String {
+    pub(crate) fn events(&self) -> String {
         self.name("events")
     }
 
-    /// The headers exchange that every event passes. What claims to have been moved by the broker goes to the
-    /// archive alone, and all else to [`Self::routes`]: RabbitMQ before version 4 believes the form of `x-death`,
-    /// and a forged one ends what moves dead letters, should the message expire in a queue that has any.
+    /// The headers exchange that every event passes. What claims to have been moved by the broker goes to
+    /// [`Queue::Suspects`] alone, and all else to [`Self::routes`]: RabbitMQ before version 4 believes the form
+    /// of `x-death`, and a forged one ends what moves dead letters, should the queue that the message is in have
+    /// to move it.
     fn guard(&self) -> String {
         self.name("guard")
     }
 
-    /// The topic exchange that gives events to the queues that want them.
+    /// The fanout exchange that gives each event to the archive and to the work queue.
     fn routes(&self) -> String {
         self.name("routes")
     }
 
-    /// The queue of every event, on its way to the log.
-    pub fn archive(&self) -> String {
-        self.name("archive")
-    }
-
-    /// An endpoint's queue.
-    pub fn endpoint(&self, id: &EndpointId) -> String {
-        self.name(&format!("endpoint.{id}"))
-    }
-
-    /// The endpoint whose queue this is.
-    pub fn endpoint_of(&self, queue: &str) -> Option<EndpointId> {
-        queue.strip_prefix(&self.name("endpoint."))?.parse().ok()
+    /// The name of a queue. The exchange that only this queue is bound to has the same name, except that of
+    /// [`Queue::Again`], which is [`Self::return_`].
+    pub(crate) fn queue(&self, queue: Queue) -> String {
+        self.name(match queue {
+            Queue::Work => "work",
+            Queue::WorkLate => "work.late",
+            Queue::Archive => "archive",
+            Queue::ArchiveLate => "archive.late",
+            Queue::Suspects => "suspects",
+            Queue::Again => "again",
+            Queue::Dispatch => "dispatch",
+            Queue::Records => "records",
+            Queue::Holds => "holds",
+            Queue::Dead => "dead",
+        })
     }
 
     /// The fanout exchange, and the queue, where messages wait for `delay`.
-    pub fn retry(&self, delay: Delay) -> String {
+    pub(crate) fn retry(&self, delay: Delay) -> String {
         self.name(&format!("retry.{delay}"))
     }
 
-    /// The direct exchange that brings waited messages back, by endpoint id.
-    pub fn return_(&self) -> String {
+    /// The fanout exchange that brings waited messages back.
+    pub(crate) fn return_(&self) -> String {
         self.name("return")
     }
 
-    /// The fanout exchange, and the queue, of dead letters.
-    pub fn dead(&self) -> String {
-        self.name("dead")
+    /// The fanout exchange of batches of held deliveries.
+    pub(crate) fn dispatch(&self) -> String {
+        self.queue(Queue::Dispatch)
     }
 
-    /// The fanout exchange of attempt records, and the queue of those and of copies of dead letters, on
-    /// their way to the log.
-    pub fn attempts(&self) -> String {
-        self.name("attempts")
+    /// The fanout exchange of dead letters.
+    pub(crate) fn dead(&self) -> String {
+        self.queue(Queue::Dead)
+    }
+
+    /// The fanout exchange of attempt records.
+    pub(crate) fn records(&self) -> String {
+        self.queue(Queue::Records)
+    }
+
+    /// The fanout exchange of records of held deliveries.
+    pub(crate) fn holds(&self) -> String {
+        self.queue(Queue::Holds)
     }
 
     /// The fanout exchange that tells every process of a changed endpoint.
-    pub fn control(&self) -> String {
+    pub(crate) fn control(&self) -> String {
         self.name("control")
     }
 
     /// The fanout exchange that tells every process that something was recorded.
-    pub fn recorded(&self) -> String {
+    pub(crate) fn recorded(&self) -> String {
         self.name("recorded")
     }
 
@@ -99,9 +111,9 @@ impl Topology {
 
     /// Declares what every relay has.
     pub(crate) async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
-        use ExchangeKind::{Direct, Fanout, Headers, Topic};
+        use ExchangeKind::{Fanout, Headers, Topic};
         exchange(channel, &self.events(), Topic, []).await?;
-        exchange(channel, &self.routes(), Topic, []).await?;
+        exchange(channel, &self.routes(), Fanout, []).await?;
         let otherwise = [("alternate-exchange", text(self.routes()))];
         exchange(channel, &self.guard(), Headers, otherwise).await?;
         let (options, all) = (ExchangeBindOptions::default(), FieldTable::default());
@@ -114,43 +126,66 @@ impl Topology {
                 all,
             )
             .await?;
-        exchange(channel, &self.dead(), Fanout, []).await?;
-        exchange(channel, &self.attempts(), Fanout, []).await?;
-        exchange(channel, &self.control(), Fanout, []).await?;
-        exchange(channel, &self.recorded(), Fanout, []).await?;
-        // A retry whose endpoint is gone would otherwise hold one of the few places of its delay
-        // queue's dead-letter worker for ever, and 32 of them stop that delay for everybody.
-        let alternate = [("alternate-exchange", text(self.dead()))];
-        exchange(channel, &self.return_(), Direct, alternate).await?;
+        for fanout in [
+            self.queue(Queue::WorkLate),
+            self.queue(Queue::ArchiveLate),
+            self.return_(),
+            self.dispatch(),
+            self.records(),
+            self.holds(),
+            self.dead(),
+            self.control(),
+            self.recorded(),
+        ] {
+            exchange(channel, &fanout, Fanout, []).await?;
+        }
+        // A queue is there before anything is moved to it, and bound before that too.
+        for queue in [
+            Queue::Dead,
+            Queue::Holds,
+            Queue::Records,
+            Queue::Suspects,
+            Queue::ArchiveLate,
+            Queue::WorkLate,
+            Queue::Dispatch,
+            Queue::Again,
+            Queue::Archive,
+            Queue::Work,
+        ] {
+            self.declare_queue(channel, queue).await?;
+        }
+        Ok(())
+    }
 
-        let limit = || ("x-delivery-limit", UNREACHABLE_DELIVERY_LIMIT.into());
-        queue(channel, &self.dead(), [limit()]).await?;
-        bind(channel, &self.dead(), &self.dead(), "").await?;
-        // One recorder writes, and the others stand by.
-        let single = || ("x-single-active-consumer", AMQPValue::Boolean(true));
-        queue(channel, &self.attempts(), [limit(), single()]).await?;
-        bind(channel, &self.attempts(), &self.attempts(), "").await?;
-        // The log learns of every death from here, for some are the broker's own doing.
-        bind(channel, &self.attempts(), &self.dead(), "").await?;
-        queue(channel, &self.archive(), [limit(), single()]).await?;
-        // Every event is routed here, so no publish to the exchange is ever unroutable.
-        bind(channel, &self.archive(), &self.routes(), "#").await?;
-        let moved = table([
-            ("x-match", text("any-with-x".to_owned())),
-            ("x-death", AMQPValue::Void),
-        ]);
-        let options = QueueBindOptions::default();
-        channel
-            .queue_bind(
-                self.archive().into(),
-                self.guard().into(),
-                "".into(),
-                options,
-                moved,
-            )
-            .await?;
-        // Of versions without the guard.
-        unbind(channel, &self.archive(), &self.events(), "#").await
+    async fn declare_queue(&self, channel: &Channel, queue: Queue) -> lapin::Result<()> {
+        let name = self.queue(queue);
+        let mut arguments = table([("x-delivery-limit", delivery_limit(queue).into())]);
+        if is_taken_by_one(queue) {
+            arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+        }
+        if let Some(next) = moves_to(queue) {
+            insert(&mut arguments, dead_letters_to(self.queue(next)));
+        }
+        declare(channel, &name, arguments).await?;
+        match queue {
+            Queue::Work | Queue::Archive => bind(channel, &name, &self.routes()).await,
+            Queue::Again => bind(channel, &name, &self.return_()).await,
+            Queue::Records => {
+                bind(channel, &name, &name).await?;
+                // The log learns of every death from here, for some are the broker's own doing.
+                bind(channel, &name, &self.dead()).await
+            }
+            Queue::Suspects => {
+                let moved = table([
+                    ("x-match", text("any-with-x".to_owned())),
+                    ("x-death", AMQPValue::Void),
+                ]);
+                bind_by(channel, &name, &self.guard(), moved).await
+            }
+            Queue::WorkLate | Queue::ArchiveLate | Queue::Dispatch | Queue::Holds | Queue::Dead => {
+                bind(channel, &name, &name).await
+            }
+        }
     }
 
     /// Declares where messages wait for `delay`.
@@ -158,49 +193,43 @@ impl Topology {
         let name = self.retry(delay);
         let millis = i64::try_from(delay.as_duration().as_millis()).unwrap_or(i64::MAX);
         exchange(channel, &name, ExchangeKind::Fanout, []).await?;
-        let [to, strategy, overflow] = dead_letters_to(self.return_());
-        let ttl = ("x-message-ttl", AMQPValue::LongLongInt(millis));
-        let limit = ("x-delivery-limit", UNREACHABLE_DELIVERY_LIMIT.into());
-        queue(channel, &name, [ttl, limit, to, strategy, overflow]).await?;
-        bind(channel, &name, &name, "").await
+        let mut arguments = table([
+            ("x-message-ttl", AMQPValue::LongLongInt(millis)),
+            ("x-delivery-limit", UNREACHABLE_DELIVERY_LIMIT.into()),
+        ]);
+        insert(&mut arguments, dead_letters_to(self.return_()));
+        declare(channel, &name, arguments).await?;
+        bind(channel, &name, &name).await
     }
+}
 
-    /// Declares an endpoint's queue, with its way back from the delays but without its patterns.
-    pub(crate) async fn declare_endpoint(&self, channel: &Channel, id: &EndpointId) -> lapin::Result<()> {
-        let name = self.endpoint(id);
-        let [to, strategy, overflow] = dead_letters_to(self.dead());
-        let limit = ("x-delivery-limit", ENDPOINT_DELIVERY_LIMIT.into());
-        queue(channel, &name, [limit, to, strategy, overflow]).await?;
-        bind(channel, &name, &self.return_(), id.as_str()).await
+/// The queue to which a queue moves what it returned too often, what a consumer rejects, and what expires in it:
+/// at least once, so none of it may be what a producer can forge a death on.
+pub(crate) fn moves_to(queue: Queue) -> Option<Queue> {
+    match queue {
+        Queue::Work => Some(Queue::WorkLate),
+        Queue::Archive => Some(Queue::ArchiveLate),
+        Queue::WorkLate | Queue::ArchiveLate | Queue::Holds => Some(Queue::Dead),
+        Queue::Again | Queue::Dispatch => Some(Queue::Holds),
+        Queue::Suspects | Queue::Records | Queue::Dead => None,
     }
+}
 
-    /// Routes events that match `pattern` to the endpoint.
-    pub(crate) async fn bind_pattern(
-        &self,
-        channel: &Channel,
-        id: &EndpointId,
-        pattern: &TypePattern,
-    ) -> lapin::Result<()> {
-        bind(channel, &self.endpoint(id), &self.routes(), pattern.as_str()).await?;
-        // Of versions without the guard.
-        unbind(channel, &self.endpoint(id), &self.events(), pattern.as_str()).await
+fn delivery_limit(queue: Queue) -> i32 {
+    match queue {
+        Queue::Work
+        | Queue::WorkLate
+        | Queue::Archive
+        | Queue::ArchiveLate
+        | Queue::Again
+        | Queue::Dispatch => DELIVERY_LIMIT,
+        Queue::Suspects | Queue::Records | Queue::Holds | Queue::Dead => UNREACHABLE_DELIVERY_LIMIT,
     }
+}
 
-    /// Stops routing by `pattern` to the endpoint; nothing happens if it was not bound.
-    pub(crate) async fn unbind_pattern(
-        &self,
-        channel: &Channel,
-        id: &EndpointId,
-        pattern: &TypePattern,
-    ) -> lapin::Result<()> {
-        unbind(channel, &self.endpoint(id), &self.routes(), pattern.as_str()).await?;
-        unbind(channel, &self.endpoint(id), &self.events(), pattern.as_str()).await
-    }
-
-    /// Sends the endpoint's waiting retries to the dead-letter queue instead, once they are due.
-    pub(crate) async fn unbind_return(&self, channel: &Channel, id: &EndpointId) -> lapin::Result<()> {
-        unbind(channel, &self.endpoint(id), &self.return_(), id.as_str()).await
-    }
+/// Tells whether one consumer takes from the queue and the others stand by.
+fn is_taken_by_one(queue: Queue) -> bool {
+    !matches!(queue, Queue::Work | Queue::Again | Queue::Dispatch | Queue::Dead)
 }
 
 /// At-least-once dead-lettering needs all three, or it silently is at-most-once.
@@ -218,10 +247,14 @@ fn text(value: String) -> AMQPValue {
 
 fn table<const N: usize>(arguments: [(&'static str, AMQPValue); N]) -> FieldTable {
     let mut table = FieldTable::default();
+    insert(&mut table, arguments);
+    table
+}
+
+fn insert<const N: usize>(table: &mut FieldTable, arguments: [(&'static str, AMQPValue); N]) {
     for (name, value) in arguments {
         table.insert(ShortString::from(name), value);
     }
-    table
 }
 
 async fn exchange<const N: usize>(
@@ -239,36 +272,23 @@ async fn exchange<const N: usize>(
         .await
 }
 
-async fn queue<const N: usize>(
-    channel: &Channel,
-    name: &str,
-    arguments: [(&'static str, AMQPValue); N],
-) -> lapin::Result<()> {
+async fn declare(channel: &Channel, name: &str, mut arguments: FieldTable) -> lapin::Result<()> {
     let durable = QueueDeclareOptions {
         durable: true,
         ..Default::default()
     };
-    let mut arguments = table(arguments);
     arguments.insert("x-queue-type".into(), text("quorum".to_owned()));
     channel.queue_declare(name.into(), durable, arguments).await?;
     Ok(())
 }
 
-async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> lapin::Result<()> {
-    let options = QueueBindOptions::default();
-    channel
-        .queue_bind(
-            queue.into(),
-            exchange.into(),
-            key.into(),
-            options,
-            FieldTable::default(),
-        )
-        .await
+async fn bind(channel: &Channel, queue: &str, exchange: &str) -> lapin::Result<()> {
+    bind_by(channel, queue, exchange, FieldTable::default()).await
 }
 
-async fn unbind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> lapin::Result<()> {
+async fn bind_by(channel: &Channel, queue: &str, exchange: &str, arguments: FieldTable) -> lapin::Result<()> {
+    let options = QueueBindOptions::default();
     channel
-        .queue_unbind(queue.into(), exchange.into(), key.into(), FieldTable::default())
+        .queue_bind(queue.into(), exchange.into(), "".into(), options, arguments)
         .await
 }

@@ -13,37 +13,87 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 use relay_event::{
-    DeadLetter, DeadReason, Death, Delay, DeliveryState, EndpointId, Event, History, Invalid, Standing,
-    Timestamp,
+    DeadLetter, DeadReason, Death, Delay, DeliveryState, EndpointId, Event, History, Hold, HoldReason,
+    Invalid, Standing, Timestamp,
 };
 
 use self::encoding::decoded;
 use self::headers::{
-    DEAD_AT, DETAIL, ENDPOINT, Earlier, PARTIAL, PUBLISHED_AT, REASON, X_DEATH, put_attributes, put_earlier,
-    put_history, put_text, put_time,
+    DEAD_AT, DETAIL, ENDPOINT, Earlier, HOP, PARTIAL, PUBLISHED_AT, REASON, RUN, X_DEATH, put_attributes,
+    put_earlier, put_history, put_text, put_time, put_wire_version,
 };
-use crate::{publisher::Outgoing, topology::Topology};
+use crate::{
+    Queue, dispatch,
+    publisher::Outgoing,
+    topology::{Topology, moves_to},
+};
 
 pub(crate) use self::headers::Headers;
 
-const STRUCTURED: &str = "application/cloudevents+json";
+pub(crate) const STRUCTURED: &str = "application/cloudevents+json";
 const PERSISTENT: u8 = 2;
 
 /// The longest detail of a dead letter, in bytes.
 const DETAIL_CAP: usize = 4 * 1024;
 
-/// An event's message, read.
+/// The way by which a message came to where it was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// By the exchange of events: its other copy is on its way to the log, or to the endpoints.
+    Published,
+    /// The same, and the time to live that its producer set was over before it was taken.
+    Expired,
+    /// The same, and it was returned to its queue again and again, or rejected because it is too large.
+    Returned,
+    /// By the exchange of events, to nobody but the taker: it claims that a broker has moved it before.
+    Suspect,
+    /// From a delay, or by a replay or a redelivery: to one endpoint.
+    Again,
+    /// From the dispatcher: to one endpoint.
+    Dispatch,
+    /// Somebody put it into the queue by another way. It went nowhere else.
+    Other,
+}
+
+impl Arrival {
+    /// Tells whether the event is for all endpoints that want it, and its copy in the log or on its way there.
+    pub fn is_published(self) -> bool {
+        matches!(self, Self::Published | Self::Expired | Self::Returned)
+    }
+
+    fn of(queue: Queue, delivery: &Delivery, headers: &Headers<'_>, topology: &Topology) -> Self {
+        let exchange = delivery.exchange.as_str();
+        let by = |name: String| exchange == name;
+        match queue {
+            Queue::Work | Queue::Archive if by(topology.events()) => Self::Published,
+            Queue::Suspects if by(topology.events()) => Self::Suspect,
+            Queue::WorkLate | Queue::ArchiveLate if by(topology.queue(queue)) => match headers.death() {
+                Some(died) if died.reason == "expired" => Self::Expired,
+                _ => Self::Returned,
+            },
+            Queue::Again if by(topology.return_()) => Self::Again,
+            Queue::Dispatch if by(topology.dispatch()) => Self::Dispatch,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// One event of a message, read.
 #[derive(Debug)]
 pub struct Received {
-    /// The event, or why the message is none.
+    /// The event, or why the message is none. Of what is addressed to an endpoint, the endpoint is known with the
+    /// event.
     pub event: Result<Event, Refused>,
-    /// Its delivery's attempts so far.
+    /// The way by which it came.
+    pub arrival: Arrival,
+    /// The endpoint that it is addressed to; `None` for all that want it.
+    pub endpoint: Option<EndpointId>,
+    /// The time at which the event was published, if it is known.
+    pub published_at: Option<Timestamp>,
+    /// The number of times that the delivery was held and claimed.
+    pub hop: u32,
+    /// The attempts so far, and the run of the schedule that they belong to.
     pub history: History,
-    /// Whether it came by the exchange of events, which gave it to every endpoint that wants it.
-    pub published: bool,
-    /// Whether it came by the exchange of events and claims that the broker has moved it before. Such a message is
-    /// given to the archive alone.
-    pub claims_death: bool,
     /// The end that a redelivered event had before; `None` for other events.
     pub(crate) earlier: Option<Box<Earlier>>,
 }
@@ -61,9 +111,11 @@ pub struct Refused {
     headers_cut: bool,
     /// The size of the whole body in bytes, if only its beginning is here.
     cut_from: Option<u64>,
-    /// Set if RabbitMQ can move the message to the dead-letter queue. Before version 4 it believes the form of
-    /// `x-death`, and a producer's forged one ends the process that moves those of all queues, again and again
-    /// (`rabbit_dead_letter:update_x_death_header`, seen in 3.10.8).
+    /// The endpoint that it was addressed to.
+    endpoint: Option<EndpointId>,
+    /// Set if its queue moves what is rejected, and RabbitMQ can move this message. Before version 4 it believes
+    /// the form of `x-death`, and a producer's forged one ends the process that moves those of all queues, again
+    /// and again (`rabbit_dead_letter:update_x_death_header`, seen in 3.10.8).
     can_be_moved: bool,
 }
 
@@ -78,7 +130,8 @@ impl Refused {
             attributes: Vec::new(),
             headers_cut: false,
             cut_from: None,
-            can_be_moved: true,
+            endpoint: None,
+            can_be_moved: false,
         }
     }
 
@@ -92,13 +145,37 @@ impl Refused {
         self.cut_from.is_some()
     }
 
-    /// Tells whether the broker is to move it to the dead-letter queue: it has all of the body.
+    /// Tells whether the broker is to move it on its way to the dead-letter queue: it has all of the body.
     pub(crate) fn is_for_the_broker(&self) -> bool {
         self.is_cut() && self.can_be_moved
     }
 
     pub(crate) fn message(delivery: &Delivery, why: Invalid) -> Self {
         Self::of(delivery, why, Bytes::copy_from_slice(&delivery.data))
+    }
+
+    /// A message that was addressed to an endpoint, from a queue that moves what is rejected.
+    fn of_own(delivery: &Delivery, why: Invalid, body: Bytes, endpoint: Option<EndpointId>) -> Self {
+        Self {
+            endpoint,
+            can_be_moved: true,
+            ..Self::of(delivery, why, body)
+        }
+    }
+
+    /// One event of a batch.
+    fn part(why: Invalid, body: Bytes, endpoint: EndpointId) -> Self {
+        Self {
+            why,
+            body,
+            content_type: Some(STRUCTURED.to_owned()),
+            content_encoding: None,
+            attributes: Vec::new(),
+            headers_cut: false,
+            cut_from: None,
+            endpoint: Some(endpoint),
+            can_be_moved: false,
+        }
     }
 
     fn of(delivery: &Delivery, why: Invalid, body: Bytes) -> Self {
@@ -111,37 +188,26 @@ impl Refused {
             attributes: headers.kept_attributes(),
             headers_cut: headers.cut().headers.is_some(),
             cut_from: headers.cut().body.map(|(bytes, _)| bytes),
-            can_be_moved: true,
+            endpoint: None,
+            can_be_moved: false,
         }
     }
 }
 
 impl Received {
-    /// Reads a message taken from an endpoint's queue, or from the archive.
-    pub(crate) fn read(delivery: &mut Delivery, topology: &Topology, max_bytes: usize) -> Self {
+    /// Reads a message that is one event.
+    pub(crate) fn read(delivery: &mut Delivery, queue: Queue, topology: &Topology, max_bytes: usize) -> Self {
         let headers = Headers::of(&delivery.properties);
-        // Only what comes back from a delay is ours; anybody may publish to the events exchange.
-        let returned = delivery.exchange.as_str() == topology.return_();
-        let history = if returned {
-            headers.history()
-        } else {
-            History {
-                published_at: claimed_time(&delivery.properties, &headers, Timestamp::now()),
-                ..History::default()
-            }
-        };
-        let earlier = returned.then(|| headers.earlier()).flatten().map(Box::new);
+        let arrival = Arrival::of(queue, delivery, &headers, topology);
+        if arrival == Arrival::Again {
+            return Self::read_addressed(delivery, max_bytes);
+        }
+        // Whoever published it, no header of it is the relay's.
+        let published_at = claimed_time(&delivery.properties, &headers, Timestamp::now());
         let body = Bytes::from(std::mem::take(&mut delivery.data));
-        let published = delivery.exchange.as_str() == topology.events();
-        let claims_death = published && headers.has(X_DEATH);
-        let read = if returned {
-            known(&body, delivery, &headers, max_bytes)
-        } else {
-            event(&body, delivery, &headers, max_bytes)
-        };
-        let event = read.and_then(|event| {
+        let read = event(&body, delivery, &headers, max_bytes).and_then(|event| {
             let key = delivery.routing_key.as_str();
-            if published && key != event.event_type().as_str() {
+            if arrival != Arrival::Other && key != event.event_type().as_str() {
                 let problem = format!(
                     "is {:?}, but the event was published with the routing key {key:?}",
                     event.event_type().as_str()
@@ -150,21 +216,145 @@ impl Received {
             }
             Ok(event)
         });
-        // On what comes back from a delay the broker has put its own.
-        let may_be_forged = published && (headers.cut().headers.is_some() || headers.has(X_DEATH));
-        let event = event.map_err(|why| Refused {
-            can_be_moved: !may_be_forged,
+        // Only what passed the guard has no death but the broker's own.
+        let may_be_forged =
+            !arrival.is_published() && (headers.cut().headers.is_some() || headers.has(X_DEATH));
+        let event = read.map_err(|why| Refused {
+            can_be_moved: moves_to(queue).is_some() && !may_be_forged,
             ..Refused::of(delivery, why, body)
         });
         delivery.properties = BasicProperties::default(); // read, and not to be held until it is settled
         Self {
             event,
-            history,
-            published,
-            claims_death,
-            earlier,
+            arrival,
+            endpoint: None,
+            published_at,
+            hop: 0,
+            history: History {
+                run: published_at,
+                ..History::default()
+            },
+            earlier: None,
         }
     }
+
+    /// Reads an event of the relay's own, on its way to one endpoint.
+    pub(crate) fn read_addressed(delivery: &mut Delivery, max_bytes: usize) -> Self {
+        let headers = Headers::of(&delivery.properties);
+        let body = Bytes::from(std::mem::take(&mut delivery.data));
+        let endpoint = headers.check_wire_version().and_then(|()| headers.endpoint());
+        let addressed = endpoint.as_ref().ok().cloned();
+        let read = endpoint.and_then(|_| known(&body, delivery, &headers, max_bytes));
+        let received = Self {
+            event: read.map_err(|why| Refused::of_own(delivery, why, body, addressed.clone())),
+            arrival: Arrival::Again,
+            endpoint: addressed,
+            published_at: headers.time(PUBLISHED_AT),
+            hop: headers.count(HOP),
+            history: headers.history(),
+            earlier: headers.earlier().map(Box::new),
+        };
+        delivery.properties = BasicProperties::default();
+        received
+    }
+
+    /// Reads a batch of held deliveries, which somebody may have put into the queue by another way.
+    pub(crate) fn read_batch(
+        delivery: &mut Delivery,
+        queue: Queue,
+        topology: &Topology,
+        max_bytes: usize,
+    ) -> Result<Vec<Self>, Refused> {
+        let headers = Headers::of(&delivery.properties);
+        match Arrival::of(queue, delivery, &headers, topology) {
+            Arrival::Dispatch => Self::read_addressed_batch(delivery, max_bytes),
+            _ => {
+                let why = Invalid::new("exchange", "is not the one of the relay's dispatcher");
+                Err(Refused::message(delivery, why))
+            }
+        }
+    }
+
+    /// Reads a batch of held deliveries.
+    pub(crate) fn read_addressed_batch(
+        delivery: &mut Delivery,
+        max_bytes: usize,
+    ) -> Result<Vec<Self>, Refused> {
+        let headers = Headers::of(&delivery.properties);
+        let body = Bytes::from(std::mem::take(&mut delivery.data));
+        let endpoint = check_own(delivery).and_then(|()| headers.endpoint());
+        let addressed = endpoint.as_ref().ok().cloned();
+        let read = endpoint.and_then(|endpoint| Ok((endpoint, dispatch::read(&body)?)));
+        let (endpoint, events) =
+            read.map_err(|why| Refused::of_own(delivery, why, body, addressed.clone()))?;
+        delivery.properties = BasicProperties::default();
+        let received = |(head, body): (dispatch::Head, Bytes)| {
+            let event = check_size(body.len(), max_bytes).and_then(|()| Event::reread(body.clone()));
+            Self {
+                event: event.map_err(|why| Refused::part(why, body, endpoint.clone())),
+                arrival: Arrival::Dispatch,
+                endpoint: Some(endpoint.clone()),
+                published_at: head.published_at,
+                hop: head.hop,
+                history: head.history,
+                earlier: None,
+            }
+        };
+        Ok(events.into_iter().map(received).collect())
+    }
+
+    /// The event as its record carries it to the log; `None` if its copy goes there by itself.
+    pub(crate) fn event_for_the_log(&self) -> Option<String> {
+        let event = self.event.as_ref().ok()?;
+        // It was read as JSON, which is UTF-8.
+        (!self.arrival.is_published()).then(|| String::from_utf8_lossy(event.body()).into_owned())
+    }
+
+    /// The record of the delivery as one that is held.
+    ///
+    /// # Errors
+    /// It is no event, or is addressed to no endpoint.
+    pub(crate) fn into_hold(self, reason: HoldReason, at: Timestamp) -> Result<Hold, Refused> {
+        let copy = self.event_for_the_log();
+        let event = self.event?;
+        let Some(endpoint) = self.endpoint else {
+            let why = Invalid::new("endpoint", "is missing");
+            return Err(Refused::event(&event, why));
+        };
+        Ok(Hold {
+            endpoint,
+            event_id: event.id().clone(),
+            event_source: event.source().to_owned(),
+            event_type: event.event_type().clone(),
+            published_at: self.published_at,
+            hop: self.hop,
+            history: self.history,
+            reason,
+            at,
+            event: copy,
+        })
+    }
+}
+
+/// Checks a message that nobody but the relay publishes.
+///
+/// # Errors
+/// A part of it is missing, or another version of the relay published it.
+pub(crate) fn check_own(delivery: &Delivery) -> Result<(), Invalid> {
+    let headers = Headers::of(&delivery.properties);
+    match headers.cut().refusal() {
+        Some(why) => Err(why),
+        None => headers.check_wire_version(),
+    }
+}
+
+/// The time at which the broker moved the message, if it did.
+pub(crate) fn died_at(delivery: &Delivery) -> Option<Timestamp> {
+    Headers::of(&delivery.properties).death()?.at
+}
+
+pub(crate) fn has_content_type(delivery: &Delivery, wanted: &str) -> bool {
+    content_type(delivery) == Some(wanted)
 }
 
 /// The event that a message is. Its headers are asked for attributes in binary mode only.
@@ -233,13 +423,10 @@ const BEHIND: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Returns the time at which an event was published, as its producer says. A time that is more than a minute
 /// ahead, or older than the log is kept by default, is ignored, as if there were no such header.
 fn claimed_time(properties: &BasicProperties, headers: &Headers<'_>, now: Timestamp) -> Option<Timestamp> {
-    published_at(properties, headers).filter(|at| now.since(*at) <= BEHIND && at.since(now) <= AHEAD)
-}
-
-/// The moment in a message of the relay's own.
-fn published_at(properties: &BasicProperties, headers: &Headers<'_>) -> Option<Timestamp> {
     let seconds = || i64::try_from((*properties.timestamp())?).ok()?.checked_mul(1000);
-    Timestamp::from_millis(headers.integer(PUBLISHED_AT).or_else(seconds)?)
+    let claimed = headers.integer(PUBLISHED_AT).or_else(seconds)?;
+    let believed = |at: &Timestamp| now.since(*at) <= BEHIND && at.since(now) <= AHEAD;
+    Timestamp::from_millis(claimed).filter(believed)
 }
 
 /// An event on its way in.
@@ -260,16 +447,39 @@ pub(crate) fn retry(
     topology: &Topology,
     delay: Delay,
     endpoint: &EndpointId,
+    message: &Received,
     event: &Event,
     history: &History,
 ) -> Outgoing {
     let mut headers = FieldTable::default();
+    put_text(&mut headers, ENDPOINT, endpoint.as_str());
+    put_time(&mut headers, PUBLISHED_AT, message.published_at);
+    if message.hop > 0 {
+        headers.insert(HOP.into(), AMQPValue::LongLongInt(message.hop.into()));
+    }
     put_history(&mut headers, history);
+    own(
+        topology.retry(delay),
+        event_properties(event, headers),
+        event.body(),
+    )
+}
+
+/// A batch of held deliveries on its way to one endpoint.
+pub(crate) fn dispatch(topology: &Topology, endpoint: &EndpointId, batch: &Bytes) -> Outgoing {
+    let mut headers = FieldTable::default();
+    put_text(&mut headers, ENDPOINT, endpoint.as_str());
+    let properties = properties(Some(dispatch::CONTENT_TYPE), headers);
+    own(topology.dispatch(), properties, batch)
+}
+
+/// A message to an exchange that has one queue.
+fn own(exchange: String, properties: BasicProperties, body: &Bytes) -> Outgoing {
     Outgoing {
-        exchange: topology.retry(delay),
-        routing_key: endpoint.to_string(),
-        properties: event_properties(event, headers),
-        body: event.body().clone(),
+        exchange,
+        routing_key: String::new(),
+        properties,
+        body: body.clone(),
         mandatory: true,
     }
 }
@@ -285,6 +495,7 @@ pub(crate) fn dead(
 ) -> Outgoing {
     let mut headers = FieldTable::default();
     put_history(&mut headers, history);
+    put_time(&mut headers, PUBLISHED_AT, message.published_at);
     if let Some(earlier) = &message.earlier {
         put_earlier(&mut headers, earlier);
     }
@@ -305,6 +516,9 @@ pub(crate) fn set_aside(
     now: Timestamp,
 ) -> Outgoing {
     let mut headers = FieldTable::default();
+    if let Some(endpoint) = &refused.endpoint {
+        put_text(&mut headers, ENDPOINT, endpoint.as_str());
+    }
     put_text(&mut headers, REASON, reason.as_str());
     put_time(&mut headers, DEAD_AT, Some(now));
     refused_to_dead(topology, refused, headers)
@@ -332,13 +546,7 @@ fn refused_to_dead(topology: &Topology, refused: &Refused, mut headers: FieldTab
 }
 
 fn to_dead(topology: &Topology, properties: BasicProperties, body: &Bytes) -> Outgoing {
-    Outgoing {
-        exchange: topology.dead(),
-        routing_key: String::new(),
-        properties,
-        body: body.clone(),
-        mandatory: true,
-    }
+    own(topology.dead(), properties, body)
 }
 
 /// An event on its way to one endpoint once more, with its schedule begun anew at `run`; of a dead letter,
@@ -351,17 +559,12 @@ pub(crate) fn redeliver(
     letter: Option<&DeadLetter>,
 ) -> Outgoing {
     let mut headers = FieldTable::default();
-    put_time(&mut headers, PUBLISHED_AT, Some(run));
+    put_text(&mut headers, ENDPOINT, endpoint.as_str());
+    put_time(&mut headers, RUN, Some(run));
     if let Some(letter) = letter {
         put_earlier(&mut headers, &Earlier::of(letter));
     }
-    Outgoing {
-        exchange: topology.return_(),
-        routing_key: endpoint.to_string(),
-        properties: event_properties(event, headers),
-        body: event.body().clone(),
-        mandatory: true,
-    }
+    own(topology.return_(), event_properties(event, headers), event.body())
 }
 
 /// The delivery that a dead letter ends; `None` if it is of none.
@@ -396,69 +599,53 @@ pub(crate) struct Letter {
     pub(crate) event: Result<Event, Invalid>,
     /// The run of the schedule that ended here: when that began, if it is known.
     pub(crate) run: Option<Timestamp>,
-    /// Set if the time to live that its producer set is over, which says nothing about the event.
-    pub(crate) outlived: bool,
     /// The size of the event in bytes, if it is larger than is allowed and was never let in.
     pub(crate) too_large: Option<u64>,
     /// The size of the whole body in bytes, if this process has only its beginning.
     pub(crate) cut_from: Option<u64>,
 }
 
-/// The death that the broker noted by itself on a message of an endpoint's queue.
+/// The death that the broker noted by itself on a message that it moved to the dead-letter queue.
 struct ByBroker {
-    endpoint: EndpointId,
     reason: DeadReason,
     detail: Option<String>,
-    /// Set if the message is as its producer published it, so that no header in it is the relay's. Otherwise a
-    /// producer may have forged the entry.
+    /// Set if the message is as its producer published it, so that no header in it is the relay's.
     published: bool,
-    outlived: bool,
     at: Option<Timestamp>,
 }
 
 fn by_broker(headers: &Headers<'_>, topology: &Topology, bytes: usize) -> Option<ByBroker> {
     let died = headers.death()?;
-    let endpoint = topology.endpoint_of(died.queue)?;
-    let outlived = died.reason == "expired";
+    let queue = [Queue::WorkLate, Queue::ArchiveLate, Queue::Holds]
+        .into_iter()
+        .find(|queue| topology.queue(*queue) == died.queue)?;
     let (reason, detail) = match died.reason {
         // Returned to the queue more often than that allows.
         "delivery_limit" => (DeadReason::DeliveryLimit, None),
-        "expired" => {
-            let digits = |text: &&str| text.len() <= 20 && text.bytes().all(|byte| byte.is_ascii_digit());
-            let expiration = died.expiration.filter(digits).unwrap_or("some");
-            (
-                DeadReason::Expired,
-                Some(format!("its producer set an expiration of {expiration} ms")),
-            )
-        }
-        // A deliverer wrote it that did not take the whole message.
+        "expired" => (DeadReason::Expired, None),
+        // A process wrote it that did not take the whole message.
         "rejected" => {
             let why = headers.cut().refusal().map(|why| why.to_string());
-            let small = || format!("event: is {bytes} bytes, too large for the deliverer");
+            let small = || format!("event: is {bytes} bytes, too large for the process that took it");
             (DeadReason::InvalidEvent, Some(why.unwrap_or_else(small)))
         }
         _ => return None,
     };
     Some(ByBroker {
-        endpoint,
         reason,
         detail,
-        // RabbitMQ up to 3.13 keeps the exchange of an entry that is there already, and a producer may have put
-        // it there. The relay itself sets no expiration.
-        published: outlived || died.exchange == topology.events(),
-        outlived,
+        published: queue != Queue::Holds,
         at: died.at,
     })
 }
 
 /// Tells whether the event of a dead letter was let in before: its delivery was tried, or could have been.
-fn was_let_in(delivery: &Delivery, topology: &Topology, by_us: Option<DeadReason>) -> bool {
+fn was_let_in(by_us: Option<DeadReason>) -> bool {
     use DeadReason::{AttemptsExhausted, EndpointGone, EndpointRemoved, Expired};
-    let tried = matches!(
+    matches!(
         by_us,
         Some(AttemptsExhausted | Expired | EndpointRemoved | EndpointGone)
-    );
-    tried || delivery.exchange.as_str() == topology.return_()
+    )
 }
 
 /// A moment that the relay wrote, or a producer forged: within the bounds of [`claimed_time`].
@@ -473,7 +660,7 @@ fn bounded_history(history: History, now: Timestamp) -> History {
     History {
         first_attempt: bounded(history.first_attempt),
         last_attempt: bounded(history.last_attempt),
-        published_at: bounded(history.published_at),
+        run: bounded(history.run),
         ..history
     }
 }
@@ -486,21 +673,13 @@ pub(crate) fn letter(delivery: &Delivery, topology: &Topology, max_bytes: usize)
     let by_broker = by_broker(&headers, topology, delivery.data.len());
     let by_us = headers.text(REASON).and_then(|reason| reason.parse().ok());
     let published = by_broker.as_ref().is_some_and(|died| died.published);
-    // Any of this may be forged where the broker moved it.
-    let bounded_history = |history| match by_broker {
-        Some(_) => bounded_history(history, now),
-        None => history,
-    };
     let mut history = if published {
         History {
-            published_at: claimed_time(&delivery.properties, &headers, now),
+            run: claimed_time(&delivery.properties, &headers, now),
             ..History::default()
         }
     } else {
-        bounded_history(History {
-            published_at: published_at(&delivery.properties, &headers),
-            ..headers.history()
-        })
+        bounded_history(headers.history(), now)
     };
     // A delivery that was redelivered and never attempted has ended as before.
     let earlier = headers.earlier().filter(|_| !published && history.attempts == 0);
@@ -508,12 +687,12 @@ pub(crate) fn letter(delivery: &Delivery, topology: &Topology, max_bytes: usize)
     if let Some(earlier) = earlier {
         (earlier_reason, earlier_death) = (earlier.reason, earlier.dead_at);
         history = History {
-            published_at: history.published_at,
-            ..bounded_history(earlier.history)
+            run: history.run,
+            ..bounded_history(earlier.history, now)
         };
     }
     let body = Bytes::copy_from_slice(&delivery.data);
-    let let_in = by_broker.is_none() && was_let_in(delivery, topology, by_us);
+    let let_in = by_broker.is_none() && was_let_in(by_us);
     let event = if !published && headers.has(PARTIAL) {
         Err(Invalid::new("event", "is kept in part only"))
     } else if let_in {
@@ -523,37 +702,25 @@ pub(crate) fn letter(delivery: &Delivery, topology: &Topology, max_bytes: usize)
     };
     let size = event.as_ref().map_or(0, |event| event.body().len());
     let too_large = size > max_bytes && !(let_in && has_our_form(delivery, &headers));
-    let outlived = by_broker.as_ref().is_some_and(|died| died.outlived);
     let mut dead_at = headers
         .time(DEAD_AT)
         .or_else(|| headers.death()?.at)
         .or(earlier_death);
-    let (reason, endpoint, detail) = match (by_broker, by_us) {
+    let mut endpoint = headers.endpoint().ok().filter(|_| !published);
+    let (reason, detail) = match (by_broker, by_us) {
         (Some(died), _) => {
             dead_at = died.at;
-            (died.reason, Some(died.endpoint), died.detail)
+            (died.reason, died.detail)
         }
-        (None, Some(reason)) => {
-            let endpoint = headers.text(ENDPOINT).and_then(|id| id.parse().ok());
-            (reason, endpoint, headers.text(DETAIL).map(str::to_owned))
-        }
-        // By the return exchange's alternate: its endpoint's queue is no more.
-        _ if delivery.exchange.as_str() == topology.return_() => (
-            DeadReason::EndpointRemoved,
-            delivery.routing_key.as_str().parse().ok(),
-            None,
-        ),
+        (None, Some(reason)) => (reason, headers.text(DETAIL).map(str::to_owned)),
         _ => {
+            endpoint = None;
             let why = headers.cut().refusal().map(|why| why.to_string());
             let own = || "was not put here by the relay".to_owned();
-            (DeadReason::InvalidEvent, None, Some(why.unwrap_or_else(own)))
+            (DeadReason::InvalidEvent, Some(why.unwrap_or_else(own)))
         }
     };
     let before = || earlier_reason.map(|reason| format!("was {reason} before it was redelivered"));
-    let mut detail = detail.or_else(before);
-    if let (Some(detail), true, true) = (&mut detail, outlived, too_large) {
-        *detail += &format!("; the event has {size} bytes; at most {max_bytes} are allowed");
-    }
     let (event_id, event_type) = match &event {
         Ok(event) => (Some(event.id().to_string()), Some(event.event_type().to_string())),
         Err(_) => (headers.attribute("id"), headers.attribute("type")),
@@ -561,7 +728,7 @@ pub(crate) fn letter(delivery: &Delivery, topology: &Topology, max_bytes: usize)
     Letter {
         facts: DeadLetter {
             reason,
-            detail,
+            detail: detail.or_else(before),
             endpoint,
             event_id,
             event_type,
@@ -573,8 +740,7 @@ pub(crate) fn letter(delivery: &Delivery, topology: &Topology, max_bytes: usize)
             dead_at,
         },
         event,
-        run: history.published_at,
-        outlived,
+        run: history.run,
         too_large: too_large.then_some(size as u64),
         cut_from: headers.cut().body.map(|(bytes, _)| bytes),
     }
@@ -600,7 +766,8 @@ fn event_properties(event: &Event, headers: FieldTable) -> BasicProperties {
 }
 
 /// The allow-list: nothing else is ever set.
-fn properties(content_type: Option<&str>, headers: FieldTable) -> BasicProperties {
+fn properties(content_type: Option<&str>, mut headers: FieldTable) -> BasicProperties {
+    put_wire_version(&mut headers);
     let properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_headers(headers);

@@ -8,7 +8,7 @@ use super::{
     content::{self, HEAD},
     flaw::Cut,
 };
-use crate::Topology;
+use crate::topology::Topology;
 
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;
@@ -28,11 +28,16 @@ const HEADER_BYTES: usize = 1024 * 1024;
 /// Records of attempts, and events that were let in once, whatever a process is told later.
 pub(crate) const OWN_BYTES: usize = 2 * 1024 * 1024;
 
+/// Bytes beside the event in a batch of held deliveries, and in a record of one.
+const BESIDE: u64 = 16 * 1024;
+
 /// The largest messages, by the exchange they came by.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     events: String,
     dead: String,
+    dispatch: String,
+    holds: String,
     event_bytes: u64,
     frame_bytes: usize,
 }
@@ -58,6 +63,8 @@ impl Limits {
         Self {
             events: topology.events(),
             dead: topology.dead(),
+            dispatch: topology.dispatch(),
+            holds: topology.holds(),
             event_bytes: u64::try_from(max_event_bytes).unwrap_or(u64::MAX),
             frame_bytes: if frame_bytes == 0 { usize::MAX } else { frame_bytes },
         }
@@ -77,6 +84,14 @@ impl Limits {
         let own = self.event_bytes.max(OWN_BYTES as u64);
         let (body, allowed) = if exchange == self.dead.as_bytes() {
             (self.event_bytes.saturating_mul(2), self.event_bytes)
+        } else if exchange == self.dispatch.as_bytes() {
+            // A batch of one event has a head besides.
+            let batch = own.saturating_add(BESIDE);
+            (batch, batch)
+        } else if exchange == self.holds.as_bytes() {
+            // In a record every quotation mark of an event is two bytes, and nothing in it is more.
+            let record = self.event_bytes.saturating_mul(2).max(own).saturating_add(BESIDE);
+            (record, record)
         } else {
             (own, own)
         };

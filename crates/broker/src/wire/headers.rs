@@ -7,11 +7,18 @@ use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldArray, FieldTable, ShortString},
 };
-use relay_event::{DeadLetter, DeadReason, History, Invalid, Timestamp};
+use relay_event::{DeadLetter, DeadReason, EndpointId, History, Invalid, Timestamp};
 
 use crate::transport::{Cut, MARKER};
 
+/// The version of the form of a message that the relay publishes.
+const WIRE: &str = "relay-wire";
+/// The version that this relay writes, and the only one that it reads.
+const WIRE_VERSION: i64 = 1;
+
 pub(super) const ENDPOINT: &str = "relay-endpoint";
+pub(super) const RUN: &str = "relay-run";
+pub(super) const HOP: &str = "relay-hop";
 pub(super) const ATTEMPTS: &str = "relay-attempts";
 pub(super) const FIRST_ATTEMPT: &str = "relay-first-attempt";
 pub(super) const LAST_ATTEMPT: &str = "relay-last-attempt";
@@ -43,7 +50,7 @@ pub(super) fn put_history(headers: &mut FieldTable, history: &History) {
     headers.insert(ATTEMPTS.into(), AMQPValue::LongLongInt(history.attempts.into()));
     put_time(headers, FIRST_ATTEMPT, history.first_attempt);
     put_time(headers, LAST_ATTEMPT, history.last_attempt);
-    put_time(headers, PUBLISHED_AT, history.published_at);
+    put_time(headers, RUN, history.run);
     if let Some(status) = history.last_status {
         headers.insert(LAST_STATUS.into(), AMQPValue::LongLongInt(status.into()));
     }
@@ -70,7 +77,7 @@ impl Earlier {
                 last_attempt: letter.last_attempt,
                 last_status: letter.last_status,
                 last_error: letter.last_error.clone(),
-                published_at: None,
+                run: None,
             },
             dead_at: letter.dead_at,
         }
@@ -115,6 +122,10 @@ pub(super) fn put_attributes(headers: &mut FieldTable, attributes: &[(String, AM
     }
 }
 
+pub(super) fn put_wire_version(headers: &mut FieldTable) {
+    headers.insert(WIRE.into(), AMQPValue::LongLongInt(WIRE_VERSION));
+}
+
 pub(super) fn put_text(headers: &mut FieldTable, name: &str, value: &str) {
     headers.insert(name.into(), AMQPValue::LongString(value.into()));
 }
@@ -132,10 +143,6 @@ pub(crate) struct Headers<'a>(Option<&'a BTreeMap<ShortString, AMQPValue>>);
 pub(super) struct Died<'a> {
     pub(super) queue: &'a str,
     pub(super) reason: &'a str,
-    /// The exchange that it was published to.
-    pub(super) exchange: &'a str,
-    /// The time to live that its producer set, in milliseconds.
-    pub(super) expiration: Option<&'a str>,
     pub(super) at: Option<Timestamp>,
 }
 
@@ -160,19 +167,48 @@ impl<'a> Headers<'a> {
         Timestamp::from_millis(self.integer(name)?)
     }
 
+    /// Checks that the message has a form that this relay reads.
+    ///
+    /// # Errors
+    /// It was published by another version of the relay, or by somebody else.
+    pub(crate) fn check_wire_version(&self) -> Result<(), Invalid> {
+        let problem = match self.integer(WIRE) {
+            Some(WIRE_VERSION) => return Ok(()),
+            Some(other) => {
+                format!("is {other}; this relay reads {WIRE_VERSION}: is another version running?")
+            }
+            None => format!("is missing; this relay reads {WIRE_VERSION}"),
+        };
+        Err(Invalid::new(format!("header {WIRE}"), problem))
+    }
+
+    /// The endpoint that the message is addressed to.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn endpoint(&self) -> Result<EndpointId, Invalid> {
+        let named = |problem| Invalid::new(format!("header {ENDPOINT}"), problem);
+        let id = self
+            .text(ENDPOINT)
+            .ok_or_else(|| named("is missing".to_owned()))?;
+        id.parse().map_err(|refused: Invalid| named(refused.problem))
+    }
+
+    pub(super) fn count(&self, name: &str) -> u32 {
+        let count = self.integer(name).and_then(|count| u32::try_from(count).ok());
+        count.unwrap_or(0)
+    }
+
     pub(super) fn history(&self) -> History {
         History {
-            attempts: self
-                .integer(ATTEMPTS)
-                .and_then(|count| u32::try_from(count).ok())
-                .unwrap_or(0),
+            attempts: self.count(ATTEMPTS),
             first_attempt: self.time(FIRST_ATTEMPT),
             last_attempt: self.time(LAST_ATTEMPT),
             last_status: self
                 .integer(LAST_STATUS)
                 .and_then(|status| u16::try_from(status).ok()),
             last_error: self.text(LAST_ERROR).map(str::to_owned),
-            published_at: self.time(PUBLISHED_AT),
+            run: self.time(RUN),
         }
     }
 
@@ -189,7 +225,7 @@ impl<'a> Headers<'a> {
                     .integer(EARLIER_LAST_STATUS)
                     .and_then(|status| u16::try_from(status).ok()),
                 last_error: self.text(EARLIER_LAST_ERROR).map(str::to_owned),
-                published_at: None,
+                run: None,
             },
             dead_at: self.time(EARLIER_DEAD_AT),
         })
@@ -272,8 +308,6 @@ impl<'a> Headers<'a> {
         Some(Died {
             queue: text(newest.get("queue")?)?,
             reason: text(newest.get("reason")?)?,
-            exchange: newest.get("exchange").and_then(text).unwrap_or_default(),
-            expiration: newest.get("original-expiration").and_then(text),
             at,
         })
     }

@@ -1,0 +1,132 @@
+//! Batches of held deliveries on their way to a deliverer. A batch is one message, addressed to one endpoint. For
+//! each event it has a line of JSON, the head, which says how many bytes the event has; then those bytes; then a
+//! line feed.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use relay_event::{DEFAULT_MAX_EVENT_BYTES, EndpointId, Event, History, Invalid, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::{publisher::PublishError, session::Session, wire};
+
+/// The content type of a batch.
+pub(crate) const CONTENT_TYPE: &str = "application/vnd.relay.dispatch";
+
+/// Events in one batch.
+pub(crate) const MAX_EVENTS: usize = 32;
+
+/// Bytes of the events in one batch, unless it has one event only.
+const MAX_BYTES: usize = DEFAULT_MAX_EVENT_BYTES;
+
+/// Bytes of one head; it has a few hundred, and with the longest error in words 7 KiB.
+pub(crate) const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// A held delivery that is sent on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dispatched {
+    /// The event.
+    pub event: Event,
+    /// The time at which the event was published, if it is known.
+    pub published_at: Option<Timestamp>,
+    /// The number of times that the delivery was claimed, this time included.
+    pub hop: u32,
+    /// The attempts so far, and the run of the schedule that they belong to.
+    pub history: History,
+}
+
+/// The line before an event.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Head {
+    /// The event's bytes.
+    length: usize,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) published_at: Option<Timestamp>,
+    #[serde(default)]
+    pub(crate) hop: u32,
+    #[serde(default)]
+    pub(crate) history: History,
+}
+
+/// The deliveries of the next message: as many as it may have.
+fn first_of(deliveries: &[Dispatched]) -> &[Dispatched] {
+    let mut bytes = 0;
+    let fits = |delivery: &&Dispatched| {
+        bytes += delivery.event.body().len();
+        bytes <= MAX_BYTES
+    };
+    let fitting = deliveries.iter().take(MAX_EVENTS).take_while(fits).count();
+    &deliveries[..fitting.max(1).min(deliveries.len())]
+}
+
+/// Writes a batch.
+pub(crate) fn written(batch: &[Dispatched]) -> Bytes {
+    let bytes = |delivery: &Dispatched| 512 + delivery.event.body().len();
+    let mut body = BytesMut::with_capacity(batch.iter().map(bytes).sum());
+    for delivery in batch {
+        let head = Head {
+            length: delivery.event.body().len(),
+            published_at: delivery.published_at,
+            hop: delivery.hop,
+            history: delivery.history.clone(),
+        };
+        serde_json::to_writer((&mut body).writer(), &head).expect("a head is plain data");
+        body.put_u8(b'\n');
+        body.put_slice(delivery.event.body());
+        body.put_u8(b'\n');
+    }
+    body.freeze()
+}
+
+/// Reads the heads of a batch, and the bytes of its events.
+///
+/// # Errors
+/// It is no batch, or one of more than [`MAX_EVENTS`] events.
+pub(crate) fn read(body: &Bytes) -> Result<Vec<(Head, Bytes)>, Invalid> {
+    let (mut events, mut at) = (Vec::new(), 0);
+    while at < body.len() {
+        let refused = |problem: String| Invalid::new(format!("dispatch[{}]", events.len()), problem);
+        if events.len() == MAX_EVENTS {
+            return Err(refused(format!(
+                "is one more than the {MAX_EVENTS} that are allowed"
+            )));
+        }
+        let rest = &body[at..];
+        let line = rest.iter().take(MAX_HEAD_BYTES).position(|byte| *byte == b'\n');
+        let line = line.ok_or_else(|| refused("has no head that ends".to_owned()))?;
+        let head: Head = serde_json::from_slice(&rest[..line]).map_err(|error| refused(error.to_string()))?;
+        let begin = at + line + 1;
+        let end = begin.checked_add(head.length).filter(|end| *end < body.len());
+        let end = end.ok_or_else(|| refused(format!("ends before its {} bytes", head.length)))?;
+        if body[end] != b'\n' {
+            return Err(refused(format!("has more than its {} bytes", head.length)));
+        }
+        events.push((head, body.slice(begin..end)));
+        at = end + 1;
+    }
+    if events.is_empty() {
+        return Err(Invalid::new("dispatch", "holds no event"));
+    }
+    Ok(events)
+}
+
+impl Session {
+    /// Sends held deliveries to deliverers and waits for the confirms: in as few messages as possible, each of at
+    /// most 32 events and 256 KiB, or of one event. Nothing is sent for none.
+    ///
+    /// # Errors
+    /// The session is over: some may have arrived.
+    pub async fn dispatch(
+        &self,
+        endpoint: &EndpointId,
+        deliveries: &[Dispatched],
+    ) -> Result<(), PublishError> {
+        let mut rest = deliveries;
+        while !rest.is_empty() {
+            let batch = first_of(rest);
+            let body = written(batch);
+            self.publish_safely(|| wire::dispatch(self.topology(), endpoint, &body))
+                .await?;
+            rest = &rest[batch.len()..];
+        }
+        Ok(())
+    }
+}
