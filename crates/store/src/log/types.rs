@@ -90,6 +90,21 @@ async fn add<'n>(tx: &mut Transaction, new: &[&'n str]) -> Result<Vec<(&'n str, 
     Ok(numbered)
 }
 
+/// Forgets those of these types that no event has any more; nothing but events refers to a type. The transaction
+/// has its turn to write to the log ([`insert::begin`]), so no other one gives an event such a type meanwhile:
+/// its turn comes later, and [`intern`] then finds no such type and makes a new one.
+pub(super) async fn forget(tx: &mut Transaction, numbers: &[i64]) -> Result<(), sqlx::Error> {
+    for chunk in numbers.chunks(insert::ROWS) {
+        on!(&mut *tx, tx => {
+            let mut delete = QueryBuilder::new("DELETE FROM types WHERE id IN (");
+            push_list(&mut delete, chunk);
+            delete.push(") AND NOT EXISTS (SELECT 1 FROM events WHERE events.type = types.id)");
+            delete.build().persistent(false).execute(&mut **tx).await?;
+        });
+    }
+    Ok(())
+}
+
 /// Numbers separated by commas, written out: there may be more of them than parameters are allowed.
 pub(super) fn push_list<DB: Database>(query: &mut QueryBuilder<DB>, numbers: &[i64]) {
     let mut list = query.separated(", ");
