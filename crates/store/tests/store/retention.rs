@@ -42,7 +42,8 @@ async fn kept(store: &Store) -> (Vec<i64>, usize, u64) {
     let events = store
         .logged_events(&EventFilter::default(), None, 1000)
         .await
-        .unwrap();
+        .unwrap()
+        .events;
     let deliveries = store
         .logged_deliveries(&DeliveryFilter::default(), None, 1000)
         .await
