@@ -18,8 +18,8 @@ pub use error::Error;
 pub use fleet::{ChangeReader, ChangedEndpoints, Changes, FleetVersion};
 pub use known::{Changed, KnownEndpoints};
 pub use log::{
-    AttemptStats, Consumer, DeliveryFilter, EventFilter, Extent, FeedPage, Forgotten, LoggedDelivery,
-    LoggedEvent, NewEvent, Record, Retention, Undelivered, UnderWay, WholeEvent, Written,
+    AttemptStats, Consumer, DeliveryFilter, EventFilter, EventPage, Extent, FeedPage, Forgotten,
+    LoggedDelivery, LoggedEvent, NewEvent, Record, Retention, Undelivered, UnderWay, WholeEvent, Written,
 };
 pub use url::StoreUrl;
 

@@ -35,8 +35,13 @@ macro_rules! steps {
             ),
             (
                 6,
+                "types",
+                include_str!(concat!("../migrations/", $folder, "/0006_types.sql")),
+            ),
+            (
+                7,
                 "fleet",
-                include_str!(concat!("../migrations/", $folder, "/0006_fleet.sql")),
+                include_str!(concat!("../migrations/", $folder, "/0007_fleet.sql")),
             ),
         ]
     };
