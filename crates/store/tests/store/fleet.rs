@@ -215,7 +215,7 @@ async fn an_older_relay_s_endpoints_are_kept(place: Place) {
         .execute(
             "DROP INDEX endpoints_by_change; DROP INDEX endpoints_by_removal;
             ALTER TABLE endpoints DROP COLUMN changed_in; ALTER TABLE endpoints DROP COLUMN removed_at;
-            DROP TABLE fleet; DELETE FROM _sqlx_migrations WHERE version = 6",
+            DROP TABLE fleet; DELETE FROM _sqlx_migrations WHERE version = 7",
         )
         .await;
     let store = place.open().await;
