@@ -101,12 +101,22 @@ pub struct Endpoint {
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
-    /// Since when the broker surely routes its types to its queue; `None` until it does.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub bound_since: Option<Timestamp>,
+    /// The time at which it was added, or at which its types were last changed.
+    #[serde(alias = "bound_since", default)]
+    pub types_since: Timestamp,
 }
 
+/// The time by which an event may be older than an endpoint that gets it: clocks differ, and an event is on its way
+/// for a while.
+const OLDER: Duration = Duration::from_secs(60);
+
 impl Endpoint {
+    /// Returns false if an event of one of its types is surely not for it: one that is known to have been published
+    /// more than a minute before the endpoint came to want such events.
+    pub fn wants(&self, published_at: Option<Timestamp>) -> bool {
+        published_at.is_none_or(|published_at| self.types_since <= published_at + OLDER)
+    }
+
     /// The most patterns an endpoint may have.
     pub const MAX_TYPES: usize = 50;
     /// The most secrets that may overlap.
@@ -134,7 +144,7 @@ impl Endpoint {
             failing_since: None,
             created_at: now,
             updated_at: now,
-            bound_since: None,
+            types_since: now,
         }
     }
 
