@@ -87,6 +87,11 @@ impl Taken {
         Received::read_batch(&mut self.delivery, self.queue, session.topology(), max_bytes)
     }
 
+    /// The bytes of it that are in this process.
+    pub fn size(&self) -> usize {
+        self.delivery.data.len()
+    }
+
     pub(crate) fn delivery(&self) -> &Delivery {
         &self.delivery
     }
