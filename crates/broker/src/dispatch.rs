@@ -130,3 +130,154 @@ impl Session {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn event(id: u32, bytes: usize) -> Event {
+        let data = "x".repeat(bytes);
+        let body =
+            format!(r#"{{"specversion":"1.0","id":"{id}","source":"/x","type":"a.b","data":"{data}"}}"#);
+        Event::parse(body.into()).unwrap()
+    }
+
+    fn delivery(id: u32, bytes: usize) -> Dispatched {
+        Dispatched {
+            event: event(id, bytes),
+            published_at: None,
+            hop: 1,
+            history: History::default(),
+        }
+    }
+
+    prop_compose! {
+        fn any_delivery()(
+            id: u32,
+            bytes in prop_oneof![0_usize..2_000, 0_usize..100_000],
+            times: [Option<u32>; 4],
+            attempts: u32,
+            hop: u32,
+            status: Option<u16>,
+            error in proptest::option::of(".{0,40}"),
+        ) -> Dispatched {
+            let time = |at: Option<u32>| Timestamp::from_millis(i64::from(at?));
+            Dispatched {
+                event: event(id, bytes),
+                published_at: time(times[0]),
+                hop,
+                history: History {
+                    attempts,
+                    first_attempt: time(times[1]),
+                    last_attempt: time(times[2]),
+                    last_status: status,
+                    last_error: error,
+                    run: time(times[3]),
+                },
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn deliveries_read_back_from_as_few_messages_as_their_bounds_allow(
+            deliveries in proptest::collection::vec(any_delivery(), 1..80)
+        ) {
+            let (mut rest, mut read_back) = (&deliveries[..], Vec::new());
+            while !rest.is_empty() {
+                let batch = first_of(rest);
+                let bytes = |batch: &[Dispatched]| -> usize {
+                    batch.iter().map(|delivery| delivery.event.body().len()).sum()
+                };
+                prop_assert!(batch.len() == 1 || bytes(batch) <= MAX_BYTES);
+                if let Some(next) = rest.get(batch.len()) {
+                    let more = bytes(batch) + next.event.body().len();
+                    prop_assert!(batch.len() == MAX_EVENTS || more > MAX_BYTES);
+                }
+                for (head, body) in read(&written(batch)).unwrap() {
+                    read_back.push(Dispatched {
+                        event: Event::reread(body).unwrap(),
+                        published_at: head.published_at,
+                        hop: head.hop,
+                        history: head.history,
+                    });
+                }
+                rest = &rest[batch.len()..];
+            }
+            prop_assert_eq!(read_back, deliveries);
+        }
+
+        #[test]
+        fn a_batch_that_is_cut_off_anywhere_is_refused_or_has_fewer_events(
+            batch in proptest::collection::vec(any_delivery(), 1..4), at: proptest::sample::Index
+        ) {
+            let whole = written(&batch);
+            let cut = whole.slice(..at.index(whole.len()));
+            if let Ok(read) = read(&cut) {
+                prop_assert!(read.len() < batch.len());
+            }
+        }
+    }
+
+    #[test]
+    fn an_event_beyond_the_bound_goes_alone() {
+        let large = delivery(1, MAX_BYTES);
+        let deliveries = [large.clone(), delivery(2, 1), large];
+        assert_eq!(first_of(&deliveries).len(), 1);
+        assert_eq!(first_of(&deliveries[1..]).len(), 1);
+        assert_eq!(first_of(&deliveries[2..]).len(), 1);
+        assert_eq!(read(&written(&deliveries[..1])).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_longest_head_is_read() {
+        let mut long = delivery(1, 1);
+        long.history.last_error = Some(format!("timeout: {}", "\u{1}".repeat(relay_event::DETAIL_CAP)));
+        assert_eq!(read(&written(&[long])).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_batch_is_refused() {
+        let batch = vec![delivery(1, 1); MAX_EVENTS];
+        let (one, all) = (written(&batch[..1]), written(&batch));
+        assert_eq!(read(&all).unwrap().len(), MAX_EVENTS);
+        let text = std::str::from_utf8(&one).unwrap();
+        let length = event(1, 1).body().len();
+        let with_length = |other: String| text.replacen(&length.to_string(), &other, 1);
+        for (body, said) in [
+            (String::new(), "dispatch: holds no event".to_owned()),
+            ("x".to_owned(), "dispatch[0]: has no head that ends".to_owned()),
+            (
+                " ".repeat(MAX_HEAD_BYTES) + text,
+                "dispatch[0]: has no head that ends".to_owned(),
+            ),
+            (
+                with_length((length + 1).to_string()),
+                format!("dispatch[0]: ends before its {} bytes", length + 1),
+            ),
+            (
+                with_length(u64::MAX.to_string()),
+                format!("dispatch[0]: ends before its {} bytes", u64::MAX),
+            ),
+            (
+                with_length((length - 1).to_string()),
+                format!("dispatch[0]: has more than its {} bytes", length - 1),
+            ),
+            (
+                [&all[..], &one[..]]
+                    .concat()
+                    .into_iter()
+                    .map(char::from)
+                    .collect(),
+                "dispatch[32]: is one more than the 32 that are allowed".to_owned(),
+            ),
+        ] {
+            assert_eq!(read(&body.into()).err().unwrap().to_string(), said);
+        }
+        assert!(read(&Bytes::from_static(b"{}\n\n")).is_err());
+    }
+}

@@ -5,16 +5,25 @@ use bytes::Bytes;
 use lapin::message::Delivery;
 
 use crate::{
-    Topology,
-    log::read_lines,
+    Dispatched, Holds, Queue, dispatch,
+    log::{read_attempts, read_holds},
+    topology::Topology,
     transport::{Frames, Limits},
     wire::{self, Received},
 };
 
 const EVENT_BYTES: usize = 1_000;
 
-/// Exchanges by which messages come.
-const EXCHANGES: [&str; 3] = ["relay.events", "relay.return", "relay.dead"];
+/// Queues, and the exchanges by which messages come to them.
+const WAYS: [(Queue, &str); 7] = [
+    (Queue::Work, "relay.events"),
+    (Queue::Again, "relay.return"),
+    (Queue::Dead, "relay.dead"),
+    (Queue::WorkLate, "relay.work.late"),
+    (Queue::Suspects, "relay.events"),
+    (Queue::Dispatch, "relay.dispatch"),
+    (Queue::Holds, "relay.holds"),
+];
 const ROUTING_KEY: &str = "a.b";
 
 fn topology() -> Topology {
@@ -71,16 +80,16 @@ pub(crate) fn read_frames(bytes: &[u8]) -> Vec<AMQPFrame> {
     frames
 }
 
-/// Takes one message: a byte for the exchange, one for the size of the pieces in which it comes, the length of
+/// Takes one message: a byte for the way by which it comes, one for the size of the pieces in which it comes, the length of
 /// its properties in two, its properties from the flags on, and its body.
 ///
 /// # Panics
 /// lapin would not read what passes.
 pub fn message(data: &[u8]) {
-    let [exchange, piece, high, low, rest @ ..] = data else {
+    let [way, piece, high, low, rest @ ..] = data else {
         return;
     };
-    let exchange = EXCHANGES[usize::from(*exchange) % EXCHANGES.len()];
+    let (queue, exchange) = WAYS[usize::from(*way) % WAYS.len()];
     let length = usize::from(u16::from_be_bytes([*high, *low])).min(rest.len());
     let (properties, body) = rest.split_at(length);
     let sent = [
@@ -103,13 +112,26 @@ pub fn message(data: &[u8]) {
         }
     }
     let topology = topology();
-    let letter = wire::letter(&delivery, &topology, EVENT_BYTES);
-    drop(wire::death(letter, relay_event::Timestamp::default()));
-    let received = Received::read(&mut delivery, &topology, EVENT_BYTES);
-    if let (Ok(event), "relay.events") = (&received.event, exchange) {
+    match queue {
+        Queue::Dead => {
+            let letter = wire::letter(&delivery, &topology, EVENT_BYTES);
+            drop(wire::death(letter, relay_event::Timestamp::default()));
+        }
+        Queue::Dispatch => drop(Received::read_batch(&mut delivery, queue, &topology)),
+        Queue::Holds => {
+            let read = Holds::read(&mut delivery, EVENT_BYTES, relay_event::Timestamp::default());
+            assert!(read.refused.is_some() || !read.holds.is_empty());
+        }
+        _ => event(Received::read(&mut delivery, queue, &topology, EVENT_BYTES)),
+    }
+}
+
+fn event(received: Received) {
+    let Ok(event) = received.event else { return };
+    if received.endpoint.is_none() {
         assert_eq!(event.event_type().as_str(), ROUTING_KEY);
         let again = relay_event::Event::parse(event.body().clone());
-        assert_eq!(again.as_ref(), Ok(event), "an event is one wherever it is read");
+        assert_eq!(again.as_ref(), Ok(&event), "an event is one wherever it is read");
     }
 }
 
@@ -125,10 +147,44 @@ pub fn frames(data: &[u8]) {
     assert!(passed.len() <= data.len() + 64 * 1024, "little is added");
 }
 
-/// Takes a message of the queue of attempts.
+/// Takes a message of records, as one of attempts and as one of held deliveries.
+///
+/// # Panics
+/// Neither a record nor a refusal is read in it.
 pub fn records(data: &[u8]) {
-    let (attempts, refused) = read_lines(&Bytes::copy_from_slice(data));
+    let (attempts, refused) = read_attempts(data);
     assert!(refused.is_some() || !attempts.is_empty());
+    let (holds, refused) = read_holds(data);
+    assert!(refused.is_some() || !holds.is_empty());
+}
+
+/// Takes a batch of held deliveries.
+///
+/// # Panics
+/// It is not written as it is read.
+pub fn dispatched(data: &[u8]) {
+    let Ok(read) = dispatch::read(&Bytes::copy_from_slice(data)) else {
+        return;
+    };
+    assert!((1..=dispatch::MAX_EVENTS).contains(&read.len()));
+    let events = read.into_iter().map(|(head, body)| {
+        Some(Dispatched {
+            event: relay_event::Event::reread(body).ok()?,
+            published_at: head.published_at,
+            hop: head.hop,
+            history: head.history,
+        })
+    });
+    if let Some(batch) = events.collect::<Option<Vec<_>>>() {
+        let again = dispatch::read(&dispatch::written(&batch)).expect("a batch");
+        for (delivery, (head, body)) in batch.iter().zip(again) {
+            assert_eq!(delivery.event.body(), &body);
+            assert_eq!(
+                (delivery.published_at, delivery.hop, &delivery.history),
+                (head.published_at, head.hop, &head.history)
+            );
+        }
+    }
 }
 
 #[cfg(test)]
@@ -141,10 +197,11 @@ mod tests {
     #[test]
     fn what_fuzzing_found_stays_mended() {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/corpus");
-        let targets: [Target; 3] = [
+        let targets: [Target; 4] = [
             ("message", super::message),
             ("frames", super::frames),
             ("records", super::records),
+            ("dispatched", super::dispatched),
         ];
         for (name, target) in targets {
             for input in fs::read_dir(corpus.join(name)).unwrap() {

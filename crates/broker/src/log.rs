@@ -67,9 +67,12 @@ impl Holds {
         let is = |kind| wire::has_content_type(delivery, kind);
         if is(dispatch::CONTENT_TYPE) {
             let at = wire::died_at(delivery).unwrap_or(now);
-            match Received::read_addressed_batch(delivery, max_event_bytes) {
+            match Received::read_addressed_batch(delivery) {
                 Ok(batch) => Self::of(batch, at),
-                Err(refused) => Self::none(refused),
+                Err(refused) => Self {
+                    holds: Vec::new(),
+                    refused: Some(*refused),
+                },
             }
         } else if is(wire::STRUCTURED) {
             let at = wire::died_at(delivery).unwrap_or(now);
@@ -85,20 +88,16 @@ impl Holds {
         }
     }
 
-    fn none(refused: Refused) -> Self {
-        Self {
-            holds: Vec::new(),
-            refused: Some(refused),
-        }
-    }
-
     /// What was moved by the broker, at this time.
     fn of(moved: Vec<Received>, at: Timestamp) -> Self {
         let (mut holds, mut refused) = (Vec::new(), None);
         for received in moved {
-            match received.into_hold(HoldReason::Returned, at) {
-                Ok(hold) => holds.push(hold),
-                Err(why) => drop(refused.get_or_insert(why)),
+            // Only what is addressed to an endpoint is read as an event.
+            if let (Ok(event), Some(endpoint)) = (&received.event, &received.endpoint) {
+                let (history, reason) = (&received.history, HoldReason::Returned);
+                holds.push(received.hold(event, endpoint, history, reason, at));
+            } else {
+                refused = refused.or(received.event.err().map(|why| *why));
             }
         }
         Self { holds, refused }

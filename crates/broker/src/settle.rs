@@ -11,7 +11,7 @@ use lapin::{
     message::Delivery,
     options::{BasicNackOptions, BasicRejectOptions},
 };
-use relay_event::{Attempt, DeadReason, Delay, EndpointId, History, Hold, HoldReason, Timestamp};
+use relay_event::{Attempt, DeadReason, Delay, EndpointId, History, HoldReason, Timestamp};
 
 use crate::{
     Queue,
@@ -83,8 +83,13 @@ impl Taken {
     ///
     /// # Errors
     /// The message is no batch.
-    pub fn read_batch(&mut self, session: &Session, max_bytes: usize) -> Result<Vec<Received>, Refused> {
-        Received::read_batch(&mut self.delivery, self.queue, session.topology(), max_bytes)
+    pub fn read_batch(&mut self, session: &Session) -> Result<Vec<Received>, Box<Refused>> {
+        Received::read_batch(&mut self.delivery, self.queue, session.topology())
+    }
+
+    /// The bytes of it that are in this process.
+    pub fn size(&self) -> usize {
+        self.delivery.data.len()
     }
 
     pub(crate) fn delivery(&self) -> &Delivery {
@@ -285,18 +290,7 @@ async fn keep(
             Ok(session.publish_safely(retry).await?)
         }
         (Settlement::Held(reason), Ok(event)) => {
-            let hold = Hold {
-                endpoint: endpoint.clone(),
-                event_id: event.id().clone(),
-                event_source: event.source().to_owned(),
-                event_type: event.event_type().clone(),
-                published_at: message.published_at,
-                hop: message.hop,
-                history: history.clone(),
-                reason,
-                at: Timestamp::now(),
-                event: message.event_for_the_log(),
-            };
+            let hold = message.hold(event, endpoint, history, reason, Timestamp::now());
             Ok(session.hold(hold).await?)
         }
         (Settlement::Dead(reason), _) => dead(session, endpoint, message, history, reason).await,

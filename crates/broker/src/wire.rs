@@ -83,7 +83,7 @@ impl Arrival {
 pub struct Received {
     /// The event, or why the message is none. Of what is addressed to an endpoint, the endpoint is known with the
     /// event.
-    pub event: Result<Event, Refused>,
+    pub event: Result<Event, Box<Refused>>,
     /// The way by which it came.
     pub arrival: Arrival,
     /// The endpoint that it is addressed to; `None` for all that want it.
@@ -219,10 +219,11 @@ impl Received {
         // Only what passed the guard has no death but the broker's own.
         let may_be_forged =
             !arrival.is_published() && (headers.cut().headers.is_some() || headers.has(X_DEATH));
-        let event = read.map_err(|why| Refused {
+        let refused = |why| Refused {
             can_be_moved: moves_to(queue).is_some() && !may_be_forged,
             ..Refused::of(delivery, why, body)
-        });
+        };
+        let event = read.map_err(|why| Box::new(refused(why)));
         delivery.properties = BasicProperties::default(); // read, and not to be held until it is settled
         Self {
             event,
@@ -245,8 +246,9 @@ impl Received {
         let endpoint = headers.check_wire_version().and_then(|()| headers.endpoint());
         let addressed = endpoint.as_ref().ok().cloned();
         let read = endpoint.and_then(|_| known(&body, delivery, &headers, max_bytes));
+        let refused = |why| Refused::of_own(delivery, why, body, addressed.clone());
         let received = Self {
-            event: read.map_err(|why| Refused::of_own(delivery, why, body, addressed.clone())),
+            event: read.map_err(|why| Box::new(refused(why))),
             arrival: Arrival::Again,
             endpoint: addressed,
             published_at: headers.time(PUBLISHED_AT),
@@ -263,35 +265,31 @@ impl Received {
         delivery: &mut Delivery,
         queue: Queue,
         topology: &Topology,
-        max_bytes: usize,
-    ) -> Result<Vec<Self>, Refused> {
+    ) -> Result<Vec<Self>, Box<Refused>> {
         let headers = Headers::of(&delivery.properties);
         match Arrival::of(queue, delivery, &headers, topology) {
-            Arrival::Dispatch => Self::read_addressed_batch(delivery, max_bytes),
+            Arrival::Dispatch => Self::read_addressed_batch(delivery),
             _ => {
                 let why = Invalid::new("exchange", "is not the one of the relay's dispatcher");
-                Err(Refused::message(delivery, why))
+                Err(Box::new(Refused::message(delivery, why)))
             }
         }
     }
 
     /// Reads a batch of held deliveries.
-    pub(crate) fn read_addressed_batch(
-        delivery: &mut Delivery,
-        max_bytes: usize,
-    ) -> Result<Vec<Self>, Refused> {
+    pub(crate) fn read_addressed_batch(delivery: &mut Delivery) -> Result<Vec<Self>, Box<Refused>> {
         let headers = Headers::of(&delivery.properties);
         let body = Bytes::from(std::mem::take(&mut delivery.data));
         let endpoint = check_own(delivery).and_then(|()| headers.endpoint());
         let addressed = endpoint.as_ref().ok().cloned();
         let read = endpoint.and_then(|endpoint| Ok((endpoint, dispatch::read(&body)?)));
-        let (endpoint, events) =
-            read.map_err(|why| Refused::of_own(delivery, why, body, addressed.clone()))?;
+        let refused = |why| Refused::of_own(delivery, why, body, addressed);
+        let (endpoint, events) = read.map_err(|why| Box::new(refused(why)))?;
         delivery.properties = BasicProperties::default();
         let received = |(head, body): (dispatch::Head, Bytes)| {
-            let event = check_size(body.len(), max_bytes).and_then(|()| Event::reread(body.clone()));
+            let refused = |why| Refused::part(why, body.clone(), endpoint.clone());
             Self {
-                event: event.map_err(|why| Refused::part(why, body, endpoint.clone())),
+                event: Event::reread(body.clone()).map_err(|why| Box::new(refused(why))),
                 arrival: Arrival::Dispatch,
                 endpoint: Some(endpoint.clone()),
                 published_at: head.published_at,
@@ -303,36 +301,34 @@ impl Received {
         Ok(events.into_iter().map(received).collect())
     }
 
-    /// The event as its record carries it to the log; `None` if its copy goes there by itself.
-    pub(crate) fn event_for_the_log(&self) -> Option<String> {
-        let event = self.event.as_ref().ok()?;
-        // It was read as JSON, which is UTF-8.
-        (!self.arrival.is_published()).then(|| String::from_utf8_lossy(event.body()).into_owned())
-    }
-
-    /// The record of the delivery as one that is held.
-    ///
-    /// # Errors
-    /// It is no event, or is addressed to no endpoint.
-    pub(crate) fn into_hold(self, reason: HoldReason, at: Timestamp) -> Result<Hold, Refused> {
-        let copy = self.event_for_the_log();
-        let event = self.event?;
-        let Some(endpoint) = self.endpoint else {
-            let why = Invalid::new("endpoint", "is missing");
-            return Err(Refused::event(&event, why));
-        };
-        Ok(Hold {
-            endpoint,
+    /// The record of its delivery to this endpoint as one that is held.
+    pub(crate) fn hold(
+        &self,
+        event: &Event,
+        endpoint: &EndpointId,
+        history: &History,
+        reason: HoldReason,
+        at: Timestamp,
+    ) -> Hold {
+        Hold {
+            endpoint: endpoint.clone(),
             event_id: event.id().clone(),
             event_source: event.source().to_owned(),
             event_type: event.event_type().clone(),
             published_at: self.published_at,
             hop: self.hop,
-            history: self.history,
+            history: history.clone(),
             reason,
             at,
-            event: copy,
-        })
+            event: self.for_the_log(event),
+        }
+    }
+
+    /// The event as the record of a held delivery carries it; `None` if its copy goes to the log by itself.
+    fn for_the_log(&self, event: &Event) -> Option<String> {
+        // It was read as JSON, which is UTF-8.
+        let text = || String::from_utf8_lossy(event.body()).into_owned();
+        (!self.arrival.is_published()).then(text)
     }
 }
 
@@ -648,23 +644,6 @@ fn was_let_in(by_us: Option<DeadReason>) -> bool {
     )
 }
 
-/// A moment that the relay wrote, or a producer forged: within the bounds of [`claimed_time`].
-fn bounded(at: Timestamp, now: Timestamp) -> Timestamp {
-    let behind = i64::try_from(BEHIND.as_millis()).unwrap_or(i64::MAX);
-    let earliest = Timestamp::from_millis(now.as_millis().saturating_sub(behind)).unwrap_or_default();
-    at.clamp(earliest, now + AHEAD)
-}
-
-fn bounded_history(history: History, now: Timestamp) -> History {
-    let bounded = |at: Option<Timestamp>| at.map(|at| bounded(at, now));
-    History {
-        first_attempt: bounded(history.first_attempt),
-        last_attempt: bounded(history.last_attempt),
-        run: bounded(history.run),
-        ..history
-    }
-}
-
 /// Reads a message in the dead-letter queue, however it came there. An event of any size is read, for limits
 /// may have been greater; one of more than `max_bytes` that was never let in says so.
 pub(crate) fn letter(delivery: &Delivery, topology: &Topology, max_bytes: usize) -> Letter {
@@ -679,7 +658,7 @@ pub(crate) fn letter(delivery: &Delivery, topology: &Topology, max_bytes: usize)
             ..History::default()
         }
     } else {
-        bounded_history(headers.history(), now)
+        headers.history()
     };
     // A delivery that was redelivered and never attempted has ended as before.
     let earlier = headers.earlier().filter(|_| !published && history.attempts == 0);
@@ -688,7 +667,7 @@ pub(crate) fn letter(delivery: &Delivery, topology: &Topology, max_bytes: usize)
         (earlier_reason, earlier_death) = (earlier.reason, earlier.dead_at);
         history = History {
             run: history.run,
-            ..bounded_history(earlier.history, now)
+            ..earlier.history
         };
     }
     let body = Bytes::copy_from_slice(&delivery.data);

@@ -169,13 +169,6 @@ impl Breaker {
     }
 }
 
-/// How long a closed-off endpoint waits for its next probe, after so many that failed. One that
-/// returns gets its first event within five seconds.
-pub(crate) fn pause(failed: u32) -> Duration {
-    const LONGEST: u64 = 5;
-    Duration::from_secs(1_u64.checked_shl(failed).unwrap_or(LONGEST).min(LONGEST))
-}
-
 #[cfg(test)]
 mod tests {
     use relay_event::ErrorClass;
@@ -273,11 +266,5 @@ mod tests {
         assert!(!breaker.learn(None, Some(at(19))), "older than its own success");
         assert!(breaker.learn(None, Some(at(21))));
         assert_eq!(breaker.failing().unwrap().since, at(21));
-    }
-
-    #[test]
-    fn probes_become_rarer_up_to_five_seconds() {
-        let pauses: Vec<u64> = [0, 1, 2, 3, 40, 400].map(|failed| pause(failed).as_secs()).into();
-        assert_eq!(pauses, [1, 2, 4, 5, 5, 5]);
     }
 }

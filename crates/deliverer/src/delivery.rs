@@ -1,27 +1,31 @@
-//! One delivery: a taken message, an attempt, a verdict, a settlement.
+//! Deliveries: a taken message is matched, and what becomes of it at each endpoint is settled.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use relay_broker::{Received, Session, Settlement, Taken};
+use relay_broker::{Arrival, Part, Queue, Received, Refused, Session, Settlement, Taken};
 use relay_event::{
-    Attempt, AttemptId, DeadReason, DeliveryState, Endpoint, Event, History, Outcome, Sign, Timestamp,
-    Verdict, verdict,
+    Attempt, AttemptId, DeadReason, DeliveryState, Endpoint, EndpointId, Event, History, HoldReason, Outcome,
+    Timestamp, Verdict, verdict,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 
 use crate::{
     breaker::Change,
     client::Client,
+    consumers::Holding,
+    matching::Matching,
     metrics::Metrics,
-    pace::{Pace, Permit},
+    pace::Permit,
     post::{Exchanged, post},
     shortage::Shortages,
-    slots::Slots,
+    worker::{Offer, Worker},
 };
+
+/// Endpoints that want an event, beyond which it is held for all of them: it would take all room at once.
+const WIDE: usize = 100;
 
 /// What every delivery of a process shares.
 pub(crate) struct Workshop {
@@ -30,149 +34,279 @@ pub(crate) struct Workshop {
     pub(crate) max_event_bytes: usize,
     /// What attempt records are signed with.
     pub(crate) deliverer: String,
-    /// See [`crate::fetch`].
-    pub(crate) room: Arc<Semaphore>,
-    pub(crate) slots: Arc<Slots>,
+    pub(crate) matching: Matching,
     pub(crate) shortages: Shortages,
 }
 
-/// What the deliveries of one endpoint share.
+/// What deliveries of one session share.
 #[derive(Clone)]
-pub(crate) struct Line {
+pub(crate) struct Stay {
     pub(crate) workshop: Arc<Workshop>,
     pub(crate) session: Session,
-    pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) pace: Pace,
-    /// Cancelled when the endpoint says that it is gone.
-    pub(crate) gone: CancellationToken,
+    /// Deliveries begun and not settled.
+    pub(crate) under_way: TaskTracker,
 }
 
-impl Line {
-    /// Begins a task that is waited for when the process, or the endpoint, ends.
-    pub(crate) fn begin<F>(self, deliveries: &TaskTracker, task: impl FnOnce(Self) -> F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let under_way = self.pace.under_way.clone();
-        drop(deliveries.spawn(under_way.track_future(task(self))));
+/// A delivery whose outcome is to be made safe.
+struct Delivery {
+    stay: Stay,
+    received: Arc<Received>,
+    part: Part,
+    endpoint: EndpointId,
+    _holding: Arc<Holding>,
+}
+
+impl Stay {
+    /// Begins to deliver a message of `queue`; what goes on is waited for when the process ends.
+    pub(crate) fn begin(&self, queue: Queue, taken: Taken, holding: Holding) {
+        let stay = self.clone();
+        let delivering = async move {
+            match queue {
+                Queue::Dispatch => stay.deliver_batch(taken, holding).await,
+                _ => stay.deliver(taken, holding).await,
+            }
+        };
+        drop(self.under_way.spawn(delivering));
     }
 
-    /// Delivers a message and settles it.
-    pub(crate) async fn deliver(self, mut taken: Taken, permit: Permit) {
+    /// Delivers an event to the endpoint that it is addressed to, or to all that want it.
+    async fn deliver(self, mut taken: Taken, holding: Holding) {
         let received = taken.read(&self.session, self.workshop.max_event_bytes);
-        match &received.event {
-            Ok(event) => drop(self.deliver_event(taken, &received, event, permit).await),
-            Err(refused) => {
-                drop(permit);
-                tracing::warn!(endpoint = %self.endpoint.id, error = %refused.why, "a message is no valid event; it goes to the dead-letter queue");
-                self.give_up(taken, &received, DeadReason::InvalidEvent).await;
+        let event_type = match &received.event {
+            Ok(event) => event.event_type().clone(),
+            Err(refused) => return self.refuse(taken, refused).await,
+        };
+        self.workshop.matching.look().await;
+        let (received, holding) = (Arc::new(received), Arc::new(holding));
+        let delivery = |part, endpoint| Delivery {
+            stay: self.clone(),
+            received: Arc::clone(&received),
+            part,
+            endpoint,
+            _holding: Arc::clone(&holding),
+        };
+        if let Some(endpoint) = &received.endpoint {
+            let worker = self.workshop.matching.worker(endpoint);
+            for part in taken.divide(1) {
+                self.spawn(delivery(part, endpoint.clone()).run(worker.clone()));
+            }
+            return;
+        }
+        let mut wanting = self.workshop.matching.wanting(&event_type);
+        wanting.retain(|worker| worker.endpoint().wants(received.published_at));
+        let reason = why_held_by_all(&received, wanting.len());
+        for (part, worker) in taken.divide(wanting.len()).into_iter().zip(wanting) {
+            let delivery = delivery(part, worker.endpoint().id.clone());
+            match reason {
+                Some(reason) => self.spawn(delivery.hold(reason)),
+                None => self.spawn(delivery.run(Some(worker))),
             }
         }
     }
 
-    /// Delivers a message that is this event and settles it. `permit` counts the attempt as under way,
-    /// and not the settlement after it.
-    pub(crate) async fn deliver_event(
-        &self,
-        taken: Taken,
-        received: &Received,
-        event: &Event,
-        permit: Permit,
-    ) -> Sign {
-        let (history, settlement, attempt, outcome) = self.attempt(event, &received.history).await;
+    /// Delivers what was held and is sent on.
+    async fn deliver_batch(self, mut taken: Taken, holding: Holding) {
+        let batch = match taken.read_batch(&self.session, self.workshop.max_event_bytes) {
+            Ok(batch) => batch,
+            Err(refused) => return self.refuse(taken, &refused).await,
+        };
+        self.workshop.matching.look().await;
+        let holding = Arc::new(holding);
+        for (part, received) in taken.divide(batch.len()).into_iter().zip(batch) {
+            let Some(endpoint) = received.endpoint.clone() else {
+                continue; // Every batch is addressed; this one comes again, and is set aside in the end.
+            };
+            let worker = self.workshop.matching.worker(&endpoint);
+            let delivery = Delivery {
+                stay: self.clone(),
+                received: Arc::new(received),
+                part,
+                endpoint,
+                _holding: Arc::clone(&holding),
+            };
+            self.spawn(delivery.run_dispatched(worker));
+        }
+    }
+
+    fn spawn(&self, delivering: impl Future<Output = ()> + Send + 'static) {
+        drop(self.under_way.spawn(delivering));
+    }
+
+    async fn refuse(&self, taken: Taken, refused: &Refused) {
+        tracing::warn!(error = %refused.why, "a message is no valid event; it goes to the dead-letter queue");
+        let reason = DeadReason::InvalidEvent;
+        if taken.set_aside(&self.session, refused, reason).await.is_ok() {
+            self.workshop.metrics.died(reason);
+        }
+    }
+}
+
+/// The reason why an event is held for all that want it, without an attempt.
+fn why_held_by_all(received: &Received, wanting: usize) -> Option<HoldReason> {
+    if received.arrival == Arrival::Expired {
+        return Some(HoldReason::Expired);
+    }
+    (wanting > WIDE).then_some(HoldReason::Wide)
+}
+
+impl Delivery {
+    /// Attempts the delivery, or holds it if its endpoint has no room.
+    async fn run(self, worker: Option<Arc<Worker>>) {
+        let Some(worker) = worker else {
+            return self.give_up(DeadReason::EndpointRemoved).await;
+        };
+        let bytes = self.received.event.as_ref().map_or(0, |event| event.body().len());
+        match worker.offer(bytes).await {
+            Offer::Attempt(endpoint, permit) => self.attempt(&worker, endpoint, permit).await,
+            Offer::Hold(reason) => self.hold(reason).await,
+        }
+    }
+
+    /// Attempts the delivery whatever its endpoint's limits say: who sent it on knows them.
+    async fn run_dispatched(self, worker: Option<Arc<Worker>>) {
+        if let Err(refused) = &self.received.event {
+            tracing::warn!(endpoint = %self.endpoint, error = %refused.why, "what was held is no valid event; it goes to the dead-letter queue");
+            return self.give_up(DeadReason::InvalidEvent).await;
+        }
+        let Some(worker) = worker else {
+            return self.give_up(DeadReason::EndpointRemoved).await;
+        };
+        match worker.offer_dispatched().await {
+            Offer::Attempt(endpoint, permit) => self.attempt(&worker, endpoint, permit).await,
+            Offer::Hold(reason) => self.hold(reason).await,
+        }
+    }
+
+    async fn hold(self, reason: HoldReason) {
+        let workshop = Arc::clone(&self.stay.workshop);
+        if self.settle(None, Settlement::Held(reason), None).await {
+            workshop.metrics.held(reason);
+        }
+    }
+
+    /// Moves it to the dead-letter queue without an attempt.
+    async fn give_up(self, reason: DeadReason) {
+        let workshop = Arc::clone(&self.stay.workshop);
+        if self.settle(None, Settlement::Dead(reason), None).await {
+            workshop.metrics.died(reason);
+        }
+    }
+
+    /// Makes the outcome safe. Returns false if the session ended first: then the message comes again.
+    async fn settle(
+        self,
+        history: Option<&History>,
+        settlement: Settlement,
+        attempt: Option<Box<Attempt>>,
+    ) -> bool {
+        let Self {
+            stay,
+            received,
+            part,
+            endpoint,
+            _holding,
+        } = self;
+        let history = history.unwrap_or(&received.history);
+        let settled = part.settle(&stay.session, &endpoint, &received, history, settlement, attempt);
+        match settled.await {
+            Ok(()) => true,
+            Err(unsettled) => {
+                let error = &unsettled as &dyn std::error::Error;
+                tracing::debug!(%endpoint, error, "will be redelivered");
+                false
+            }
+        }
+    }
+
+    /// Makes an attempt and settles its outcome. `permit` counts the attempt as under way, and not the settlement
+    /// after it.
+    async fn attempt(self, worker: &Worker, endpoint: Arc<Endpoint>, permit: Permit) {
+        let stay = self.stay.clone();
+        let received = Arc::clone(&self.received);
+        let Ok(event) = &received.event else {
+            return self.give_up(DeadReason::InvalidEvent).await;
+        };
+        let workshop = &stay.workshop;
+        let made = workshop.attempt(&endpoint, event, &received.history).await;
+        let Made {
+            history,
+            settlement,
+            attempt,
+            outcome,
+            took,
+        } = made;
+        worker.took(took);
         if let Some(change) = permit.heard(&outcome, Timestamp::now()) {
-            self.say_changed(change, &history);
+            say_changed(&endpoint.id, change, &history);
         }
         drop(permit);
         if settlement == Settlement::Dead(DeadReason::EndpointGone) {
-            self.gone.cancel();
+            worker.is_gone(&endpoint);
         }
-        let settled = taken
-            .settle(
-                &self.session,
-                &self.endpoint.id,
-                received,
-                &history,
-                settlement,
-                Some(attempt),
-            )
-            .await;
-        match settled {
-            Ok(()) => {
-                self.say_dead(event, &history, settlement);
-                self.count(settlement, &history);
-            }
-            Err(unsettled) => {
-                tracing::debug!(endpoint = %self.endpoint.id, error = %unsettled, "will be redelivered")
-            }
-        }
-        outcome.sign()
-    }
-
-    /// Moves a message of a removed endpoint to the dead-letter queue.
-    pub(crate) async fn bury(self, mut taken: Taken, _permit: OwnedSemaphorePermit) {
-        let received = taken.read(&self.session, self.workshop.max_event_bytes);
-        self.give_up(taken, &received, DeadReason::EndpointRemoved).await;
-    }
-
-    /// Moves a message to the dead-letter queue without an attempt.
-    pub(crate) async fn give_up(&self, taken: Taken, received: &Received, reason: DeadReason) {
-        let (history, settlement) = (&received.history, Settlement::Dead(reason));
-        let settled = taken
-            .settle(
-                &self.session,
-                &self.endpoint.id,
-                received,
-                history,
-                settlement,
-                None,
-            )
-            .await;
-        if settled.is_ok() {
-            self.count(settlement, history);
+        if self.settle(Some(&history), settlement, Some(attempt)).await {
+            say_dead(&endpoint.id, event, &history, settlement);
+            workshop.count(settlement, received.published_at);
         }
     }
+}
 
-    async fn attempt(&self, event: &Event, before: &History) -> (History, Settlement, Box<Attempt>, Outcome) {
-        self.workshop.metrics.in_flight.inc();
-        let (at, took, exchanged) = self.exchange(event).await;
-        self.workshop.metrics.in_flight.dec();
-        self.workshop.metrics.attempted(&exchanged.outcome, took);
+/// An attempt that was made.
+struct Made {
+    /// The attempts so far, with this one.
+    history: History,
+    settlement: Settlement,
+    attempt: Box<Attempt>,
+    outcome: Outcome,
+    took: Duration,
+}
+
+impl Workshop {
+    async fn attempt(&self, endpoint: &Endpoint, event: &Event, before: &History) -> Made {
+        self.metrics.in_flight.inc();
+        let (at, took, exchanged) = self.exchange(endpoint, event).await;
+        self.metrics.in_flight.dec();
+        self.metrics.attempted(&exchanged.outcome, took);
 
         let history = before.after(at, &exchanged.outcome, exchanged.detail.as_deref());
-        let verdict = verdict(&self.endpoint.retry, history.attempts, &exchanged.outcome);
+        let verdict = verdict(&endpoint.retry, history.attempts, &exchanged.outcome);
         tracing::debug!(
-            endpoint = %self.endpoint.id, event = %event.webhook_id(), attempt = history.attempts,
+            endpoint = %endpoint.id, event = %event.webhook_id(), attempt = history.attempts,
             status = exchanged.outcome.status(), error = exchanged.detail, verdict = verdict.as_str(), "attempted"
         );
         let outcome = exchanged.outcome;
-        let attempt = Box::new(self.record(event, &history, at, took, verdict, exchanged));
+        let attempt = Box::new(self.record(&endpoint.id, event, &history, (at, took), verdict, exchanged));
         let settlement = match verdict {
             Verdict::Delivered => Settlement::Delivered,
             Verdict::Retry(delay) => Settlement::Retry(delay),
             Verdict::Dead(reason) => Settlement::Dead(reason),
         };
-        (history, settlement, attempt, outcome)
+        Made {
+            history,
+            settlement,
+            attempt,
+            outcome,
+            took,
+        }
     }
 
     /// What the machine has no connection for was not attempted: it waits as one for which the process has
     /// no room, and the endpoint is not blamed.
-    async fn exchange(&self, event: &Event) -> (Timestamp, Duration, Exchanged) {
+    async fn exchange(&self, endpoint: &Endpoint, event: &Event) -> (Timestamp, Duration, Exchanged) {
         loop {
             let (at, clock) = (Timestamp::now(), Instant::now());
-            match post(&self.workshop.client, &self.endpoint, event, at).await {
+            match post(&self.client, endpoint, event, at).await {
                 Ok(exchanged) => return (at, clock.elapsed(), exchanged),
-                Err(shortage) => self.workshop.shortages.wait(&shortage).await,
+                Err(shortage) => self.shortages.wait(&shortage).await,
             }
         }
     }
 
     fn record(
         &self,
+        endpoint: &EndpointId,
         event: &Event,
         history: &History,
-        at: Timestamp,
-        took: Duration,
+        (at, took): (Timestamp, Duration),
         verdict: Verdict,
         exchanged: Exchanged,
     ) -> Attempt {
@@ -190,8 +324,8 @@ impl Line {
             event_id: event.id().clone(),
             event_source: event.source().to_owned(),
             event_type: event.event_type().clone(),
-            published_at: history.published_at,
-            endpoint: self.endpoint.id.clone(),
+            published_at: history.run,
+            endpoint: endpoint.clone(),
             attempt: history.attempts,
             at,
             duration_ms: millis(took),
@@ -203,40 +337,37 @@ impl Line {
             state,
             next_at,
             reason,
-            deliverer: self.workshop.deliverer.clone(),
+            deliverer: self.deliverer.clone(),
         }
     }
 
-    fn say_changed(&self, change: Change, history: &History) {
-        let endpoint = &self.endpoint.id;
-        match change {
-            Change::ClosedOff => tracing::warn!(
-                %endpoint, status = history.last_status, error = history.last_error,
-                "closed off: every attempt fails; its events wait in its queue, and one now and then is tried"
-            ),
-            Change::Opened => {
-                tracing::info!(%endpoint, "it answers again; its events are delivered again")
-            }
-        }
-    }
-
-    /// Somebody has to look at a dead letter.
-    fn say_dead(&self, event: &Event, history: &History, settlement: Settlement) {
-        if let Settlement::Dead(reason) = settlement {
-            tracing::warn!(
-                endpoint = %self.endpoint.id, event = %event.webhook_id(), %reason, attempts = history.attempts,
-                status = history.last_status, error = history.last_error, "given up; it is in the dead-letter queue"
-            );
-        }
-    }
-
-    fn count(&self, settlement: Settlement, history: &History) {
-        let metrics = &self.workshop.metrics;
+    fn count(&self, settlement: Settlement, published_at: Option<Timestamp>) {
         match settlement {
-            Settlement::Delivered => metrics.delivered(history.published_at, Timestamp::now()),
-            Settlement::Retry(delay) => metrics.retried(delay),
-            Settlement::Dead(reason) => metrics.died(reason),
+            Settlement::Delivered => self.metrics.delivered(published_at, Timestamp::now()),
+            Settlement::Retry(delay) => self.metrics.retried(delay),
+            Settlement::Held(reason) => self.metrics.held(reason),
+            Settlement::Dead(reason) => self.metrics.died(reason),
         }
+    }
+}
+
+fn say_changed(endpoint: &EndpointId, change: Change, history: &History) {
+    match change {
+        Change::ClosedOff => tracing::warn!(
+            %endpoint, status = history.last_status, error = history.last_error,
+            "its circuit is open: every attempt fails; its events wait in the log, and one now and then is tried"
+        ),
+        Change::Opened => tracing::info!(%endpoint, "it answers again; its events are delivered again"),
+    }
+}
+
+/// Somebody has to look at a dead letter.
+fn say_dead(endpoint: &EndpointId, event: &Event, history: &History, settlement: Settlement) {
+    if let Settlement::Dead(reason) = settlement {
+        tracing::warn!(
+            %endpoint, event = %event.webhook_id(), %reason, attempts = history.attempts,
+            status = history.last_status, error = history.last_error, "given up; it is in the dead-letter queue"
+        );
     }
 }
 

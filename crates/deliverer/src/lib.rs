@@ -1,27 +1,26 @@
-//! Pushing: events are taken from the endpoints' queues, posted as signed webhooks, and settled.
+//! Pushing: events are taken once, matched with the endpoints that want them, posted as signed webhooks, and settled.
 
-mod backlog;
 mod breaker;
 mod client;
 mod config;
-mod consume;
+mod consumers;
 mod courier;
+mod deliverer;
 mod delivery;
-mod fetch;
-mod fleet;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod matching;
 mod metrics;
 mod notes;
 mod pace;
 mod post;
-mod probe;
+mod queues;
 mod resolver;
 mod shortage;
 mod slots;
-mod take;
 mod tls;
 mod window;
+mod worker;
 
 use std::{num::NonZeroU32, sync::Arc};
 
@@ -35,7 +34,8 @@ pub use courier::{Courier, Posted};
 pub use resolver::NameServers;
 
 use crate::{
-    delivery::Workshop, fleet::Fleet, metrics::Metrics, resolver::Resolver, shortage::Shortages, slots::Slots,
+    deliverer::Deliverer, delivery::Workshop, matching::Matching, metrics::Metrics, resolver::Resolver,
+    shortage::Shortages, slots::Slots,
 };
 
 /// Its name among the parts of a process, which says when it has begun.
@@ -51,27 +51,29 @@ pub async fn run(config: &Config, context: &Context, broker: &Broker, store: &St
         max_attempts(config.max_attempts),
     );
     metrics.limit.set(most.into());
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let (matching, reader) = Matching::new(store, Slots::new(most));
     let workshop = Arc::new(Workshop {
         client: client::Client::new(Resolver::new(config.name_servers.as_ref()))
             .context("could not set up the HTTP client")?,
         metrics,
         max_event_bytes: config.max_event_bytes,
         deliverer: config.signature(),
-        room: fetch::room(),
-        slots: Slots::new(usize::try_from(most).unwrap_or(usize::MAX)),
+        matching,
         shortages: Shortages::default(),
     });
-    let fleet = Fleet::new(
-        Arc::clone(&workshop),
-        store.clone(),
-        context.health.component("store"),
-    );
-    let endpoints = fleet.ids();
+    let deliverer = Deliverer {
+        workshop: Arc::clone(&workshop),
+        reader,
+        store: store.clone(),
+        store_health: context.health.component("store"),
+        slots: most,
+    };
     let broker_health = context.health.component("broker");
     context.health.begun(PART);
     tokio::select! {
-        () = fleet.run(broker, config, &context.shutdown) => {}
-        () = backlog::watch(broker, &endpoints, &workshop.metrics, config) => {}
+        () = deliverer.run(broker, config, &context.shutdown) => {}
+        () = queues::watch(broker, &workshop.metrics, config) => {}
         () = broker_health.follow(broker.status(), Status::trouble) => {}
     }
     Ok(())

@@ -1,16 +1,14 @@
 use std::{collections::HashSet, sync::Mutex, time::Duration};
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::Collector,
 };
-use relay_event::{DeadReason, Delay, ErrorClass, Outcome, Sign, Timestamp};
+use relay_event::{DeadReason, Delay, ErrorClass, HoldReason, Outcome, Timestamp};
 
 /// Delays that have a label of their own; an endpoint's schedule may name any.
 const DELAY_LABELS: usize = 50;
 const OTHER: &str = "other";
-const SUCCESS: &str = "success";
-const FAILURE: &str = "failure";
 const STATUS_CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
 /// What a deliverer tells Prometheus.
@@ -25,10 +23,9 @@ pub(crate) struct Metrics {
     dead: IntCounterVec,
     pub(crate) in_flight: IntGauge,
     pub(crate) limit: IntGauge,
-    pub(crate) consuming: IntGauge,
-    pub(crate) closed_off: IntGauge,
-    probes: IntCounterVec,
-    pub(crate) backlog: IntGaugeVec,
+    held: IntCounterVec,
+    pub(crate) blind: IntCounter,
+    pub(crate) circuits_open: IntGauge,
     pub(crate) queues: IntGaugeVec,
 }
 
@@ -65,17 +62,13 @@ impl Metrics {
             "relay_dead_letters_total",
             "Messages sent to the dead-letter queue by this process, by reason.",
         );
-        let backlog = Opts::new(
-            "relay_endpoint_backlog_messages",
-            "Messages ready in an endpoint's queue; those in flight do not count.",
-        );
         let queues = Opts::new(
             "relay_queue_messages",
-            "Messages ready in the relay's shared queues: archive, attempts, dead.",
+            "Messages ready in the relay's queues.",
         );
-        let probes = Opts::new(
-            "relay_probes_total",
-            "Attempts made to learn whether a closed-off endpoint answers again, by outcome: success or failure.",
+        let held = Opts::new(
+            "relay_held_total",
+            "Deliveries that were left to wait in the log, by reason.",
         );
         let metrics = Self {
             attempts: IntCounterVec::new(attempts, &["result"])?,
@@ -90,16 +83,15 @@ impl Metrics {
                 "relay_attempts_limit",
                 "Attempts that may be under way at once in this process.",
             )?,
-            consuming: IntGauge::new(
-                "relay_endpoints_consumed",
-                "Endpoints whose queues this process takes from.",
+            held: IntCounterVec::new(held, &["reason"])?,
+            blind: IntCounter::new(
+                "relay_blind_matches_total",
+                "Messages whose endpoints were taken as known before, for the store did not answer in time.",
             )?,
-            closed_off: IntGauge::new(
-                "relay_endpoints_closed_off",
-                "Endpoints that this process has closed off: every attempt failed, so one event now and then is tried.",
+            circuits_open: IntGauge::new(
+                "relay_circuits_open",
+                "Endpoints to which this process sends nothing by itself: every attempt failed.",
             )?,
-            probes: IntCounterVec::new(probes, &["outcome"])?,
-            backlog: IntGaugeVec::new(backlog, &["endpoint"])?,
             queues: IntGaugeVec::new(queues, &["queue"])?,
         };
         metrics.start_at_zero();
@@ -109,7 +101,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    fn collectors(&self) -> [Box<dyn Collector>; 13] {
+    fn collectors(&self) -> [Box<dyn Collector>; 12] {
         [
             Box::new(self.attempts.clone()),
             Box::new(self.attempt_duration.clone()),
@@ -119,10 +111,9 @@ impl Metrics {
             Box::new(self.dead.clone()),
             Box::new(self.in_flight.clone()),
             Box::new(self.limit.clone()),
-            Box::new(self.consuming.clone()),
-            Box::new(self.closed_off.clone()),
-            Box::new(self.probes.clone()),
-            Box::new(self.backlog.clone()),
+            Box::new(self.held.clone()),
+            Box::new(self.blind.clone()),
+            Box::new(self.circuits_open.clone()),
             Box::new(self.queues.clone()),
         ]
     }
@@ -138,8 +129,8 @@ impl Metrics {
         for outcome in ["delivered", "dead"] {
             self.deliveries.with_label_values(&[outcome]);
         }
-        for outcome in [SUCCESS, FAILURE] {
-            self.probes.with_label_values(&[outcome]);
+        for reason in HoldReason::ALL {
+            self.held.with_label_values(&[reason.as_str()]);
         }
         for reason in DeadReason::ALL {
             self.dead.with_label_values(&[reason.as_str()]);
@@ -158,10 +149,8 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    pub(crate) fn probed(&self, sign: Sign) {
-        let opens = matches!(sign, Sign::Healthy | Sign::Refusing);
-        let outcome = if opens { SUCCESS } else { FAILURE };
-        self.probes.with_label_values(&[outcome]).inc();
+    pub(crate) fn held(&self, reason: HoldReason) {
+        self.held.with_label_values(&[reason.as_str()]).inc();
     }
 
     pub(crate) fn delivered(&self, published_at: Option<Timestamp>, now: Timestamp) {

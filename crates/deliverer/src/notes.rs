@@ -2,7 +2,7 @@
 //! that it has been failing for a while, that it works again, and that it failed for too long. So that
 //! its owner can see why nothing arrives, and so that it outlives every deliverer.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use relay_broker::Session;
 use relay_event::{Endpoint, EndpointId, EndpointState, Outcome, Timestamp};
@@ -11,15 +11,14 @@ use tokio::time::timeout;
 
 use crate::{DisableAfter, breaker::Failing};
 
-/// Since when endpoints fail, as the store has it.
-pub(crate) type Notes = HashMap<EndpointId, Timestamp>;
-
 /// A failure is noted when it has been seen for so long: the store is not told of every blip.
 const NOTED_AFTER: Duration = Duration::from_secs(10);
 
 /// And an endpoint is disabled, or its events expire, only when this very process has seen it fail for so
 /// long: a relay that was off for a week does not know what happened meanwhile.
 pub(crate) const WITNESSED: Duration = Duration::from_secs(600);
+
+const GONE: &str = "it answered 410 Gone";
 
 /// How long an announcement may take.
 const ANNOUNCED: Duration = Duration::from_secs(2);
@@ -32,8 +31,26 @@ pub(crate) enum Due {
     Disable { reason: String },
 }
 
-/// Decides it from what this process learnt and what is noted.
+/// Decides it from what this process learnt of an endpoint and what is noted.
 pub(crate) fn due(
+    endpoint: &Endpoint,
+    is_gone: bool,
+    failing: Option<&Failing>,
+    noted: Option<Timestamp>,
+    disable_after: DisableAfter,
+) -> Option<Due> {
+    if endpoint.state != EndpointState::Active {
+        return None;
+    }
+    if is_gone {
+        return Some(Due::Disable {
+            reason: GONE.to_owned(),
+        });
+    }
+    due_of_failing(failing, noted, disable_after)
+}
+
+fn due_of_failing(
     failing: Option<&Failing>,
     noted: Option<Timestamp>,
     DisableAfter(limit): DisableAfter,
@@ -78,13 +95,13 @@ pub(crate) struct ToNote {
 /// Writes it all down, and returns what is noted then of those that were written. When the store is away
 /// it ends: the next of them would wait as long, and be as vain. What is missing is due again soon.
 pub(crate) async fn write_all(
-    store: Store,
-    session: Session,
+    store: &Store,
+    session: &Session,
     all: Vec<ToNote>,
 ) -> Vec<(EndpointId, Option<Timestamp>)> {
     let mut written = Vec::new();
     for ToNote { endpoint, noted, due } in all {
-        match write(&store, &session, &endpoint, noted, &due).await {
+        match write(store, session, &endpoint, noted, &due).await {
             Ok(noted) => written.push((endpoint.id.clone(), noted)),
             Err(error) => {
                 tracing::debug!(endpoint = %endpoint.id, %error, ?due, "what was learnt of it cannot be written down yet");
@@ -178,37 +195,37 @@ mod tests {
 
     #[test]
     fn a_blip_is_not_noted_and_a_failure_is() {
-        let due = |failing: &Failing| due(Some(failing), None, FIVE_DAYS);
-        assert_eq!(due(&failing(1, 1, 10)), None);
-        assert_eq!(due(&failing(1, 1, 11)), Some(Due::Failing(at(1))));
+        let due = |failing: &Failing| due_of_failing(Some(failing), None, FIVE_DAYS);
+        assert_eq!(due_of_failing(&failing(1, 1, 10)), None);
+        assert_eq!(due_of_failing(&failing(1, 1, 11)), Some(Due::Failing(at(1))));
     }
 
     #[test]
     fn a_success_clears_the_note() {
-        assert_eq!(due(None, Some(at(1)), FIVE_DAYS), Some(Due::Works));
-        assert_eq!(due(None, None, FIVE_DAYS), None);
+        assert_eq!(due_of_failing(None, Some(at(1)), FIVE_DAYS), Some(Due::Works));
+        assert_eq!(due_of_failing(None, None, FIVE_DAYS), None);
     }
 
     #[test]
     fn too_long_is_too_long_once_it_was_seen() {
         let end = 120 * HOUR;
-        let due = |failing: &Failing, limit| due(Some(failing), Some(at(0)), limit);
-        assert_eq!(due(&failing(1, 1, end), FIVE_DAYS), None, "a second is left");
+        let due = |failing: &Failing, limit| due_of_failing(Some(failing), Some(at(0)), limit);
+        assert_eq!(due_of_failing(&failing(1, 1, end), FIVE_DAYS), None, "a second is left");
         let reason = "no attempt succeeded since 1970-01-01T00:00:00.000Z; last: timeout".to_owned();
-        assert_eq!(due(&failing(0, 1, end), FIVE_DAYS), Some(Due::Disable { reason }));
-        assert_eq!(due(&failing(0, 1, end), DisableAfter(None)), None);
+        assert_eq!(due_of_failing(&failing(0, 1, end), FIVE_DAYS), Some(Due::Disable { reason }));
+        assert_eq!(due_of_failing(&failing(0, 1, end), DisableAfter(None)), None);
         assert_eq!(
-            due(&failing(0, 1, end - 1), FIVE_DAYS),
+            due_of_failing(&failing(0, 1, end - 1), FIVE_DAYS),
             None,
             "nothing was sent since"
         );
         // The process began a moment ago.
-        assert_eq!(due(&failing(0, end - 60, end), FIVE_DAYS), None);
+        assert_eq!(due_of_failing(&failing(0, end - 60, end), FIVE_DAYS), None);
         let unseen = Failing {
             since: at(0),
             seen: None,
         };
-        assert_eq!(due(&unseen, FIVE_DAYS), None);
+        assert_eq!(due_of_failing(&unseen, FIVE_DAYS), None);
     }
 
     #[test]

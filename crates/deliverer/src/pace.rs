@@ -6,7 +6,6 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use relay_event::{Endpoint, EndpointUrl, Outcome, Sign, Timestamp};
 use tokio::{sync::watch, time::timeout};
-use tokio_util::task::TaskTracker;
 
 use crate::{
     breaker::{Breaker, Change, Failing},
@@ -27,8 +26,6 @@ pub(crate) struct Pace {
     rate: Option<Arc<DefaultDirectRateLimiter>>,
     state: Arc<watch::Sender<State>>,
     slots: Arc<Slots>,
-    /// Deliveries begun and not settled. Closed, so that waiting for none is possible at any time.
-    pub(crate) under_way: TaskTracker,
 }
 
 struct State {
@@ -41,12 +38,7 @@ struct State {
 
 impl State {
     fn has_room(&self) -> bool {
-        // A probe is alone and does not wait for those that still hang from before.
-        let most = match self.breaker.is_closed_off() {
-            true => self.max_in_flight,
-            false => self.window.size(),
-        };
-        self.under_way < most
+        !self.breaker.is_closed_off() && self.under_way < self.window.size()
     }
 
     fn heard(&mut self, outcome: &Outcome, now: Timestamp) -> Option<Change> {
@@ -66,17 +58,6 @@ impl State {
 impl Pace {
     /// That of an endpoint that, by the store, has been failing since `noted`.
     pub(crate) fn of(endpoint: &Endpoint, noted: Option<Timestamp>, slots: Arc<Slots>) -> Self {
-        let under_way = TaskTracker::new();
-        under_way.close();
-        Self::with(endpoint, noted, slots, under_way)
-    }
-
-    fn with(
-        endpoint: &Endpoint,
-        noted: Option<Timestamp>,
-        slots: Arc<Slots>,
-        under_way: TaskTracker,
-    ) -> Self {
         let state = State {
             max_in_flight: endpoint.max_in_flight,
             window: Window::new(endpoint.max_in_flight),
@@ -90,14 +71,13 @@ impl Pace {
             rate: limiter(endpoint.rate_limit),
             state: Arc::new(watch::Sender::new(state)),
             slots,
-            under_way,
         }
     }
 
     /// That of the endpoint as it is now. At another URL nothing is known of it.
     pub(crate) fn adapted_to(mut self, endpoint: &Endpoint, noted: Option<Timestamp>) -> Self {
         if self.url != endpoint.url {
-            return Self::with(endpoint, noted, self.slots, self.under_way);
+            return Self::of(endpoint, noted, self.slots);
         }
         if self.rate_limit != endpoint.rate_limit {
             (self.rate_limit, self.rate) = (endpoint.rate_limit, limiter(endpoint.rate_limit));
@@ -114,21 +94,11 @@ impl Pace {
 
     /// Resolves when the endpoint's limits allow another attempt.
     pub(crate) async fn permit(&self) -> Permit {
-        loop {
+        let permit = loop {
             self.until(State::has_room).await;
-            let begun = self.state.send_if_modified(|state| {
-                let room = state.has_room();
-                state.under_way += u16::from(room);
-                room
-            });
-            if begun {
-                break;
+            if let Some(permit) = self.begin(State::has_room) {
+                break permit;
             }
-        }
-        let permit = Permit {
-            state: Arc::clone(&self.state),
-            slots: Arc::clone(&self.slots),
-            slot: None,
         };
         if let Some(rate) = &self.rate {
             rate.until_ready().await;
@@ -136,9 +106,40 @@ impl Pace {
         permit
     }
 
-    /// How many attempts may be under way at once.
-    pub(crate) fn window(&self) -> u16 {
-        self.state.borrow().window.size()
+    /// A permit, if the endpoint's limits allow another attempt now.
+    pub(crate) fn permit_now(&self) -> Option<Permit> {
+        let permit = self.begin(State::has_room)?;
+        let is_ready = self.rate.as_ref().is_none_or(|rate| rate.check().is_ok());
+        is_ready.then_some(permit)
+    }
+
+    /// A permit whatever the endpoint's limits say.
+    pub(crate) fn permit_beyond(&self) -> Permit {
+        self.state
+            .send_modify(|state| state.under_way = state.under_way.saturating_add(1));
+        self.permit_of()
+    }
+
+    /// Returns true if it is the rate that allows no attempt now, and not the attempts under way.
+    pub(crate) fn is_over_rate(&self) -> bool {
+        self.rate.is_some() && self.state.borrow().has_room()
+    }
+
+    fn begin(&self, allowed: impl Fn(&State) -> bool) -> Option<Permit> {
+        let begun = self.state.send_if_modified(|state| {
+            let allowed = allowed(state);
+            state.under_way += u16::from(allowed);
+            allowed
+        });
+        begun.then(|| self.permit_of())
+    }
+
+    fn permit_of(&self) -> Permit {
+        Permit {
+            state: Arc::clone(&self.state),
+            slots: Arc::clone(&self.slots),
+            slot: None,
+        }
     }
 
     pub(crate) fn is_closed_off(&self) -> bool {
@@ -147,10 +148,6 @@ impl Pace {
 
     pub(crate) async fn until_closed_off(&self) {
         self.until(|state| state.breaker.is_closed_off()).await;
-    }
-
-    pub(crate) async fn until_open(&self) {
-        self.until(|state| !state.breaker.is_closed_off()).await;
     }
 
     /// That no attempt succeeds, and since when.

@@ -1,4 +1,4 @@
-//! A message of the queue of attempts.
+//! A message of records.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| relay_broker::fuzzing::records(data));

@@ -24,57 +24,201 @@ fn history() -> History {
         last_attempt: Timestamp::from_millis(2_000),
         last_status: Some(500),
         last_error: None,
-        published_at: Timestamp::from_millis(900),
+        run: Timestamp::from_millis(900),
     }
 }
 
-/// What the broker would hand out of this publish once it has waited.
-fn returned(outgoing: &Outgoing) -> Delivery {
+/// What the broker would hand out of this publish if it came by this exchange.
+fn by(exchange: &str, outgoing: &Outgoing) -> Delivery {
     let body = std::str::from_utf8(&outgoing.body).unwrap();
-    delivery(
-        "relay.return",
-        &outgoing.routing_key,
-        outgoing.properties.clone(),
-        body,
-    )
+    let key = &outgoing.routing_key;
+    delivery(exchange, key, outgoing.properties.clone(), body)
+}
+
+/// What it would hand out once it has waited.
+fn returned(outgoing: &Outgoing) -> Delivery {
+    by("relay.return", outgoing)
+}
+
+fn again(outgoing: &Outgoing) -> Received {
+    Received::read(&mut returned(outgoing), Queue::Again, &topology(), 1_000)
+}
+
+/// An event whose retry waits five minutes.
+fn waiting(endpoint: &EndpointId) -> Outgoing {
+    let message = Received {
+        hop: 7,
+        published_at: Timestamp::from_millis(800),
+        ..received(None)
+    };
+    let delay = "5m".parse().unwrap();
+    retry(&topology(), delay, endpoint, &message, &event(), &history())
+}
+
+fn with_header(mut delivery: Delivery, name: &str, value: AMQPValue) -> Delivery {
+    let mut headers = delivery.properties.headers().clone().unwrap_or_default();
+    headers.insert(name.into(), value);
+    delivery.properties = delivery.properties.with_headers(headers);
+    delivery
 }
 
 #[test]
-fn a_retry_reads_back_with_its_history_and_its_bytes() {
+fn a_retry_reads_back_with_its_endpoint_its_history_and_its_bytes() {
     let endpoint = EndpointId::generate();
-    let outgoing = retry(
-        &topology(),
-        "5m".parse().unwrap(),
-        &endpoint,
-        &event(),
-        &history(),
-    );
+    let outgoing = waiting(&endpoint);
+    assert_eq!(outgoing.exchange, "relay.retry.5m");
+    let received = again(&outgoing);
+    assert_eq!(received.event.as_ref().unwrap().body(), event().body());
+    assert_eq!(received.arrival, Arrival::Again);
+    assert_eq!(received.endpoint, Some(endpoint));
     assert_eq!(
-        (outgoing.exchange.as_str(), outgoing.routing_key.as_str()),
-        ("relay.retry.5m", endpoint.as_str())
+        (received.published_at, received.hop, &received.history),
+        (Timestamp::from_millis(800), 7, &history())
     );
-    let received = Received::read(&mut returned(&outgoing), &topology(), 1_000);
-    assert_eq!(received.event.unwrap().body(), event().body());
-    assert_eq!(received.history, history());
 }
 
 #[test]
-fn a_producer_cannot_forge_a_history() {
+fn a_producer_cannot_forge_an_address_nor_a_history() {
+    for (queue, exchange, arrival) in [
+        (Queue::Work, "relay.events", Arrival::Published),
+        (Queue::Suspects, "relay.events", Arrival::Suspect),
+        (Queue::WorkLate, "relay.work.late", Arrival::Returned),
+        (Queue::ArchiveLate, "relay.archive.late", Arrival::Returned),
+        (Queue::ArchiveLate, "relay.work.late", Arrival::Other),
+        (Queue::Work, "relay.return", Arrival::Other),
+        (Queue::Work, "relay.dispatch", Arrival::Other),
+        (Queue::Again, "relay.events", Arrival::Other),
+        (Queue::Again, "", Arrival::Other),
+    ] {
+        let mut forged = by(exchange, &waiting(&EndpointId::generate()));
+        forged.routing_key = "order.created".into();
+        let received = Received::read(&mut forged, queue, &topology(), 1_000);
+        assert_eq!(received.arrival, arrival, "{queue} {exchange}");
+        assert!(received.event.is_ok());
+        assert_eq!((received.endpoint, received.hop), (None, 0), "{queue} {exchange}");
+        assert_eq!(received.history, History::default(), "{queue} {exchange}");
+    }
+}
+
+#[test]
+fn what_is_addressed_to_nobody_or_has_another_form_is_no_event() {
     let endpoint = EndpointId::generate();
-    let forged = retry(
-        &topology(),
-        "5m".parse().unwrap(),
-        &endpoint,
-        &event(),
-        &history(),
-    );
-    let mut delivery = returned(&forged);
-    delivery.exchange = "relay.events".into();
-    delivery.routing_key = "order.created".into();
-    assert_eq!(
-        Received::read(&mut delivery, &topology(), 1_000).history.attempts,
-        0
-    );
+    for (header, value, said) in [
+        (
+            "relay-wire",
+            AMQPValue::LongLongInt(2),
+            "header relay-wire: is 2; this relay reads 1: is another version running?",
+        ),
+        (
+            "relay-wire",
+            AMQPValue::Void,
+            "header relay-wire: is missing; this relay reads 1",
+        ),
+        (
+            "relay-endpoint",
+            AMQPValue::Void,
+            "header relay-endpoint: is missing",
+        ),
+        (
+            "relay-endpoint",
+            AMQPValue::LongString("ep_1".into()),
+            "header relay-endpoint: must be `ep_` and 32 hexadecimal digits, not \"ep_1\"",
+        ),
+    ] {
+        let mut message = with_header(returned(&waiting(&endpoint)), header, value);
+        let received = Received::read(&mut message, Queue::Again, &topology(), 1_000);
+        assert_eq!(received.event.unwrap_err().why.to_string(), said);
+    }
+}
+
+#[test]
+fn an_event_of_a_refused_address_is_whole_in_its_letter() {
+    let endpoint = EndpointId::generate();
+    let version = AMQPValue::LongLongInt(2);
+    let mut message = with_header(returned(&waiting(&endpoint)), "relay-wire", version);
+    let received = Received::read(&mut message, Queue::Again, &topology(), 1_000);
+    let refused = received.event.unwrap_err();
+    let now = Timestamp::from_millis(5_000).unwrap();
+    let outgoing = set_aside(&topology(), &refused, DeadReason::InvalidEvent, now);
+    let letter = letter(&by("relay.dead", &outgoing), &topology(), 1_000);
+    assert_eq!(letter.event.unwrap().body(), event().body());
+}
+
+fn dispatched(count: usize) -> Vec<crate::Dispatched> {
+    let delivery = crate::Dispatched {
+        event: event(),
+        published_at: Timestamp::from_millis(800),
+        hop: 3,
+        history: history(),
+    };
+    vec![delivery; count]
+}
+
+/// A batch of so many events that is taken from this queue, to which it came by an exchange of the same name.
+fn batch(queue: Queue, endpoint: &EndpointId, count: usize) -> Delivery {
+    let body = dispatch::written(&dispatched(count));
+    let outgoing = super::dispatch(&topology(), endpoint, &body);
+    assert_eq!(outgoing.exchange, "relay.dispatch");
+    by(&topology().queue(queue), &outgoing)
+}
+
+#[test]
+fn a_batch_reads_back_event_by_event() {
+    let endpoint = EndpointId::generate();
+    let mut message = batch(Queue::Dispatch, &endpoint, 2);
+    let read = Received::read_batch(&mut message, Queue::Dispatch, &topology()).unwrap();
+    assert_eq!(read.len(), 2);
+    for received in read {
+        assert_eq!(received.arrival, Arrival::Dispatch);
+        assert_eq!(received.endpoint.as_ref(), Some(&endpoint));
+        assert_eq!((received.hop, &received.history), (3, &history()));
+        assert_eq!(received.published_at, Timestamp::from_millis(800));
+        assert_eq!(received.event.unwrap().body(), event().body());
+    }
+    let mut elsewhere = batch(Queue::Holds, &endpoint, 1);
+    assert!(Received::read_batch(&mut elsewhere, Queue::Dispatch, &topology()).is_err());
+    let version = AMQPValue::LongLongInt(2);
+    let mut other = with_header(batch(Queue::Dispatch, &endpoint, 1), "relay-wire", version);
+    let refused = Received::read_batch(&mut other, Queue::Dispatch, &topology()).unwrap_err();
+    assert_eq!(refused.why.field, "header relay-wire");
+    assert!(refused.size() > 76);
+}
+
+#[test]
+fn what_was_returned_too_often_is_held_with_its_event() {
+    let endpoint = EndpointId::generate();
+    let now = Timestamp::from_millis(9_000).unwrap();
+    let single = by("relay.holds", &waiting(&endpoint));
+    for (mut message, count, hop) in [(single, 1, 7), (batch(Queue::Holds, &endpoint, 2), 2, 3)] {
+        let read = crate::Holds::read(&mut message, 1_000, now);
+        assert!(read.refused.is_none() && read.holds.len() == count);
+        for hold in read.holds {
+            assert_eq!(hold.check(), Ok(()));
+            assert_eq!((hold.reason, hold.at, hold.hop), (HoldReason::Returned, now, hop));
+            assert_eq!((&hold.endpoint, &hold.history), (&endpoint, &history()));
+            assert_eq!(hold.event().unwrap().unwrap().body(), event().body());
+        }
+    }
+}
+
+#[test]
+fn only_what_is_not_in_the_log_by_itself_carries_its_event_there() {
+    use Arrival::{Again, Dispatch, Expired, Other, Published, Returned, Suspect};
+    for (arrival, carries) in [
+        (Published, false),
+        (Expired, false),
+        (Returned, false),
+        (Suspect, true),
+        (Again, true),
+        (Dispatch, true),
+        (Other, true),
+    ] {
+        let received = Received {
+            arrival,
+            ..received(None)
+        };
+        assert_eq!(received.for_the_log(&event()).is_some(), carries, "{arrival:?}");
+    }
 }
 
 #[test]
@@ -82,14 +226,18 @@ fn another_routing_key_than_the_type_is_refused() {
     let properties = event_properties(&event(), FieldTable::default());
     let body = std::str::from_utf8(event().body()).unwrap().to_owned();
     let mut wrong = delivery("relay.events", "secret.event", properties, &body);
-    let refused = Received::read(&mut wrong, &topology(), 1_000).event.unwrap_err();
+    let refused = Received::read(&mut wrong, Queue::Work, &topology(), 1_000)
+        .event
+        .unwrap_err();
     assert_eq!(refused.why.field, "type");
 }
 
 #[test]
 fn too_large_is_refused_before_it_is_read() {
     let mut large = delivery("relay.events", "a", BasicProperties::default(), "123456");
-    let refused = Received::read(&mut large, &topology(), 5).event.unwrap_err();
+    let refused = Received::read(&mut large, Queue::Work, &topology(), 5)
+        .event
+        .unwrap_err();
     assert_eq!(
         refused.why.to_string(),
         "event: is 6 bytes; at most 5 are allowed"
@@ -112,7 +260,9 @@ fn every_binary_prefix_is_taken() {
         headers.insert(format!("{prefix}time").into(), AMQPValue::Timestamp(0));
         let properties = properties(Some("application/json"), headers);
         let mut binary = delivery("relay.events", "a.b", properties, r#"{"n":1}"#);
-        let event = Received::read(&mut binary, &topology(), 1_000).event.unwrap();
+        let event = Received::read(&mut binary, Queue::Archive, &topology(), 1_000)
+            .event
+            .unwrap();
         let text = std::str::from_utf8(event.body()).unwrap();
         assert!(
             text.contains(r#""urgent":"true""#) && text.contains("1970-01-01"),
@@ -124,9 +274,11 @@ fn every_binary_prefix_is_taken() {
 fn received(earlier: Option<Earlier>) -> Received {
     Received {
         event: Ok(event()),
+        arrival: Arrival::Again,
+        endpoint: None,
+        published_at: None,
+        hop: 0,
         history: History::default(),
-        published: false,
-        claims_death: false,
         earlier: earlier.map(Box::new),
     }
 }
@@ -150,21 +302,15 @@ fn a_redelivery_that_comes_back_unattempted_keeps_its_facts() {
     };
     let run = Timestamp::from_millis(9_000).unwrap();
     let again = redeliver(&topology(), &endpoint, &event(), run, Some(&letter));
+    assert_eq!(again.exchange, "relay.return");
     let expected = DeadLetter {
         reason: DeadReason::EndpointRemoved,
         detail: Some("was attempts_exhausted before it was redelivered".to_owned()),
         ..letter
     };
-    assert_eq!(
-        super::letter(&returned(&again), &topology(), 1_000).facts,
-        expected
-    );
-
-    let taken = Received::read(&mut returned(&again), &topology(), 1_000);
-    assert_eq!(
-        (taken.history.attempts, taken.history.published_at),
-        (0, Some(run))
-    );
+    let taken = self::again(&again);
+    assert_eq!((taken.history.attempts, taken.history.run), (0, Some(run)));
+    assert_eq!(taken.endpoint.as_ref(), Some(&endpoint));
     let buried = |history: &History| {
         let reason = DeadReason::EndpointRemoved;
         let buried = dead(&topology(), &endpoint, &taken, history, reason, run);
@@ -217,47 +363,18 @@ fn a_dead_letter_carries_its_facts() {
     );
 }
 
-#[test]
-fn a_retry_whose_endpoint_is_gone_says_so() {
-    let endpoint = EndpointId::generate();
-    let outgoing = retry(
-        &topology(),
-        "1s".parse().unwrap(),
-        &endpoint,
-        &event(),
-        &history(),
-    );
-    let letter = letter(&returned(&outgoing), &topology(), 1_000).facts;
-    assert_eq!(
-        (letter.reason, letter.endpoint),
-        (DeadReason::EndpointRemoved, Some(endpoint))
-    );
-    assert_eq!(letter.attempts, 3);
-}
-
-/// A message as its producer published it, which the broker moved out of an endpoint's queue.
-fn moved(endpoint: &EndpointId, reason: &str, more: &[(&str, &str)]) -> Delivery {
-    moved_from("relay.events", endpoint, reason, more)
-}
-
-/// Such a message whose entry names this exchange.
-fn moved_from(exchange: &str, endpoint: &EndpointId, reason: &str, more: &[(&str, &str)]) -> Delivery {
+/// A message as its producer published it, which the broker moved out of a queue.
+fn moved(queue: &str, reason: &str, more: &[(&str, &str)]) -> Delivery {
     let mut death = FieldTable::default();
-    for (name, value) in [
-        ("queue", format!("relay.endpoint.{endpoint}").as_str()),
-        ("reason", reason),
-        ("exchange", exchange),
-        ("original-expiration", "1000"),
-    ] {
-        put_text(&mut death, name, value);
-    }
+    put_text(&mut death, "queue", queue);
+    put_text(&mut death, "reason", reason);
     death.insert("time".into(), AMQPValue::Timestamp(7));
     let mut headers = FieldTable::default();
     let deaths = vec![AMQPValue::FieldTable(death)];
     headers.insert("x-death".into(), AMQPValue::FieldArray(deaths.into()));
     headers.insert("relay-attempts".into(), AMQPValue::LongLongInt(9));
     headers.insert("relay-dead-at".into(), AMQPValue::LongLongInt(1));
-    headers.insert(PUBLISHED_AT.into(), AMQPValue::LongLongInt(253_402_300_799_999));
+    headers.insert(RUN.into(), AMQPValue::LongLongInt(253_402_300_799_999));
     for (name, value) in more {
         put_text(&mut headers, name, value);
     }
@@ -273,97 +390,83 @@ fn moved_from(exchange: &str, endpoint: &EndpointId, reason: &str, more: &[(&str
 #[test]
 fn what_the_broker_did_counts_more_than_a_producers_headers() {
     let endpoint = EndpointId::generate();
-    let forged = [("relay-reason", "endpoint_gone"), ("relay-endpoint", "ep_0")];
-    for (reason, said, detail, outlived) in [
-        (
-            "expired",
-            DeadReason::Expired,
-            Some("its producer set an expiration of 1000 ms"),
-            true,
-        ),
-        ("delivery_limit", DeadReason::DeliveryLimit, None, false),
+    let forged = [
+        ("relay-reason", "endpoint_gone"),
+        ("relay-endpoint", endpoint.as_str()),
+    ];
+    for (reason, said, detail) in [
+        ("expired", DeadReason::Expired, None),
+        ("delivery_limit", DeadReason::DeliveryLimit, None),
         (
             "rejected",
             DeadReason::InvalidEvent,
-            Some("event: is 76 bytes, too large for the deliverer"),
-            false,
+            Some("event: is 76 bytes, too large for the process that took it"),
         ),
     ] {
-        let letter = letter(&moved(&endpoint, reason, &forged), &topology(), 1_000);
-        assert_eq!(
-            (
-                letter.facts.reason,
-                letter.facts.detail.as_deref(),
-                letter.outlived
-            ),
-            (said, detail, outlived)
-        );
-        assert_eq!(letter.facts.endpoint.as_ref(), Some(&endpoint));
-        assert_eq!((letter.facts.attempts, letter.run), (0, None), "{reason}");
-        assert_eq!(letter.facts.dead_at, Timestamp::from_millis(7_000));
-        assert_eq!(letter.event.unwrap(), event());
+        for queue in ["relay.work.late", "relay.archive.late"] {
+            let letter = letter(&moved(queue, reason, &forged), &topology(), 1_000);
+            assert_eq!(
+                (letter.facts.reason, letter.facts.detail.as_deref()),
+                (said, detail)
+            );
+            assert_eq!(letter.facts.endpoint, None);
+            assert_eq!((letter.facts.attempts, letter.run), (0, None), "{reason}");
+            assert_eq!(letter.facts.dead_at, Timestamp::from_millis(7_000));
+            assert_eq!(letter.event.unwrap(), event());
+        }
     }
 }
 
+/// Rejected there because it is too large; everything that comes to that queue is the relay's own.
 #[test]
-fn an_entry_that_a_producer_forged_makes_its_headers_no_facts() {
+fn what_is_rejected_on_its_way_to_the_log_keeps_its_endpoint() {
     let endpoint = EndpointId::generate();
-    let expired = letter(
-        &moved_from("relay.return", &endpoint, "expired", &[]),
-        &topology(),
-        1_000,
-    );
-    assert_eq!((expired.facts.attempts, expired.run), (0, None));
-
-    let now = Timestamp::now();
-    for reason in ["rejected", "delivery_limit"] {
-        let mut forged = moved_from("relay.return", &endpoint, reason, &[]);
-        let mut headers = forged.properties.headers().clone().unwrap();
-        headers.insert("relay-first-attempt".into(), AMQPValue::LongLongInt(1));
-        forged.properties = forged.properties.with_headers(headers);
-        let letter = letter(&forged, &topology(), 1_000);
-        let run = letter.run.unwrap();
-        assert!(run.since(now) <= AHEAD * 2, "{run}");
-        let first = letter.facts.first_attempt.unwrap();
-        assert!(now.since(first) <= BEHIND, "{first}");
-        assert!(letter.too_large.is_none());
-    }
-    let mut invalid = moved_from("relay.return", &endpoint, "rejected", &[]);
-    invalid.data = br#"{"id":"1","source":"/x","type":"order.created"}"#.to_vec();
-    let letter = letter(&invalid, &topology(), 1_000);
-    assert_eq!(letter.event.unwrap_err().field, "specversion");
-}
-
-#[test]
-fn only_digits_are_an_expiration() {
-    let endpoint = EndpointId::generate();
-    let mut forged = moved(&endpoint, "expired", &[]);
-    let mut death = FieldTable::default();
-    for (name, value) in [
-        ("queue", format!("relay.endpoint.{endpoint}")),
-        ("reason", "expired".to_owned()),
-        ("original-expiration", "9".repeat(50_000)),
-    ] {
-        put_text(&mut death, name, &value);
-    }
-    let mut headers = FieldTable::default();
-    let deaths = vec![AMQPValue::FieldTable(death)];
-    headers.insert("x-death".into(), AMQPValue::FieldArray(deaths.into()));
-    forged.properties = forged.properties.with_headers(headers);
+    let own = [("relay-endpoint", endpoint.as_str())];
+    let letter = letter(&moved("relay.holds", "rejected", &own), &topology(), 1_000);
+    assert_eq!(letter.facts.reason, DeadReason::InvalidEvent);
     assert_eq!(
-        letter(&forged, &topology(), 1_000).facts.detail.as_deref(),
-        Some("its producer set an expiration of some ms")
+        (letter.facts.endpoint, letter.facts.attempts),
+        (Some(endpoint), 9)
     );
+    assert_eq!(letter.run, Timestamp::from_millis(253_402_300_799_999));
+}
+
+#[test]
+fn what_somebody_else_put_there_is_no_letter_of_an_endpoint() {
+    let endpoint = EndpointId::generate();
+    let named = [("relay-endpoint", endpoint.as_str())];
+    let letter = letter(&moved("another", "rejected", &named), &topology(), 1_000);
+    assert_eq!(letter.facts.endpoint, None);
+    let detail = letter.facts.detail.as_deref();
+    assert_eq!(detail, Some("was not put here by the relay"));
+}
+
+#[test]
+fn why_the_broker_moved_an_event_is_told_by_its_way() {
+    for (reason, arrival) in [
+        ("expired", Arrival::Expired),
+        ("delivery_limit", Arrival::Returned),
+        ("rejected", Arrival::Returned),
+    ] {
+        let mut late = moved("relay.work", reason, &[]);
+        late.exchange = "relay.work.late".into();
+        let received = Received::read(&mut late, Queue::WorkLate, &topology(), 1_000);
+        assert_eq!(received.arrival, arrival);
+        assert_eq!(received.event.unwrap(), event());
+        assert_eq!(received.history, History::default());
+    }
 }
 
 #[test]
 fn what_is_larger_than_an_event_may_be_says_so_unless_it_was_let_in() {
     let endpoint = EndpointId::generate();
     let limit = event().body().len() - 1;
-    let expired = letter(&moved(&endpoint, "expired", &[]), &topology(), limit);
-    assert_eq!(expired.too_large, Some(event().body().len() as u64));
-    let detail = expired.facts.detail.unwrap();
-    assert!(detail.ends_with("at most 75 are allowed"), "{detail}");
+    let returned = letter(
+        &moved("relay.work.late", "delivery_limit", &[]),
+        &topology(),
+        limit,
+    );
+    assert_eq!(returned.too_large, Some(event().body().len() as u64));
 
     let reason = DeadReason::AttemptsExhausted;
     let tried = dead(
@@ -374,16 +477,17 @@ fn what_is_larger_than_an_event_may_be_says_so_unless_it_was_let_in() {
         reason,
         Timestamp::now(),
     );
-    let body = std::str::from_utf8(&tried.body).unwrap();
-    let delivery = delivery("relay.dead", "", tried.properties.clone(), body);
-    assert_eq!(letter(&delivery, &topology(), limit).too_large, None);
+    assert_eq!(
+        letter(&by("relay.dead", &tried), &topology(), limit).too_large,
+        None
+    );
 }
 
 #[test]
 fn a_message_of_which_the_end_is_missing_says_how_large_it_is() {
-    let endpoint = EndpointId::generate();
     let missing = [("relay-cut", "body 16777216 524288")];
-    let letter = letter(&moved(&endpoint, "rejected", &missing), &topology(), 1_000);
+    let moved = moved("relay.work.late", "rejected", &missing);
+    let letter = letter(&moved, &topology(), 1_000);
     let said = "event: is 16777216 bytes; at most 524288 are allowed";
     assert_eq!(letter.facts.detail.as_deref(), Some(said));
     assert_eq!(letter.event.unwrap_err().to_string(), said);
@@ -401,7 +505,7 @@ fn a_letter_that_keeps_the_beginning_is_no_event() {
         event_properties(&event(), headers),
         &body,
     );
-    let refused = Received::read(&mut large, &topology(), 262_144)
+    let refused = Received::read(&mut large, Queue::Archive, &topology(), 262_144)
         .event
         .unwrap_err();
     assert!(refused.is_cut());
@@ -424,10 +528,15 @@ fn a_letter_that_keeps_the_beginning_is_no_event() {
 /// What comes back from a delay has the broker's own `x-death`, and would be lost but for its beginning.
 #[test]
 fn the_broker_moves_what_is_too_large_unless_its_producer_may_have_forged_a_death() {
-    for (exchange, death, moved) in [
-        ("relay.events", false, true),
-        ("relay.events", true, false),
-        ("relay.return", true, true),
+    for (queue, exchange, death, moved) in [
+        (Queue::Work, "relay.events", false, true),
+        (Queue::Archive, "relay.events", false, true),
+        (Queue::WorkLate, "relay.work.late", true, true),
+        (Queue::Suspects, "relay.events", true, false),
+        (Queue::Again, "relay.return", true, true),
+        (Queue::Work, "", false, true),
+        (Queue::Work, "", true, false),
+        (Queue::Again, "", true, false),
     ] {
         let mut headers = FieldTable::default();
         put_text(&mut headers, "relay-cut", "body 16777216 262144");
@@ -436,9 +545,9 @@ fn the_broker_moves_what_is_too_large_unless_its_producer_may_have_forged_a_deat
         }
         let properties = event_properties(&event(), headers);
         let mut large = delivery(exchange, "order.created", properties, "{");
-        let received = Received::read(&mut large, &topology(), 262_144);
+        let received = Received::read(&mut large, queue, &topology(), 262_144);
         let refused = received.event.unwrap_err();
-        assert_eq!(refused.is_for_the_broker(), moved, "{exchange}, {death}");
+        assert_eq!(refused.is_for_the_broker(), moved, "{queue}, {exchange}, {death}");
     }
 }
 
