@@ -157,7 +157,14 @@ pub(crate) async fn take_one_by_one(
     handle: impl Fn(Taken, Holding),
 ) -> Result<(), Error> {
     let subscription = session.consume(queue, 1).await?;
-    consume(session.clone(), subscription, Held::default(), stop.clone(), handle).await;
+    consume(
+        session.clone(),
+        subscription,
+        Held::default(),
+        stop.clone(),
+        handle,
+    )
+    .await;
     Ok(())
 }
 

@@ -96,7 +96,10 @@ async fn take(stay: &Stay, slots: usize, config: &Config, shutdown: &Cancellatio
         return;
     }
     stay.under_way.close();
-    if timeout(config.drain_timeout, stay.under_way.wait()).await.is_err() {
+    if timeout(config.drain_timeout, stay.under_way.wait())
+        .await
+        .is_err()
+    {
         tracing::warn!("attempts are still under way; their events will be delivered again");
     }
 }
@@ -142,7 +145,10 @@ async fn review(stay: &Stay, store: Store, config: &Config) -> ! {
         ticks.tick().await;
         let workers = matching.workers();
         let open = workers.iter().filter(|worker| worker.is_closed_off()).count();
-        stay.workshop.metrics.circuits_open.set(i64::try_from(open).unwrap_or(i64::MAX));
+        stay.workshop
+            .metrics
+            .circuits_open
+            .set(i64::try_from(open).unwrap_or(i64::MAX));
         let learnt = workers.iter().filter_map(|worker| {
             let (endpoint, is_gone, failing, noted) = worker.learnt();
             let due = notes::due(&endpoint, is_gone, failing.as_ref(), noted, config.disable_after)?;

@@ -283,7 +283,10 @@ impl Reader {
 
     fn go_blind(&mut self, metrics: &Metrics) {
         self.is_away = true;
-        let waiting = self.answered_by_this.drain(..).chain(self.answered_by_next.drain(..));
+        let waiting = self
+            .answered_by_this
+            .drain(..)
+            .chain(self.answered_by_next.drain(..));
         for question in waiting {
             metrics.blind.inc();
             let _ = question.send(Sight::Blind);

@@ -62,10 +62,7 @@ impl Metrics {
             "relay_dead_letters_total",
             "Messages sent to the dead-letter queue by this process, by reason.",
         );
-        let queues = Opts::new(
-            "relay_queue_messages",
-            "Messages ready in the relay's queues.",
-        );
+        let queues = Opts::new("relay_queue_messages", "Messages ready in the relay's queues.");
         let held = Opts::new(
             "relay_held_total",
             "Deliveries that were left to wait in the log, by reason.",

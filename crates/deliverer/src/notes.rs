@@ -210,9 +210,16 @@ mod tests {
     fn too_long_is_too_long_once_it_was_seen() {
         let end = 120 * HOUR;
         let due = |failing: &Failing, limit| due_of_failing(Some(failing), Some(at(0)), limit);
-        assert_eq!(due_of_failing(&failing(1, 1, end), FIVE_DAYS), None, "a second is left");
+        assert_eq!(
+            due_of_failing(&failing(1, 1, end), FIVE_DAYS),
+            None,
+            "a second is left"
+        );
         let reason = "no attempt succeeded since 1970-01-01T00:00:00.000Z; last: timeout".to_owned();
-        assert_eq!(due_of_failing(&failing(0, 1, end), FIVE_DAYS), Some(Due::Disable { reason }));
+        assert_eq!(
+            due_of_failing(&failing(0, 1, end), FIVE_DAYS),
+            Some(Due::Disable { reason })
+        );
         assert_eq!(due_of_failing(&failing(0, 1, end), DisableAfter(None)), None);
         assert_eq!(
             due_of_failing(&failing(0, 1, end - 1), FIVE_DAYS),

@@ -19,7 +19,10 @@ pub(crate) async fn watch(broker: &Broker, metrics: &Metrics, config: &Config) {
             let Ok(Some(depth)) = session.depth(queue).await else {
                 continue;
             };
-            metrics.queues.with_label_values(&[queue.as_str()]).set(depth.ready.into());
+            metrics
+                .queues
+                .with_label_values(&[queue.as_str()])
+                .set(depth.ready.into());
         }
     }
 }

@@ -79,7 +79,10 @@ impl Worker {
     pub(crate) fn change(&self, kept: &Kept) {
         let mut standing = self.standing();
         if standing.endpoint != kept.endpoint {
-            standing.pace = standing.pace.clone().adapted_to(&kept.endpoint, kept.failing_since);
+            standing.pace = standing
+                .pace
+                .clone()
+                .adapted_to(&kept.endpoint, kept.failing_since);
             standing.is_gone &= is_unchanged(&standing.endpoint, &kept.endpoint);
             standing.endpoint = Arc::clone(&kept.endpoint);
             self.is_slow.store(false, Ordering::Relaxed);
@@ -142,7 +145,12 @@ impl Worker {
     pub(crate) fn learnt(&self) -> (Arc<Endpoint>, bool, Option<Failing>, Option<Timestamp>) {
         let standing = self.standing();
         let endpoint = Arc::clone(&standing.endpoint);
-        (endpoint, standing.is_gone, standing.pace.failing(), standing.failing_since)
+        (
+            endpoint,
+            standing.is_gone,
+            standing.pace.failing(),
+            standing.failing_since,
+        )
     }
 
     /// Takes note of what the store has now of since when it fails.
@@ -178,7 +186,11 @@ impl Worker {
     }
 
     fn why_behind(&self, pace: &Pace) -> HoldReason {
-        if pace.is_over_rate() { HoldReason::Rate } else { HoldReason::Behind }
+        if pace.is_over_rate() {
+            HoldReason::Rate
+        } else {
+            HoldReason::Behind
+        }
     }
 
     fn wait(&self, bytes: usize) -> Option<Place<'_>> {
@@ -306,10 +318,12 @@ mod tests {
             permits.push(permit(&worker).await.unwrap());
         }
         let waiting: Vec<_> = (0..WAITING.deliveries)
-            .map(|_| tokio::spawn({
-                let worker = Arc::clone(&worker);
-                async move { permit(&worker).await.map(drop) }
-            }))
+            .map(|_| {
+                tokio::spawn({
+                    let worker = Arc::clone(&worker);
+                    async move { permit(&worker).await.map(drop) }
+                })
+            })
             .collect();
         tokio::task::yield_now().await;
         // The room is for so many; the next is held without a wait.
@@ -344,7 +358,13 @@ mod tests {
         let Offer::Attempt(_, probe) = worker.offer_dispatched().await else {
             panic!("the probe is held");
         };
-        probe.heard(&Outcome::Answered { status: 200, retry_after: None }, Timestamp::now());
+        probe.heard(
+            &Outcome::Answered {
+                status: 200,
+                retry_after: None,
+            },
+            Timestamp::now(),
+        );
         assert!(permit(&worker).await.is_ok());
     }
 
