@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use futures_util::{StreamExt, stream};
+use relay_broker::Queue;
 use relay_testkit::{PrivateBroker, Process, wait_until_within};
 use relay_tests::{Database, World, metrics_address};
 use reqwest::Method;
@@ -115,10 +116,9 @@ async fn of_deliverer(world: &World, name: &str) -> BTreeMap<String, u64> {
 /// Waits until the recorder has written down all there is.
 pub(crate) async fn recorded(world: &World) {
     let session = world.session().await;
-    let topology = session.topology();
-    for queue in [topology.archive(), topology.attempts()] {
+    for queue in [Queue::Archive, Queue::Records, Queue::Holds] {
         wait_until_within(PATIENCE, "the recorder", || async {
-            let ready = session.depth(&queue).await.unwrap().unwrap().ready;
+            let ready = session.depth(queue).await.unwrap().unwrap().ready;
             (ready == 0).then_some(()).ok_or(ready)
         })
         .await;

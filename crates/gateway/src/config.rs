@@ -4,7 +4,7 @@ use anyhow::bail;
 use clap::Args;
 use relay_broker::{BrokerUrl, Namespace};
 use relay_event::Invalid;
-use relay_service::args::{Unshown, time, time_or_none};
+use relay_service::args::{Unshown, time};
 use relay_store::StoreUrl;
 use tokio::net::TcpListener;
 
@@ -58,11 +58,6 @@ pub struct Config {
     #[arg(long, env = "RELAY_NAMESPACE", value_name = "WORD", default_value = "relay")]
     pub namespace: Namespace,
 
-    /// How long a queue that was just declared is left alone, and then its bindings are not relied on:
-    /// RabbitMQ may lose younger ones in a crash, with all that it confirmed
-    #[arg(long, env = "RELAY_NEW_QUEUE_WAIT", value_name = "TIME", default_value = "2500ms", value_parser = time_or_none)]
-    pub new_queue_wait: Duration,
-
     /// Where the endpoints and the log are kept
     #[arg(
         long,
@@ -92,13 +87,9 @@ pub struct Config {
     #[arg(long, env = "RELAY_SOURCE", value_name = "SOURCE", default_value = relay_event::DEFAULT_SOURCE, value_parser = source)]
     pub source: String,
 
-    /// How long the broker may take to confirm an event, or to bind an endpoint
+    /// How long the broker may take to confirm an event
     #[arg(long, env = "RELAY_CONFIRM_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = time)]
     pub confirm_timeout: Duration,
-
-    /// How often what the broker binds is looked over
-    #[arg(long, env = "RELAY_RECHECK", value_name = "TIME", default_value = "60s", value_parser = time)]
-    pub recheck: Duration,
 
     /// The most that clients may use up.
     #[command(flatten)]
@@ -121,7 +112,7 @@ impl Config {
             url: self.amqp_url.clone(),
             namespace: self.namespace.clone(),
             name: name.to_owned(),
-            new_queue_wait: self.new_queue_wait,
+            new_queue_wait: relay_broker::NEW_QUEUE_WAIT,
             max_event_bytes: self.max_event_bytes,
         }
     }
@@ -230,7 +221,7 @@ mod tests {
     fn odd_settings_are_refused() {
         for arguments in [
             ["--token", ""],
-            ["--recheck", "0s"],
+            ["--confirm-timeout", "0s"],
             ["--confirm-timeout", "10"],
             ["--source", "a b"],
             ["--source", ""],

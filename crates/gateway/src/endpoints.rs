@@ -9,7 +9,6 @@ use relay_event::{Endpoint, EndpointId, Timestamp};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    bindings::is_removed,
     body::{self, MAX_REQUEST_BYTES},
     changes,
     fields::Fields,
@@ -37,7 +36,8 @@ impl FromRequestParts<Gateway> for Id {
 
 /// Add an endpoint.
 ///
-/// Answered when its events are kept for it, with its secret.
+/// Answered once the store has it on disk, with its secret. It gets every event of its types that is published
+/// after the answer, over AMQP too. The broker need not be there.
 #[utoipa::path(
     post, path = "/v1/endpoints", operation_id = "create_endpoint", tag = "endpoints",
     request_body(
@@ -69,7 +69,7 @@ pub(crate) async fn create(State(gateway): State<Gateway>, request: Request) -> 
     get, path = "/v1/endpoints", operation_id = "list_endpoints", tag = "endpoints",
     params(Conditions),
     responses(
-        (status = 200, body = Listed, description = "All that are not removed.", headers(
+        (status = 200, body = Listed, description = "All endpoints.", headers(
             ("ETag" = String, description = "For `If-None-Match`."),
             ("Last-Modified" = String, description = "For `If-Modified-Since`; not in the second of a change."),
         )),
@@ -81,9 +81,7 @@ pub(crate) async fn list(State(gateway): State<Gateway>, headers: HeaderMap) -> 
     let now = Timestamp::now();
     let endpoints: Vec<View<'_>> = stored
         .iter()
-        .map(|stored| &stored.endpoint)
-        .filter(|endpoint| !is_removed(endpoint))
-        .map(|endpoint| View::of(endpoint, now))
+        .map(|stored| View::of(&stored.endpoint, now))
         .collect();
     conditional(&gateway, &headers, "endpoints", &Listed { endpoints })
 }
@@ -114,7 +112,10 @@ pub(crate) async fn show(
 
 /// Change an endpoint.
 ///
-/// Answered when events of its new types are kept for it.
+/// Answered once the store has the change on disk. It counts for every event that is published after the answer,
+/// over AMQP too; one that is on its way meanwhile may be treated as before the change or as after it. Retries and
+/// what is held go to the endpoint as it is when they are due, whatever its types are then. The broker need not be
+/// there.
 #[utoipa::path(
     patch, path = "/v1/endpoints/{id}", operation_id = "change_endpoint", tag = "endpoints",
     params(("id" = types::EndpointId, Path, description = "The endpoint's id.")),
@@ -141,7 +142,9 @@ pub(crate) async fn change(
 
 /// Remove an endpoint.
 ///
-/// What waits for it goes to the dead-letter queue.
+/// Answered once the store has the removal on disk. Events that are published after the answer are not for it. What
+/// is held for it, or waits for a retry, goes to the dead-letter queue as `endpoint_removed` when it comes due; an
+/// event that no deliverer has taken yet makes no dead letter. The broker need not be there.
 #[utoipa::path(
     delete, path = "/v1/endpoints/{id}", operation_id = "remove_endpoint", tag = "endpoints",
     params(("id" = types::EndpointId, Path, description = "The endpoint's id.")),
@@ -156,12 +159,11 @@ pub(crate) async fn remove(State(gateway): State<Gateway>, Id(id): Id) -> Result
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// An endpoint that is there, and not being removed.
+/// Returns the endpoint, which must be there.
 pub(crate) async fn find(gateway: &Gateway, id: &EndpointId) -> Result<Endpoint, Problem> {
     let stored = gateway.store.endpoint(id).await?;
     stored
         .map(|stored| stored.endpoint)
-        .filter(|endpoint| !is_removed(endpoint))
         .ok_or_else(Problem::no_such_endpoint)
 }
 

@@ -80,17 +80,12 @@ impl Fields {
         }
     }
 
-    /// Whether the broker has to follow a change.
-    pub(crate) fn concern_the_broker(&self) -> bool {
-        self.types.is_some() || self.retry.is_some()
-    }
-
     /// Changes an endpoint.
     pub(crate) fn change(&self, endpoint: &mut Endpoint, now: Timestamp) {
         let before = endpoint.clone();
         self.clone().set(endpoint);
         if endpoint.types != before.types {
-            endpoint.bound_since = None;
+            endpoint.types_since = now;
         }
         if *endpoint != before {
             touch(endpoint, now);

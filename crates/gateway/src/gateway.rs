@@ -13,7 +13,6 @@ use tokio_util::{
 use crate::{
     Config,
     auth::Gate,
-    bindings::Bindings,
     events::{Idempotency, Notes},
     feed::Tail,
     memory::BodyMemory,
@@ -33,7 +32,6 @@ pub(crate) struct Inner {
     pub(crate) gate: Gate,
     pub(crate) broker: Broker,
     pub(crate) store: Store,
-    pub(crate) bindings: Bindings,
     pub(crate) schedules: Schedules,
     pub(crate) idempotency: Idempotency,
     pub(crate) tail: Tail,
@@ -66,11 +64,8 @@ impl Gateway {
         limited: Limited,
         shutdown: CancellationToken,
     ) -> Self {
-        // It waits for a new queue, and then for its bindings.
-        let patience = config.confirm_timeout + 2 * config.new_queue_wait;
         Self(Arc::new(Inner {
             gate: Gate::new(config.token.as_ref(), config.limits.wrong_tokens.get()),
-            bindings: Bindings::new(store.clone(), patience),
             schedules: Schedules::new(store.clone()),
             idempotency: Idempotency::new(store.clone(), notes),
             tail: Tail::new(store.clone()),
@@ -111,18 +106,13 @@ impl Gateway {
         })?
     }
 
-    /// The same as [`Self::announce`], and waits until they are told, if that is soon: the log then knows
-    /// where the next event goes.
+    /// Tells every process of a changed endpoint, as well as it can: all look for themselves anyway. Returns when
+    /// the broker has the announcement, after a second, or at once if there is no broker.
     pub(crate) async fn announced(&self, id: &EndpointId) {
         const PATIENCE: Duration = Duration::from_secs(1);
-        let _ = timeout(PATIENCE, self.announce(id)).await;
-    }
-
-    /// Tells every process of a changed endpoint, as well as it can: all look for themselves anyway. What
-    /// this returns ends when they are told.
-    pub(crate) fn announce(&self, id: &EndpointId) -> JoinHandle<()> {
         let id = id.clone();
-        self.tell(|session| async move { session.announce_change(&id).await })
+        let telling = self.tell(|session| async move { session.announce_change(&id).await });
+        let _ = timeout(PATIENCE, telling).await;
     }
 
     /// Tells every process that deliveries of these events stand otherwise now, in the same way.

@@ -1,10 +1,10 @@
-//! HTTP in: events are taken and published, endpoints are managed, and what the broker binds is kept
-//! in step with them. The log is read, followed, and what is in it is sent again.
+//! HTTP in: events are taken and published, and endpoints are managed. The log is read, followed, and what is in it
+//! is sent again.
 
 mod access;
 mod auth;
-mod bindings;
 mod body;
+mod census;
 mod changes;
 mod config;
 mod cors;
@@ -20,7 +20,6 @@ mod headers;
 mod health;
 mod limits;
 mod log;
-mod look_over;
 mod memory;
 mod metrics;
 mod moment;
@@ -48,7 +47,7 @@ pub use config::{Config, Token};
 pub use cors::Origin;
 pub use limits::Limits;
 
-use crate::{gateway::Gateway, look_over::LookOver, metrics::Metrics};
+use crate::{gateway::Gateway, metrics::Metrics};
 
 /// Its name among the parts of a process, which says when it has begun.
 pub const PART: &str = "gateway";
@@ -87,7 +86,7 @@ pub async fn run(
     tracing::info!(%address, token = config.token.is_some(), "taking requests");
     tokio::select! {
         () = server::serve(&server, listener, &gateway, &context.shutdown) => {}
-        () = LookOver::new(&gateway).run() => {}
+        () = census::count_endpoints(&gateway) => {}
         () = noter.run() => {}
         () = gateway.tail.run(broker) => {}
         () = feed::consumers::tell_lags(&gateway) => {}

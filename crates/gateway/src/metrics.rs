@@ -5,7 +5,7 @@ use prometheus::{
 };
 use relay_event::EndpointState;
 
-const STATES: [&str; 4] = ["active", "paused", "disabled", "removed"];
+const STATES: [&str; 3] = ["active", "paused", "disabled"];
 
 /// Why an event was not taken.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +93,7 @@ impl Metrics {
         ]);
         let endpoints = Opts::new(
             "relay_gateway_endpoints",
-            "Endpoints in the store, by state: active, paused, disabled, removed (still being emptied).",
+            "Endpoints in the store, by state: active, paused, disabled.",
         );
         let consumers = Opts::new(
             "relay_feed_consumer_lag_events",
@@ -188,17 +188,7 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// One endpoint went from a state to another; `None` is not being there.
-    pub(crate) fn moved(&self, from: Option<&EndpointState>, to: Option<&EndpointState>) {
-        if let Some(from) = from {
-            self.endpoints.with_label_values(&[from.as_str()]).dec();
-        }
-        if let Some(to) = to {
-            self.endpoints.with_label_values(&[to.as_str()]).inc();
-        }
-    }
-
-    /// The truth, with what other gateways did.
+    /// Sets the number of endpoints in each state.
     pub(crate) fn count<'a>(&self, endpoints: impl Iterator<Item = &'a EndpointState>) {
         let mut counts = STATES.map(|state| (state, 0));
         for endpoint in endpoints {

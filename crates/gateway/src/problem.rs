@@ -11,7 +11,7 @@ use relay_event::{EventId, Invalid};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{bindings, cursor::Cursor, openapi::types};
+use crate::{cursor::Cursor, openapi::types};
 
 /// What went wrong, in the ways a client's program may want to tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,21 +248,6 @@ impl From<relay_store::Error> for Problem {
             error => {
                 tracing::error!(error = &error as &dyn Error, "the store failed");
                 Self::internal()
-            }
-        }
-    }
-}
-
-impl From<bindings::Error> for Problem {
-    fn from(error: bindings::Error) -> Self {
-        match error {
-            bindings::Error::Store(error) => error.into(),
-            error => {
-                tracing::warn!(
-                    error = &error as &dyn Error,
-                    "the broker did not do what a request needed"
-                );
-                Self::broker_unavailable()
             }
         }
     }

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    bindings::is_removed,
     endpoints::{self, read_json_if_any},
     fields::given,
     gateway::Gateway,
@@ -114,7 +113,7 @@ async fn matching(gateway: &Gateway, event: &LoggedEvent) -> Result<Vec<Endpoint
     Ok(stored
         .into_iter()
         .map(|stored| stored.endpoint)
-        .filter(|endpoint| !is_removed(endpoint) && wants(endpoint, event))
+        .filter(|endpoint| wants(endpoint, event))
         .map(|endpoint| endpoint.id)
         .collect())
 }

@@ -78,7 +78,8 @@ impl Rotation {
 
 /// Change an endpoint's secret.
 ///
-/// Deliveries are signed with the new secret from now on, and for a while with the present ones too.
+/// Answered once the store has the new secret on disk. Deliveries of events that are published after the answer are
+/// signed with it, and for a while with the present ones too. The broker need not be there.
 #[utoipa::path(
     post, path = "/v1/endpoints/{id}/rotate-secret", operation_id = "rotate_secret", tag = "endpoints",
     params(("id" = types::EndpointId, Path, description = "The endpoint's id.")),

@@ -4,7 +4,6 @@ use axum::{Json, extract::State};
 use relay_event::{EndpointId, Timestamp};
 use relay_store::AttemptStats;
 use serde::Serialize;
-use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use crate::{
@@ -18,9 +17,6 @@ use crate::{
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
-
-/// How long the broker may take to say how much waits.
-const LOOK: Duration = Duration::from_secs(2);
 
 /// How an endpoint does.
 #[derive(Serialize, ToSchema)]
@@ -36,9 +32,6 @@ pub(crate) struct Stats {
     pending: u64,
     /// Deliveries that wait for another attempt.
     retrying: u64,
-    /// Messages ready in the endpoint's queue; null while the broker is away.
-    #[schema(required)]
-    backlog: Option<u32>,
 }
 
 /// What came of the attempts that began in some time.
@@ -100,14 +93,6 @@ pub(crate) async fn show(
         day: day.into(),
         pending: under_way.pending,
         retrying: under_way.retrying,
-        backlog: backlog(&gateway, &id).await,
         endpoint: id,
     }))
-}
-
-async fn backlog(gateway: &Gateway, id: &EndpointId) -> Option<u32> {
-    let session = gateway.broker.current()?;
-    let queue = session.topology().endpoint(id);
-    let depth = timeout(LOOK, session.depth(&queue)).await.ok()?;
-    depth.ok()?.map(|depth| depth.ready)
 }

@@ -29,7 +29,7 @@ Example:
 
 Environment: also every setting of relay-gateway, relay-deliverer and relay-recorder, as
 their --help tells, such as RELAY_MAX_EVENT_BYTES, RELAY_SOURCE, RELAY_CONFIRM_TIMEOUT,
-RELAY_RECHECK, RELAY_DRAIN_TIMEOUT, RELAY_RETAIN_EVENTS and RELAY_RETAIN_ATTEMPTS.")]
+RELAY_DRAIN_TIMEOUT, RELAY_RETAIN_EVENTS and RELAY_RETAIN_ATTEMPTS.")]
 pub(crate) struct UpArgs {
     /// The data folder: the endpoints, the log, the API token, and the private broker with its events
     /// [default: $XDG_DATA_HOME/event-relay, else ~/.local/share/event-relay]
@@ -103,7 +103,7 @@ async fn up(args: UpArgs, folder: DataFolder, context: Context) -> anyhow::Resul
     let parts = Parts::new(&args, &folder, &private.url()?)?;
     let store = Store::open(&parts.gateway.store).await?;
     let metrics = relay_broker::Metrics::register(&context.registry)?;
-    let broker = Broker::start(parts.gateway.broker("relay"), Some(metrics));
+    let broker = Broker::start(parts.deliverer.broker("relay"), Some(metrics));
     let running = Running {
         url: format!("http://{address}"),
         metrics_url: format!("http://{}", context.metrics_address),

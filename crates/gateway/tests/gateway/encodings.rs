@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use flate2::{Compression, write::GzEncoder};
+use relay_broker::Queue;
 use relay_testkit::shared_broker;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -39,7 +40,6 @@ async fn post(relay: &Relay, coding: &str, content_type: &str, body: Vec<u8>) ->
 async fn a_compressed_body_is_read_as_what_it_holds() {
     let folder = folder();
     let relay = Relay::start(&folder).await;
-    let endpoint = relay.add(&["#"]).await;
     let whole = event("1").to_string();
     assert!(!is_replayed(&post(&relay, "gzip", WHOLE, gzip(&whole)).await));
     // The same event, however it comes.
@@ -72,7 +72,7 @@ async fn a_compressed_body_is_read_as_what_it_holds() {
         .header("ce-type", "order.created");
     assert_eq!(relay.send(binary).await.status, 202);
 
-    let events = take(&relay, &endpoint, 5).await;
+    let events = take(&relay, 5).await;
     let find = |id: &str| events.iter().find(|event| event.id().as_str() == id).unwrap();
     assert_eq!(*find("1").body(), whole, "byte for byte");
     let binary: Value = serde_json::from_slice(find("5").body()).unwrap();
@@ -131,7 +131,6 @@ async fn every_route_takes_a_compressed_body() {
 async fn an_encoding_that_is_not_known_changes_nothing() {
     let folder = folder();
     let relay = Relay::start(&folder).await;
-    let endpoint = relay.add(&["#"]).await;
     for (coding, content_type) in [
         ("br", "text/plain"),
         ("deflate", WHOLE),
@@ -149,7 +148,7 @@ async fn an_encoding_that_is_not_known_changes_nothing() {
         assert!(detail.contains(coding) && detail.contains("gzip"), "{detail}");
         assert_eq!(refused.header("accept-encoding"), Some("gzip"));
     }
-    assert_eq!(relay.waiting(&endpoint).await, Some(0));
+    assert_eq!(relay.waiting(Queue::Work).await, 0);
     let refused = relay.metric(r#"relay_gateway_events_refused_total{reason="invalid"}"#);
     assert_eq!(refused, 4.0);
 }
@@ -188,7 +187,6 @@ async fn a_compressed_body_is_not_unpacked_beyond_the_limit() {
 async fn a_broken_gzip_is_refused_as_such() {
     let folder = folder();
     let relay = Relay::start(&folder).await;
-    let endpoint = relay.add(&["#"]).await;
     let whole = gzip(event("1").to_string());
     let mut wrong_sum = whole.clone();
     let sum = wrong_sum.len() - 8;
@@ -207,7 +205,7 @@ async fn a_broken_gzip_is_refused_as_such() {
         assert_eq!(refused["field"], "body");
         assert!(refused["detail"].as_str().unwrap().contains("gzip"), "{refused}");
     }
-    assert_eq!(relay.waiting(&endpoint).await, Some(0));
+    assert_eq!(relay.waiting(Queue::Work).await, 0);
 }
 
 /// RFC 8259, section 8.1: a reader may ignore it.
@@ -215,7 +213,6 @@ async fn a_broken_gzip_is_refused_as_such() {
 async fn a_byte_order_mark_before_json_is_skipped() {
     let folder = folder();
     let relay = Relay::start(&folder).await;
-    let endpoint = relay.add(&["#"]).await;
     let post = async |content_type: &str, body: &str| {
         let body = format!("{BOM}{body}");
         relay
@@ -251,7 +248,7 @@ async fn a_byte_order_mark_before_json_is_skipped() {
         let accepted = relay.send(binary.body(format!("{BOM}{data}"))).await;
         assert_eq!(accepted.status, 202, "{accepted:?}");
     }
-    let events = take(&relay, &endpoint, 7).await;
+    let events = take(&relay, 7).await;
     let find = |id: &str| events.iter().find(|event| event.id().as_str() == id).unwrap();
     assert_eq!(*find("1").body(), whole, "all but the mark");
     let data = |id: &str| serde_json::from_slice::<Value>(find(id).body()).unwrap()["data"].clone();

@@ -1,5 +1,6 @@
 //! Endpoints come, change and go, and their secrets stay secret.
 
+use relay_testkit::wait_until;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -306,6 +307,27 @@ async fn a_removed_endpoint_is_not_there() {
 }
 
 #[tokio::test]
+async fn endpoints_are_counted_by_state() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let ids = [
+        relay.add(&["a"]).await,
+        relay.add(&["a"]).await,
+        relay.add(&["a"]).await,
+    ];
+    relay.patch(&ids[0], json!({"paused": true})).await;
+    relay.delete(&ids[1]).await;
+    let count = |state: &str| relay.metric(&format!("relay_gateway_endpoints{{state=\"{state}\"}}"));
+    wait_until("the counts", || async {
+        let counts = (count("active"), count("paused"), count("disabled"));
+        (counts == (1.0, 1.0, 0.0))
+            .then_some(())
+            .ok_or(format!("{counts:?}"))
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn all_endpoints_together_name_at_most_200_delays() {
     let folder = folder();
     let relay = Relay::start(&folder).await;
@@ -314,13 +336,13 @@ async fn all_endpoints_together_name_at_most_200_delays() {
         relay.call(Method::POST, "/v1/endpoints", body).await
     };
     let seconds = |range: std::ops::Range<u32>| range.map(|n| format!("{n}s")).collect::<Vec<_>>();
-    // Stored as if long ago, for each delay is a queue that takes its time. With the usual five: 195.
+    // Beside the usual five: 195.
     for tens in 0..19 {
         let mut endpoint = relay_event::Endpoint::new(
             URL.parse().unwrap(),
             vec!["a.b".parse().unwrap()],
             SECRET.parse().unwrap(),
-            relay_event::Timestamp::from_millis(0).unwrap(),
+            relay_event::Timestamp::now(),
         );
         let delays = seconds(1_000 + tens * 10..1_010 + tens * 10);
         endpoint.retry = delays.join(",").parse().unwrap();

@@ -1,5 +1,6 @@
 //! What is taken as an event, and what is not.
 
+use relay_broker::Queue;
 use relay_testkit::wait_until;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -19,38 +20,30 @@ async fn post(relay: &Relay, content_type: &str, body: &str) -> Answer {
         .await
 }
 
-/// The events in an endpoint's queue, as they were published.
-async fn taken(relay: &Relay, id: &str, count: usize) -> Vec<Value> {
-    let session = relay.session().await;
-    let mut queue = session.subscribe(&relay.queue(id), 10).await.unwrap();
-    let mut events = Vec::new();
-    for _ in 0..count {
-        let mut taken = queue.next().await.unwrap();
-        let event = taken.read(&session, 1_000_000).event.unwrap();
-        events.push(serde_json::from_slice(event.body()).unwrap());
-        taken.give_back().await;
-    }
-    queue.stop().await;
+/// The events in the work queue, as they were published.
+async fn taken(relay: &Relay, count: u32) -> Vec<Value> {
+    let events = relay.look_into(Queue::Work, count).await.into_iter();
     events
+        .map(|(event, _)| serde_json::from_slice(event.body()).unwrap())
+        .collect()
 }
 
 #[tokio::test]
 async fn an_event_is_in_the_queue_when_it_is_accepted() {
     let folder = folder();
     let relay = Relay::start(&folder).await;
-    let endpoint = relay.add(&["order.*"]).await;
     let whole =
         r#"{"specversion": "1.0", "id": "a 1","source":"/x","type":"order.created"}"#.replace("a 1", "a1");
     let accepted = post(&relay, WHOLE, &whole).await;
     assert_eq!((accepted.status, accepted.json()), (202, json!({"id": "a1"})));
-    assert_eq!(relay.waiting(&endpoint).await, Some(1));
+    assert_eq!(relay.waiting(Queue::Work).await, 1);
 
     let short = r#"{"type":"order.paid","data":{"n":1.50}}"#;
     let accepted = post(&relay, "application/json; charset=UTF-8", short).await;
     assert_eq!(accepted.status, 202);
-    assert_eq!(relay.waiting(&endpoint).await, Some(2));
+    assert_eq!(relay.waiting(Queue::Work).await, 2);
 
-    let events = taken(&relay, &endpoint, 2).await;
+    let events = taken(&relay, 2).await;
     assert_eq!(events[0], serde_json::from_str::<Value>(&whole).unwrap());
     assert_eq!(events[1]["id"], accepted.json()["id"]);
     assert_eq!(events[1]["source"], "/relay");
@@ -73,7 +66,6 @@ async fn an_id_that_is_given_is_kept() {
 async fn invalid_events_name_the_field_and_are_not_published() {
     let folder = folder();
     let relay = Relay::start(&folder).await;
-    let endpoint = relay.add(&["#"]).await;
     let full = |change: Value| {
         let mut event = json!({"specversion": "1.0", "id": "1", "source": "/x", "type": "a.b"});
         event
@@ -105,7 +97,7 @@ async fn invalid_events_name_the_field_and_are_not_published() {
         let problem = post(&relay, content_type, body).await.problem(400, "invalid");
         assert_eq!(problem["field"], *field, "{body}: {problem}");
     }
-    assert_eq!(relay.waiting(&endpoint).await, Some(0));
+    assert_eq!(relay.waiting(Queue::Work).await, 0);
     let refused = relay.metric(r#"relay_gateway_events_refused_total{reason="invalid"}"#);
     assert_eq!(refused, table.len() as f64);
 }
@@ -207,10 +199,9 @@ async fn a_body_that_does_not_come_is_not_waited_for_for_ever() {
 async fn many_at_once_are_all_there() {
     let folder = folder();
     let relay = Relay::start(&folder).await;
-    let endpoint = relay.add(&["#"]).await;
     futures_util::future::join_all((0..200).map(|_| relay.publish(&["a.b"]))).await;
     wait_until("all of them", || async {
-        relay.waiting(&endpoint).await == Some(200)
+        relay.waiting(Queue::Work).await == 200
     })
     .await;
 }

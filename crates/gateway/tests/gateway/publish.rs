@@ -7,6 +7,7 @@ pub(crate) mod confirmed;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use relay_broker::Queue;
 use relay_event::{Event, EventId};
 use relay_testkit::{Proxy, shared_broker};
 use reqwest::{Method, RequestBuilder};
@@ -38,26 +39,16 @@ pub(crate) fn is_replayed(answer: &Answer) -> bool {
     answer.header("idempotent-replayed") == Some("true")
 }
 
-/// What is in an endpoint's queue, which must be so many events; they stay there.
-pub(crate) async fn take(relay: &Relay, id: &str, count: u32) -> Vec<Event> {
-    assert_eq!(relay.waiting(id).await, Some(count));
-    let session = relay.session().await;
-    let mut queue = session.subscribe(&relay.queue(id), 1_000).await.unwrap();
-    let mut events = Vec::new();
-    for _ in 0..count {
-        let mut taken = queue.next().await.unwrap();
-        events.push(taken.read(&session, 10_000_000).event.unwrap());
-        taken.give_back().await;
-    }
-    queue.stop().await;
-    events
+/// The events in the work queue, which must be so many; they stay there.
+pub(crate) async fn take(relay: &Relay, count: u32) -> Vec<Event> {
+    let events = relay.look_into(Queue::Work, count).await.into_iter();
+    events.map(|(event, _)| event).collect()
 }
 
 #[tokio::test]
 async fn an_event_that_comes_again_is_sent_once() {
     let folder = folder();
     let relay = Relay::start(&folder).await;
-    let endpoint = relay.add(&["#"]).await;
     let first = post(&relay, WHOLE, event("a/1")).await;
     assert!(!is_replayed(&first));
     assert_eq!(first.header("location"), Some("/v1/events/a%2F1"));
@@ -70,13 +61,13 @@ async fn an_event_that_comes_again_is_sent_once() {
         assert_eq!(again.json(), first.json());
         assert_eq!(again.header("location"), first.header("location"));
     }
-    assert_eq!(relay.waiting(&endpoint).await, Some(1));
+    assert_eq!(relay.waiting(Queue::Work).await, 1);
 
     // Source and id together name an event.
     let mut other = event("a/1");
     other["source"] = json!("/invoices");
     assert!(!is_replayed(&post(&relay, WHOLE, other).await));
-    assert_eq!(relay.waiting(&endpoint).await, Some(2));
+    assert_eq!(relay.waiting(Queue::Work).await, 2);
     assert_eq!(relay.metric("relay_gateway_events_published_total"), 2.0);
     assert_eq!(relay.metric("relay_gateway_events_replayed_total"), 2.0);
 }
@@ -85,10 +76,9 @@ async fn an_event_that_comes_again_is_sent_once() {
 async fn of_many_at_once_one_is_sent() {
     let folder = folder();
     let relay = Relay::start(&folder).await;
-    let endpoint = relay.add(&["#"]).await;
     let answers = join_all((0..20).map(|_| post(&relay, WHOLE, event("1")))).await;
     let sent = answers.iter().filter(|answer| !is_replayed(answer)).count();
-    assert_eq!((sent, relay.waiting(&endpoint).await), (1, Some(1)));
+    assert_eq!((sent, relay.waiting(Queue::Work).await), (1, 1));
 }
 
 /// What was begun for it is finished, and remembered.
@@ -98,20 +88,18 @@ async fn a_client_that_goes_away_ends_nothing() {
     let proxy = Proxy::start(shared_broker().await).await;
     let relay = Relay::start_with(config(&proxy.url(), &folder)).await;
     relay.until_ready().await;
-    let endpoint = relay.add(&["#"]).await;
     proxy.freeze(true);
     let impatient = request(&relay, WHOLE, event("1")).timeout(Duration::from_millis(300));
     assert!(impatient.send().await.unwrap_err().is_timeout());
     proxy.freeze(false);
     assert!(is_replayed(&post(&relay, WHOLE, event("1")).await));
-    assert_eq!(relay.waiting(&endpoint).await, Some(1));
+    assert_eq!(relay.waiting(Queue::Work).await, 1);
 }
 
 #[tokio::test]
 async fn a_key_is_the_id_of_an_event_without_one() {
     let folder = folder();
     let relay = Relay::start(&folder).await;
-    let endpoint = relay.add(&["#"]).await;
     let keyed = async |key: &str, content_type: &str, body: Value| {
         let request = request(&relay, content_type, body).header("idempotency-key", key);
         relay.send(request).await
@@ -128,7 +116,7 @@ async fn a_key_is_the_id_of_an_event_without_one() {
     whole.as_object_mut().unwrap().remove("id");
     let by_key = keyed("k1", WHOLE, whole).await;
     assert_eq!(by_key.json()["id"], EventId::of_key("/orders", "k1").as_str());
-    let events = take(&relay, &endpoint, 3).await;
+    let events = take(&relay, 3).await;
     assert_eq!(events[0].id(), &EventId::of_key("/relay", "k1"));
 
     let long = "k".repeat(256);

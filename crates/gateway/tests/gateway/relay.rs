@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use clap::Parser;
-use relay_broker::{Broker, Session};
+use relay_broker::{Broker, Queue, Session};
+use relay_event::{EndpointId, Event};
 use relay_gateway::{Config, Limits};
 use relay_service::{Context, Health};
 use relay_store::{Store, StoreUrl};
@@ -75,8 +76,6 @@ pub(crate) fn config(amqp_url: &str, folder: &TempDir) -> Config {
         max_batch_bytes: 4 * 1024 * 1024,
         source: "/relay".to_owned(),
         confirm_timeout: Duration::from_secs(10),
-        recheck: Duration::from_millis(300),
-        new_queue_wait: Duration::ZERO,
         limits: Defaults::parse_from(["defaults"]).limits,
     }
 }
@@ -190,16 +189,27 @@ impl Relay {
         }
     }
 
-    pub(crate) fn queue(&self, id: &str) -> String {
-        format!("{}.endpoint.{id}", self.config.namespace)
+    /// The number of messages that are ready in a queue.
+    pub(crate) async fn waiting(&self, queue: Queue) -> u32 {
+        let look = || async { self.session().await.depth(queue).await };
+        let depth = wait_until("a look at the queue", look).await;
+        depth.unwrap().ready
     }
 
-    /// How many messages wait in an endpoint's queue; `None` if there is no queue.
-    pub(crate) async fn waiting(&self, id: &str) -> Option<u32> {
-        let queue = self.queue(id);
-        let look = || async { self.session().await.depth(&queue).await };
-        let depth = wait_until("a look at the queue", look).await;
-        depth.map(|depth| depth.ready)
+    /// The events in a queue, which must be so many, with the endpoints that they are addressed to. They stay there.
+    pub(crate) async fn look_into(&self, queue: Queue, count: u32) -> Vec<(Event, Option<EndpointId>)> {
+        assert_eq!(self.waiting(queue).await, count);
+        let session = self.session().await;
+        let mut consumer = session.consume(queue, 1_000).await.unwrap();
+        let mut events = Vec::new();
+        for _ in 0..count {
+            let mut taken = consumer.next().await.unwrap();
+            let received = taken.read(&session, 10_000_000);
+            events.push((received.event.unwrap(), received.endpoint));
+            taken.give_back().await;
+        }
+        consumer.stop().await;
+        events
     }
 
     /// The value of a metric, by its name and labels as they are written.

@@ -12,7 +12,7 @@ mod work;
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use relay_broker::Session;
+use relay_broker::{Queue, Session};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -65,7 +65,8 @@ pub(crate) struct DrainArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Action {
-    /// Send each to its endpoint again, with its schedule begun anew
+    /// Send each to its endpoint again, with its schedule begun anew; one without an endpoint to all that want its
+    /// event
     #[arg(long)]
     redeliver: bool,
 
@@ -144,7 +145,7 @@ async fn close(session: &Session, stop: &CancellationToken) {
 async fn until_removed(session: &Session) {
     const PATIENCE: Duration = Duration::from_secs(10);
     let rounds = async {
-        if let Ok(consumer) = session.subscribe(&session.topology().dead(), 1).await {
+        if let Ok(consumer) = session.consume(Queue::Dead, 1).await {
             consumer.stop().await;
         }
     };

@@ -28,7 +28,6 @@ struct Stats {
     day: Attempts,
     pending: u64,
     retrying: u64,
-    backlog: Option<u64>,
 }
 
 /// What came of the attempts of some time.
@@ -51,15 +50,10 @@ pub(super) async fn run(args: StatsArgs) -> anyhow::Result<()> {
 }
 
 fn readable(stats: &Stats) -> String {
-    let backlog = stats.backlog.map(|ready| ready.to_string());
     let facts = [
         ("endpoint", stats.endpoint.to_string()),
         ("pending", stats.pending.to_string()),
         ("retrying", stats.retrying.to_string()),
-        (
-            "backlog",
-            backlog.unwrap_or_else(|| "unknown: the broker is away".to_owned()),
-        ),
     ];
     let head = ["ATTEMPTS", "DELIVERED", "FAILED", "P50", "P99"];
     let rows = [row("last hour", &stats.hour), row("last day", &stats.day)];
@@ -88,12 +82,11 @@ mod tests {
         let stats = json!({"endpoint": "ep_0198b7a0c5d07d3f8a6e2b4c1d9e8f70",
             "hour": {"delivered": 0, "failed": 0, "p50_ms": null, "p99_ms": null},
             "day": {"delivered": 1200, "failed": 3, "p50_ms": 12, "p99_ms": 450},
-            "pending": 4, "retrying": 1, "backlog": null});
+            "pending": 4, "retrying": 1});
         let expected = "\
 endpoint  ep_0198b7a0c5d07d3f8a6e2b4c1d9e8f70
 pending   4
 retrying  1
-backlog   unknown: the broker is away
 
 ATTEMPTS   DELIVERED  FAILED  P50    P99
 last hour  0          0       -      -

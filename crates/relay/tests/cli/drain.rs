@@ -1,17 +1,17 @@
+use relay_broker::Queue;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use relay_event::DeadReason::{AttemptsExhausted, EndpointGone};
+use relay_event::DeadReason::{AttemptsExhausted, EndpointGone, EndpointRemoved};
 use serde_json::Value;
 
 use crate::support::{World, ids, line};
 
 #[tokio::test]
-async fn redelivered_letters_are_in_their_endpoint_s_queue_again() {
+async fn redelivered_letters_are_on_their_way_to_their_endpoint_again() {
     let world = World::new().await;
     let endpoint = world
         .kill("order.created", &ids("a", 30), AttemptsExhausted)
         .await;
-    let removed = world.kill("user.left", &ids("b", 3), EndpointGone).await;
-    world.session.delete_endpoint(&removed).await.unwrap();
+    world.kill("user.left", &ids("b", 3), EndpointRemoved).await;
     world.kill_garbage(b"no event").await;
 
     let dry = world
@@ -23,12 +23,27 @@ async fn redelivered_letters_are_in_their_endpoint_s_queue_again() {
     let done = world.run(&["dlq", "drain", "--redeliver"]).await.failed(3);
     assert!(done.contains("30 dead letters redelivered"), "{done}");
     assert!(done.contains("3 stay: their endpoint was removed"), "{done}");
-    assert!(done.contains("1 stays: it does not say"), "{done}");
+    assert!(done.contains("1 stays: it is no valid event"), "{done}");
 
     world.wait_dead(4).await;
-    let queue = world.session.topology().endpoint(&endpoint);
-    assert_eq!(world.take_ids(&queue, 30).await.len(), 30);
-    world.wait_depth(&queue, 0).await;
+    let mut taken = world.session.consume(Queue::Again, 1_000).await.unwrap();
+    let mut message = taken.next().await.unwrap();
+    assert_eq!(message.read(&world.session, 1 << 20).endpoint, Some(endpoint));
+    message.give_back().await;
+    taken.stop().await;
+    assert_eq!(world.take_ids(Queue::Again, 30).await.len(), 30);
+    world.wait_depth(Queue::Again, 0).await;
+}
+
+/// Deliverers that ended on it again and again brought it there before it was for any endpoint.
+#[tokio::test]
+async fn a_letter_without_an_endpoint_goes_to_all_that_want_its_event() {
+    let world = World::new().await;
+    world.kill_garbage(line("a", "order.created").as_bytes()).await;
+    let done = world.run(&["dlq", "drain", "--redeliver"]).await.ok();
+    assert!(done.contains("1 dead letter redelivered"), "{done}");
+    world.wait_dead(0).await;
+    assert_eq!(world.take_ids(Queue::Work, 1).await, ["a".to_owned()].into());
 }
 
 #[tokio::test]

@@ -1,3 +1,4 @@
+use relay_broker::Queue;
 use std::collections::BTreeSet;
 
 use relay_event::DeadReason::AttemptsExhausted;
@@ -22,10 +23,9 @@ fn exported(path: &str) -> BTreeSet<String> {
 
 /// The dead letters once those that the dead process held are back: all that nobody else has.
 async fn left(world: &World, elsewhere: usize) -> BTreeSet<String> {
-    let queue = world.session.topology().dead();
     let at_least = u32::try_from(LETTERS - elsewhere).unwrap();
     wait_until("the held letters to return", || async {
-        let depth = world.depth(&queue).await;
+        let depth = world.depth(Queue::Dead).await;
         if depth >= at_least {
             Ok(())
         } else {
@@ -60,21 +60,20 @@ async fn an_export_that_is_killed_loses_nothing() {
 #[tokio::test]
 async fn a_redelivery_that_is_killed_loses_nothing() {
     let world = World::new().await;
-    let endpoint = world
+    world
         .kill("order.created", &ids("a", LETTERS), AttemptsExhausted)
         .await;
-    let queue = world.session.topology().endpoint(&endpoint);
     let drain = world.start(&["dlq", "drain", "--redeliver", "--rate", "20/s"]);
     wait_until("the first redelivered", || async {
-        world.depth(&queue).await > 0
+        world.depth(Queue::Again).await > 0
     })
     .await;
     drain.kill_9();
 
-    let redelivered = usize::try_from(world.depth(&queue).await).unwrap();
+    let redelivered = usize::try_from(world.depth(Queue::Again).await).unwrap();
     assert!(redelivered < LETTERS, "it was killed in the middle");
     let left = left(&world, redelivered).await;
-    assert_eq!(&world.take_ids(&queue, redelivered).await | &left, all());
+    assert_eq!(&world.take_ids(Queue::Again, redelivered).await | &left, all());
 }
 
 #[tokio::test]

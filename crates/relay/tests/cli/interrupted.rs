@@ -1,6 +1,7 @@
 //! A first signal ends what hangs, and says how to go on; a second one ends at once. What is waited for here
 //! never answers, so nothing but the signal can be why a command ends.
 
+use relay_broker::Queue;
 use std::fs;
 
 use relay_event::DeadReason::AttemptsExhausted;
@@ -225,7 +226,7 @@ async fn a_drain_leaves_a_broker_that_hangs() {
         &["dlq", "drain", "--redeliver", "--rate", "20/s"],
     );
     wait_until("the first redelivered", || async {
-        world.depth(&world.session.topology().dead()).await == 0 && proxy.connections() > 0
+        world.depth(Queue::Dead).await == 0 && proxy.connections() > 0
     })
     .await;
     proxy.freeze(true);

@@ -89,10 +89,9 @@ async fn looks_do_not_change_which_letters_are_the_newest_and_the_oldest() {
             .await;
     }
     world.wait_dead(750).await;
-    let dead = world.session.topology().dead();
     let wait_for = async |fits: fn(u32) -> bool| {
         wait_until("the letters to be held or back", || async {
-            let depth = world.depth(&dead).await;
+            let depth = world.depth(Queue::Dead).await;
             if fits(depth) { Ok(()) } else { Err(depth) }
         })
         .await;

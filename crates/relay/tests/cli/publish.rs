@@ -1,3 +1,4 @@
+use relay_broker::Queue;
 use serde_json::Value;
 
 use crate::support::World;
@@ -5,12 +6,10 @@ use crate::support::World;
 #[tokio::test]
 async fn an_event_of_the_command_line_arrives_whole() {
     let world = World::new().await;
-    let endpoint = world.endpoint("order.#").await;
     let args = ["publish", "--type", "order.created", "--data", r#"{"n": 1.50}"#];
     let id = world.run(&[&args[..], &["--subject", "o-1"]].concat()).await.ok();
 
-    let queue = world.session.topology().endpoint(&endpoint);
-    let mut taken = world.session.subscribe(&queue, 1).await.unwrap();
+    let mut taken = world.session.consume(Queue::Work, 1).await.unwrap();
     let mut message = taken.next().await.unwrap();
     let received = message.read(&world.session, 1 << 20);
     let event = received.event.as_ref().unwrap();
@@ -46,5 +45,5 @@ async fn wrong_usage_publishes_nothing() {
     ] {
         world.run(args).await.failed(2);
     }
-    assert_eq!(world.depth(&world.session.topology().archive()).await, 0);
+    assert_eq!(world.depth(Queue::Archive).await, 0);
 }

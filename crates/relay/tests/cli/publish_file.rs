@@ -1,3 +1,4 @@
+use relay_broker::Queue;
 use std::fmt::Write as _;
 
 use relay_testkit::{PrivateBroker, private_broker, wait_until};
@@ -17,8 +18,7 @@ async fn a_file_is_published_and_blank_lines_are_not_counted() {
     let path = world.write("events.ndjson", &format!("\n{}\n \n", lines(&ids("a", 165))));
     let output = world.run(&["publish", "--file", &path]).await.ok();
     assert!(output.starts_with("165 events confirmed in "), "{output}");
-    let archive = world.session.topology().archive();
-    world.wait_depth(&archive, 165).await;
+    world.wait_depth(Queue::Archive, 165).await;
 }
 
 #[tokio::test]
@@ -35,7 +35,7 @@ async fn one_bad_line_keeps_all_from_being_published() {
         output.contains("line 8: event: is 307297 bytes; at most 262144"),
         "{output}"
     );
-    assert_eq!(world.depth(&world.session.topology().archive()).await, 0);
+    assert_eq!(world.depth(Queue::Archive).await, 0);
 
     let missing = world.run(&["publish", "--file", "/no/such"]).await.failed(1);
     assert!(missing.contains("cannot read /no/such"), "{missing}");
@@ -62,10 +62,9 @@ async fn a_broker_that_dies_and_comes_back_confirms_all() {
     let mut broker = private_broker().await;
     let mut world = World::at(broker.amqp_url()).await;
     let path = world.write("events.ndjson", &lines(&ids("a", EVENTS)));
-    let archive = world.session.topology().archive();
-    registered(&broker, &archive).await;
+    registered(&broker, Queue::Archive).await;
     let publishing = world.start(&["publish", "--file", &path]);
-    wait_until("the first events", || async { world.depth(&archive).await > 0 }).await;
+    wait_until("the first events", || async { world.depth(Queue::Archive).await > 0 }).await;
     broker.kill().await;
     publishing
         .wait_for_output("the connection to the broker was lost")
@@ -76,7 +75,7 @@ async fn a_broker_that_dies_and_comes_back_confirms_all() {
     assert!(output.contains("30000 events confirmed in "), "{output}");
     assert_eq!(output.matches("was lost").count(), 1, "{output}");
     world.reconnect().await;
-    assert_eq!(world.take_ids(&archive, EVENTS).await.len(), EVENTS);
+    assert_eq!(world.take_ids(Queue::Archive, EVENTS).await.len(), EVENTS);
 }
 
 #[tokio::test]
@@ -84,9 +83,8 @@ async fn ctrl_c_tells_from_which_line_to_go_on() {
     const EVENTS: usize = 30_000;
     let world = World::new().await;
     let path = world.write("events.ndjson", &lines(&ids("a", EVENTS)));
-    let archive = world.session.topology().archive();
     let publishing = world.start(&["publish", "--file", &path]);
-    wait_until("the first events", || async { world.depth(&archive).await > 0 }).await;
+    wait_until("the first events", || async { world.depth(Queue::Archive).await > 0 }).await;
     publishing.signal("INT");
     let output = ended(publishing).await.failed(130);
     let (_, rest) = output.split_once("go on with --from-line ").unwrap();
@@ -95,7 +93,7 @@ async fn ctrl_c_tells_from_which_line_to_go_on() {
 
     let rest = ["publish", "--file", &path, "--from-line", &from];
     world.run(&rest).await.ok();
-    assert_eq!(world.take_ids(&archive, EVENTS).await.len(), EVENTS);
+    assert_eq!(world.take_ids(Queue::Archive, EVENTS).await.len(), EVENTS);
 }
 
 #[tokio::test]

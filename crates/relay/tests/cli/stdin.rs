@@ -1,5 +1,6 @@
 //! Files as others' tools write them, and no file at all.
 
+use relay_broker::Queue;
 use relay_testkit::Answer;
 use serde_json::json;
 
@@ -22,12 +23,11 @@ async fn a_byte_order_mark_is_no_part_of_the_first_line() {
     let path = world.write("events", &format!("{BOM}{first}\r\n{BOM}{second}\r\n"));
     let output = world.run(&["publish", "--file", &path]).await.ok();
     assert!(output.starts_with("2 events confirmed"), "{output}");
-    let archive = world.session.topology().archive();
-    assert_eq!(world.take_ids(&archive, 2).await.len(), 2);
+    assert_eq!(world.take_ids(Queue::Archive, 2).await.len(), 2);
 
     let data = format!("{BOM}{{\"n\": 1.50}}");
     world.run(&["publish", "--type", "a", "--data", &data]).await.ok();
-    world.wait_depth(&archive, 1).await;
+    world.wait_depth(Queue::Archive, 1).await;
 
     let gateway = Gateway::start().await;
     let seen = world.write("seen", &format!("{BOM}a\r\nb\r\n"));
@@ -66,7 +66,7 @@ async fn utf_16_is_named() {
             assert!(refused.contains("is UTF-16, and must be UTF-8"), "{refused}");
         }
     }
-    assert_eq!(world.depth(&world.session.topology().archive()).await, 0);
+    assert_eq!(world.depth(Queue::Archive).await, 0);
     assert!(gateway.asked().is_empty());
 }
 
@@ -87,8 +87,7 @@ async fn a_file_may_come_from_a_pipe() {
         .await
         .ok();
     assert!(output.starts_with("2 events confirmed"), "{output}");
-    let archive = world.session.topology().archive();
-    assert_eq!(world.take_ids(&archive, 2).await.len(), 2);
+    assert_eq!(world.take_ids(Queue::Archive, 2).await.len(), 2);
 
     // It is checked as a whole before any of it is published.
     let bad = format!("{{ cat {path}; echo no event; }} | relay publish --file -");
@@ -97,7 +96,7 @@ async fn a_file_may_come_from_a_pipe() {
         refused.contains("stdin") && refused.contains("line 4") && refused.contains("nothing was published"),
         "{refused}"
     );
-    world.wait_depth(&archive, 0).await;
+    world.wait_depth(Queue::Archive, 0).await;
 
     let gateway = Gateway::start().await;
     gateway.answer(|_, _, _| Answer::status(202).body(r#"{"id":"x"}"#));

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use futures_util::{StreamExt, future::join_all, stream};
 use lapin::{BasicProperties, Connection, ConnectionProperties, options::BasicPublishOptions};
-use relay_broker::{Config, Session, Settlement};
+use relay_broker::{Config, Queue, Session, Settlement};
 use relay_event::{DeadReason, EndpointId, Event, History, Timestamp};
 use relay_testkit::{Process, WAIT_LIMIT, binary, namespace, shared_broker, wait_until};
 use serde_json::{Value, json};
@@ -67,6 +67,11 @@ impl World {
         open(&self.amqp_url, &self.namespace).await
     }
 
+    /// Returns true if the broker of this world has a relay's objects in this namespace.
+    pub(crate) async fn has_relay(&self, namespace: &str) -> bool {
+        Session::has_relay(&config(&self.amqp_url, namespace)).await.unwrap()
+    }
+
     /// The broker of this world.
     pub(crate) fn amqp_url(&self) -> &str {
         &self.amqp_url
@@ -112,14 +117,6 @@ impl World {
         path
     }
 
-    pub(crate) async fn endpoint(&self, pattern: &str) -> EndpointId {
-        let id = EndpointId::generate();
-        self.session.declare_endpoint(&id, &[]).await.unwrap();
-        let patterns = [pattern.parse().unwrap()];
-        self.session.bind_endpoint(&id, &patterns, &[]).await.unwrap();
-        id
-    }
-
     pub(crate) async fn publish(&self, events: &[Event]) {
         let published = stream::iter(events)
             .map(|event| self.session.publish_event(event, Timestamp::now()))
@@ -130,20 +127,14 @@ impl World {
     /// Makes a dead letter of each event, for a new endpoint that wants their type.
     pub(crate) async fn kill(&self, event_type: &str, ids: &[String], reason: DeadReason) -> EndpointId {
         let events: Vec<Event> = ids.iter().map(|id| event(id, event_type)).collect();
-        self.kill_events(event_type, &events, reason).await
+        self.kill_events(&events, reason).await
     }
 
     /// The same of these events.
-    pub(crate) async fn kill_events(
-        &self,
-        event_type: &str,
-        events: &[Event],
-        reason: DeadReason,
-    ) -> EndpointId {
-        let endpoint = self.endpoint(event_type).await;
+    pub(crate) async fn kill_events(&self, events: &[Event], reason: DeadReason) -> EndpointId {
+        let endpoint = EndpointId::generate();
         self.publish(events).await;
-        let queue = self.session.topology().endpoint(&endpoint);
-        let mut taken = self.session.subscribe(&queue, 1_000).await.unwrap();
+        let mut taken = self.session.consume(Queue::Work, 1_000).await.unwrap();
         let history = History {
             attempts: 6,
             last_status: Some(500),
@@ -157,8 +148,10 @@ impl World {
                 settling.push(async move {
                     let received = message.read(session, 1 << 20);
                     let dead = Settlement::Dead(reason);
-                    let settled = message.settle(session, endpoint, &received, history, dead, None);
-                    settled.await.unwrap();
+                    for part in message.divide(1) {
+                        let settled = part.settle(session, endpoint, &received, history, dead, None);
+                        settled.await.unwrap();
+                    }
                 });
             }
             join_all(settling).await;
@@ -173,8 +166,8 @@ impl World {
             .await
             .unwrap();
         let channel = connection.create_channel().await.unwrap();
-        let queue = self.session.topology().dead();
-        let before = self.depth(&queue).await;
+        let queue = format!("{}.dead", self.namespace);
+        let before = self.depth(Queue::Dead).await;
         let sent = channel.basic_publish(
             "".into(),
             queue.as_str().into(),
@@ -184,10 +177,10 @@ impl World {
         );
         sent.await.unwrap().await.unwrap();
         connection.close(200, "OK".into()).await.unwrap();
-        self.wait_depth(&queue, before + 1).await;
+        self.wait_depth(Queue::Dead, before + 1).await;
     }
 
-    pub(crate) async fn depth(&self, queue: &str) -> u32 {
+    pub(crate) async fn depth(&self, queue: Queue) -> u32 {
         self.session
             .depth(queue)
             .await
@@ -195,7 +188,7 @@ impl World {
             .map_or(0, |depth| depth.ready)
     }
 
-    pub(crate) async fn wait_depth(&self, queue: &str, wanted: u32) {
+    pub(crate) async fn wait_depth(&self, queue: Queue, wanted: u32) {
         wait_until(format!("{wanted} messages in {queue}"), || async {
             match self.depth(queue).await {
                 depth if depth == wanted => Ok(()),
@@ -206,14 +199,13 @@ impl World {
     }
 
     pub(crate) async fn wait_dead(&self, wanted: u32) {
-        let queue = self.session.topology().dead();
-        self.wait_depth(&queue, wanted).await;
+        self.wait_depth(Queue::Dead, wanted).await;
     }
 
     /// The ids of the events in a queue, taking them off it; `n` different ones must come.
-    pub(crate) async fn take_ids(&self, queue: &str, n: usize) -> BTreeSet<String> {
+    pub(crate) async fn take_ids(&self, queue: Queue, n: usize) -> BTreeSet<String> {
         let mut ids = BTreeSet::new();
-        let mut taken = self.session.subscribe(queue, 1_000).await.unwrap();
+        let mut taken = self.session.consume(queue, 1_000).await.unwrap();
         while ids.len() < n {
             let next = tokio::time::timeout(WAIT_LIMIT, taken.next()).await;
             let Ok(Some(mut message)) = next else {
@@ -221,9 +213,7 @@ impl World {
             };
             let received = message.read(&self.session, 1 << 20);
             ids.insert(received.event.as_ref().unwrap().id().to_string());
-            let (endpoint, done) = (EndpointId::generate(), Settlement::Delivered);
-            let settled = message.settle(&self.session, &endpoint, &received, &received.history, done, None);
-            settled.await.unwrap();
+            message.ack();
         }
         taken.stop().await;
         ids
@@ -256,14 +246,17 @@ pub(crate) async fn ended(process: Process) -> Ended {
 }
 
 async fn open(amqp_url: &str, namespace: &str) -> Session {
-    let config = Config {
+    Session::open(&config(amqp_url, namespace), None).await.unwrap()
+}
+
+fn config(amqp_url: &str, namespace: &str) -> Config {
+    Config {
         url: amqp_url.parse().unwrap(),
         namespace: namespace.parse().unwrap(),
         name: "relay tests".to_owned(),
         new_queue_wait: std::time::Duration::ZERO,
         max_event_bytes: relay_event::DEFAULT_MAX_EVENT_BYTES,
-    };
-    Session::open(&config, None).await.unwrap()
+    }
 }
 
 pub(crate) fn ids(prefix: &str, n: usize) -> Vec<String> {

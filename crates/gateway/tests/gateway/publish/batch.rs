@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use relay_broker::Queue;
 use relay_event::Event;
 use relay_testkit::{Proxy, shared_broker, wait_until};
 use serde_json::{Value, json};
@@ -13,7 +14,6 @@ use crate::relay::{Relay, config, folder};
 async fn a_batch_is_sent_whole_in_order_and_byte_for_byte() {
     let folder = folder();
     let relay = Relay::start(&folder).await;
-    let endpoint = relay.add(&["#"]).await;
     let bodies: Vec<String> = (0..1_000)
         .map(|n| format!(r#"{{"data" :{n}.50 , "type":"a.b","specversion":"1.0","id":"{n}","source":"/x"}}"#))
         .collect();
@@ -23,7 +23,7 @@ async fn a_batch_is_sent_whole_in_order_and_byte_for_byte() {
     assert!(!is_replayed(&accepted));
     assert_eq!(accepted.json(), json!({"ids": ids}));
     assert_eq!(accepted.header("location"), None);
-    let events = take(&relay, &endpoint, 1_000).await;
+    let events = take(&relay, 1_000).await;
     let mut found: Vec<_> = events.iter().map(Event::body).collect();
     found.sort_by_key(|body| bodies.iter().position(|sent| *sent == **body));
     assert!(found.iter().zip(&bodies).all(|(found, sent)| **found == *sent));
@@ -39,14 +39,13 @@ async fn a_batch_is_sent_whole_in_order_and_byte_for_byte() {
 async fn a_batch_may_be_empty_and_hold_an_event_twice() {
     let folder = folder();
     let relay = Relay::start(&folder).await;
-    let endpoint = relay.add(&["#"]).await;
     let empty = post(&relay, "application/cloudevents-batch+json; charset=utf-8", "[]").await;
     assert!(!is_replayed(&empty));
     assert_eq!(empty.json(), json!({"ids": []}));
     let twice = post(&relay, BATCH, json!([event("1"), event("2"), event("1")])).await;
     assert!(!is_replayed(&twice));
     assert_eq!(twice.json(), json!({"ids": ["1", "2", "1"]}));
-    assert_eq!(relay.waiting(&endpoint).await, Some(2));
+    assert_eq!(relay.waiting(Queue::Work).await, 2);
 }
 
 #[tokio::test]
@@ -56,7 +55,6 @@ async fn one_bad_event_refuses_its_batch() {
     (config.max_event_bytes, config.max_batch_bytes) = (1_000, 3_000);
     let relay = Relay::start_with(config).await;
     relay.until_ready().await;
-    let endpoint = relay.add(&["#"]).await;
     let with = |change: Value| {
         let mut bad = event("bad");
         bad.as_object_mut()
@@ -89,7 +87,7 @@ async fn one_bad_event_refuses_its_batch() {
         refused["detail"].as_str().unwrap().contains("1000 events"),
         "{refused}"
     );
-    assert_eq!(relay.waiting(&endpoint).await, Some(0));
+    assert_eq!(relay.waiting(Queue::Work).await, 0);
     let refusals = |reason| {
         relay.metric(&format!(
             "relay_gateway_events_refused_total{{reason=\"{reason}\"}}"
@@ -107,7 +105,6 @@ async fn a_batch_that_is_not_confirmed_is_to_be_sent_again() {
     config.confirm_timeout = Duration::from_secs(2);
     let relay = Relay::start_with(config).await;
     relay.until_ready().await;
-    let endpoint = relay.add(&["#"]).await;
     assert!(!is_replayed(&post(&relay, WHOLE, event("known")).await));
     proxy.freeze(true);
     let batch = json!([event("1"), event("known"), event("2")]);
@@ -127,10 +124,7 @@ async fn a_batch_that_is_not_confirmed_is_to_be_sent_again() {
         (answer.status == 202).then_some(()).ok_or(answer.text)
     })
     .await;
-    wait_until("all of it", || async {
-        relay.waiting(&endpoint).await >= Some(3)
-    })
-    .await;
+    wait_until("all of it", || async { relay.waiting(Queue::Work).await >= 3 }).await;
     proxy.refuse(true);
     proxy.cut();
     wait_until("the broker to be missed", || async {

@@ -1,5 +1,6 @@
 //! Events whose attributes are headers.
 
+use relay_broker::Queue;
 use relay_event::EventId;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -12,7 +13,6 @@ use crate::relay::{Relay, folder};
 async fn attributes_may_be_headers() {
     let folder = folder();
     let relay = Relay::start(&folder).await;
-    let endpoint = relay.add(&["#"]).await;
     let binary = |more: &[(&str, &str)], data: &[u8]| {
         let mut request = relay.request(Method::POST, "/v1/events").body(data.to_vec());
         let example = [
@@ -37,7 +37,7 @@ async fn attributes_may_be_headers() {
         keyed.json()["id"],
         EventId::of_key("/mycontext/subcontext", "k1").as_str()
     );
-    let events = take(&relay, &endpoint, 2).await;
+    let events = take(&relay, 2).await;
     let body = std::str::from_utf8(events[0].body()).unwrap();
     assert!(
         body.contains(r#""data":{ "appinfoA" : "abc" , "n":1.50 }"#),
@@ -68,7 +68,7 @@ async fn attributes_may_be_headers() {
     let image = [("ce-id", "1"), ("content-type", "image/png")];
     let refused = binary(&image, &[0; 200_000]).await;
     refused.problem(413, "too-large");
-    assert_eq!(relay.waiting(&endpoint).await, Some(2));
+    assert_eq!(relay.waiting(Queue::Work).await, 2);
 }
 
 /// The content type decides, as the binding has it.

@@ -5,6 +5,7 @@ use lapin::{
     options::{BasicPublishOptions, QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
+use relay_broker::Queue;
 use relay_event::{Event, Timestamp};
 use relay_store::{NewEvent, Record, Store};
 use relay_testkit::{confirming, shared_broker, wait_until};
@@ -95,14 +96,13 @@ async fn are_confirmed<const N: usize>(relay: &Relay, ids: [&str; N]) -> Vec<boo
 async fn what_was_refused_and_recorded_is_sent_again() {
     let folder = folder();
     let relay = Relay::start(&folder).await;
-    let endpoint = relay.add(&["#"]).await;
     let full = Full::bind(&relay).await;
     let batch = || json!([event("1")]);
     let refused = post(&relay, WHOLE, event("1")).await;
     refused.problem(503, "unconfirmed");
     wait_until("the event in the other queue", || async {
-        let waiting = relay.waiting(&endpoint).await;
-        (waiting == Some(1)).then_some(()).ok_or(format!("{waiting:?}"))
+        let waiting = relay.waiting(Queue::Work).await;
+        (waiting == 1).then_some(()).ok_or(format!("{waiting}"))
     })
     .await;
     record(&relay.store, "1").await;
@@ -110,7 +110,7 @@ async fn what_was_refused_and_recorded_is_sent_again() {
     full.empty().await;
     assert!(!is_replayed(&post(&relay, WHOLE, event("1")).await));
     assert!(is_replayed(&post(&relay, BATCH, batch()).await));
-    assert_eq!(take(&relay, &endpoint, 3).await.len(), 3);
+    assert_eq!(take(&relay, 3).await.len(), 3);
     full.empty().await; // It held the event.
 }
 
@@ -118,11 +118,10 @@ async fn what_was_refused_and_recorded_is_sent_again() {
 async fn what_is_recorded_and_was_never_confirmed_is_sent() {
     let folder = folder();
     let relay = Relay::start(&folder).await;
-    let endpoint = relay.add(&["#"]).await;
     record(&relay.store, "old").await;
     assert!(!is_replayed(&post(&relay, WHOLE, event("old")).await));
     assert!(is_replayed(&post(&relay, WHOLE, event("old")).await));
-    assert_eq!(relay.waiting(&endpoint).await, Some(1));
+    assert_eq!(relay.waiting(Queue::Work).await, 1);
 }
 
 /// The memory of the gateway that sent it is gone, and nothing is recorded.
@@ -130,7 +129,6 @@ async fn what_is_recorded_and_was_never_confirmed_is_sent() {
 async fn what_an_earlier_gateway_sent_is_not_sent_again() {
     let folder = folder();
     let relay = Relay::start(&folder).await;
-    let endpoint = relay.add(&["#"]).await;
     assert!(!is_replayed(&post(&relay, WHOLE, event("1")).await));
     let batch = |more: &str| json!([event("2"), event(more)]);
     assert!(!is_replayed(&post(&relay, BATCH, batch("3")).await));
@@ -148,7 +146,7 @@ async fn what_an_earlier_gateway_sent_is_not_sent_again() {
     assert!(!is_replayed(&post(&relay, BATCH, batch("4")).await));
     let keyed = request(&relay, "application/json", json!({"type": "a"})).header("idempotency-key", "k1");
     assert!(is_replayed(&relay.send(keyed).await));
-    assert_eq!(relay.waiting(&endpoint).await, Some(6));
+    assert_eq!(relay.waiting(Queue::Work).await, 6);
     wait_until("the last to be noted", || async {
         are_confirmed(&relay, ["4"]).await == [true]
     })
@@ -161,7 +159,6 @@ async fn what_an_earlier_gateway_sent_is_not_sent_again() {
 async fn a_store_that_cannot_be_asked_does_not_stop_events() {
     let folder = folder();
     let relay = Relay::start(&folder).await;
-    let endpoint = relay.add(&["#"]).await;
     execute(&relay, "ALTER TABLE confirmed RENAME TO elsewhere").await;
     for id in ["1", "2"] {
         assert!(!is_replayed(&post(&relay, WHOLE, event(id)).await));
@@ -169,7 +166,7 @@ async fn a_store_that_cannot_be_asked_does_not_stop_events() {
     assert!(is_replayed(&post(&relay, WHOLE, event("1")).await));
     let batch = json!([event("2"), event("3")]);
     assert!(!is_replayed(&post(&relay, BATCH, batch).await));
-    assert_eq!(relay.waiting(&endpoint).await, Some(3));
+    assert_eq!(relay.waiting(Queue::Work).await, 3);
 
     execute(&relay, "ALTER TABLE elsewhere RENAME TO confirmed").await;
     wait_until("all of them to be noted", || async {

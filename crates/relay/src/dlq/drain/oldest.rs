@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use relay_broker::{Config, DeadLetters, Session};
+use relay_broker::{Config, DeadLetters, Queue, Session};
 use relay_event::Timestamp;
 use tokio::time::{Instant, sleep};
 
@@ -40,7 +40,7 @@ impl Oldest {
         while let Some(message) = letters.next().await? {
             progress.step();
             seen += 1;
-            if filter.matches(&message.letter, began) && way.stays(session, &message).await?.is_none() {
+            if filter.matches(&message.letter, began) && way.stays(&message).await.is_none() {
                 oldest.offer(Age::of(&message.letter), ());
             }
             letters.keep(message).await?;
@@ -55,10 +55,9 @@ impl Oldest {
         const PATIENCE: Duration = Duration::from_secs(10);
         const PAUSE: Duration = Duration::from_millis(50);
         let (session, began) = (open_session(broker).await?, Instant::now());
-        let queue = session.topology().dead();
         while began.elapsed() < PATIENCE
             && session
-                .depth(&queue)
+                .depth(Queue::Dead)
                 .await?
                 .is_some_and(|depth| depth.ready < self.seen)
         {

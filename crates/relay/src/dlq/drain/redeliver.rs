@@ -5,7 +5,7 @@ use std::{
 
 use anyhow::anyhow;
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use relay_broker::{Config, DeadLetters, DeadMessage, PublishError, Session};
+use relay_broker::{Config, DeadLetters, DeadMessage, PublishError};
 use relay_event::{DeadReason, EndpointId};
 use reqwest::StatusCode;
 use tokio::time::timeout;
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 const UNKNOWN: &str = "no relay of this broker is known here; RELAY_URL and RELAY_TOKEN name it";
 
-/// Knows which endpoints are there: by the relay that has them and, for that may be away, by their queues.
+/// Knows which endpoints are there, by the relay that has them.
 pub(super) struct Redeliver {
     relay: Option<Api>,
     known: HashMap<EndpointId, (Instant, bool)>,
@@ -45,36 +45,29 @@ impl Redeliver {
         }
     }
 
-    pub(super) async fn stays(
-        &mut self,
-        session: &Session,
-        message: &DeadMessage,
-    ) -> anyhow::Result<Option<Stay>> {
+    /// Returns the reason why a letter cannot be redelivered, if there is one.
+    pub(super) async fn stays(&mut self, message: &DeadMessage) -> Option<Stay> {
         if let Some(bytes) = message.cut_from.or(message.too_large) {
-            return Ok(Some(Stay::TooLarge(bytes)));
+            return Some(Stay::TooLarge(bytes));
         }
-        let Some(endpoint) = &message.letter.endpoint else {
-            return Ok(Some(Stay::NoEndpoint));
-        };
         if message.event.is_err() {
-            return Ok(Some(Stay::NoEvent));
+            return Some(Stay::NoEvent);
         }
+        // One without an endpoint goes to all that want its event.
+        let endpoint = message.letter.endpoint.as_ref()?;
         if message.letter.reason == DeadReason::EndpointRemoved {
-            // Its queue may still be there, but no way leads into it.
-            return Ok(Some(Stay::EndpointRemoved));
+            return Some(Stay::EndpointRemoved);
         }
         let there = match self.known.get(endpoint) {
             Some((asked, there)) if asked.elapsed() < BELIEVED => *there,
             _ => {
                 let asked = Instant::now();
-                let queue = session.topology().endpoint(endpoint);
-                // The queue of a removed endpoint outlives it, but no way leads into it.
-                let there = session.depth(&queue).await?.is_some() && self.is_not_removed(endpoint).await;
+                let there = self.is_not_removed(endpoint).await;
                 self.known.insert(endpoint.clone(), (asked, there));
                 there
             }
         };
-        Ok((!there).then_some(Stay::EndpointRemoved))
+        (!there).then_some(Stay::EndpointRemoved)
     }
 
     /// Returns false if the relay says that it does not have it any more.
@@ -95,8 +88,8 @@ impl Redeliver {
 
 fn not_asked(why: &str) {
     output::note(&format!(
-        "the relay cannot say which endpoints were removed ({why}); the letters of one that was removed \
-         within the last minutes come back, as endpoint_removed"
+        "the relay cannot say which endpoints were removed ({why}); the letters of one that was removed come \
+         back, as endpoint_removed"
     ));
 }
 
@@ -119,9 +112,10 @@ pub(super) async fn all(
 
 async fn one(letters: &DeadLetters, message: DeadMessage) -> Result<(), PublishError> {
     // Those that stay were sorted out before.
-    let (Some(endpoint), Ok(event)) = (&message.letter.endpoint, &message.event) else {
+    let Ok(event) = &message.event else {
         return Ok(());
     };
+    let endpoint = message.letter.endpoint.as_ref();
     letters
         .redeliver(endpoint, event, message.run, &message.letter)
         .await?;

@@ -3,12 +3,10 @@ use crate::output;
 /// Why a dead letter is not redelivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stay {
-    /// Its endpoint's queue is no more.
+    /// Its endpoint was removed.
     EndpointRemoved,
     /// It is no valid event.
     NoEvent,
-    /// It does not say whom it was for.
-    NoEndpoint,
     /// It has so many bytes, and only the first of them come into the tool.
     TooLarge(u64),
 }
@@ -22,7 +20,6 @@ pub(super) struct Tally {
     pub(super) others: u64,
     endpoint_removed: u64,
     no_event: u64,
-    no_endpoint: u64,
     too_large: u64,
     /// The bytes of the largest of those.
     largest: u64,
@@ -33,7 +30,6 @@ impl Tally {
         match why {
             Stay::EndpointRemoved => self.endpoint_removed += 1,
             Stay::NoEvent => self.no_event += 1,
-            Stay::NoEndpoint => self.no_endpoint += 1,
             Stay::TooLarge(bytes) => {
                 self.too_large += 1;
                 self.largest = self.largest.max(bytes);
@@ -43,7 +39,7 @@ impl Tally {
 
     /// The number of letters that were meant and cannot go.
     pub(super) fn stay(&self) -> u64 {
-        self.endpoint_removed + self.no_event + self.no_endpoint + self.too_large
+        self.endpoint_removed + self.no_event + self.too_large
     }
 
     /// The summary; `done` says what was done, such as `redelivered`.
@@ -61,13 +57,6 @@ impl Tally {
             (
                 self.no_event,
                 ["it is no valid event", "they are no valid events"],
-            ),
-            (
-                self.no_endpoint,
-                [
-                    "it does not say for which endpoint it was",
-                    "they do not say for which endpoint they were",
-                ],
             ),
         ];
         for (number, [of_one, of_several]) in stays {
@@ -104,11 +93,10 @@ mod tests {
         let reasons = [
             Stay::EndpointRemoved,
             Stay::NoEvent,
-            Stay::NoEndpoint,
             Stay::TooLarge(5),
         ];
         reasons.into_iter().for_each(|why| tally.stays(why));
-        assert_eq!(tally.stay(), 4);
+        assert_eq!(tally.stay(), 3);
     }
 
     #[test]

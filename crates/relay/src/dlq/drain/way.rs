@@ -1,5 +1,5 @@
 use anyhow::Context as _;
-use relay_broker::{DeadLetters, DeadMessage, Session};
+use relay_broker::{DeadLetters, DeadMessage};
 
 use super::{
     export::Export,
@@ -26,16 +26,12 @@ impl Way {
     }
 
     /// Why a letter cannot go this way, if it cannot.
-    pub(super) async fn stays(
-        &mut self,
-        session: &Session,
-        message: &DeadMessage,
-    ) -> anyhow::Result<Option<Stay>> {
+    pub(super) async fn stays(&mut self, message: &DeadMessage) -> Option<Stay> {
         match self {
-            Self::Redeliver(redeliver) => redeliver.stays(session, message).await,
+            Self::Redeliver(redeliver) => redeliver.stays(message).await,
             // The part that this process does not have would be lost.
-            Self::Export(_) => Ok(message.cut_from.map(Stay::TooLarge)),
-            Self::Discard => Ok(None),
+            Self::Export(_) => message.cut_from.map(Stay::TooLarge),
+            Self::Discard => None,
         }
     }
 

@@ -77,7 +77,7 @@ impl Work<'_> {
                 .is_some_and(|last| Age::of(&message.letter) > *last)
             {
                 source.letters.keep(message).await?;
-            } else if let Some(why) = self.way.stays(self.session, &message).await? {
+            } else if let Some(why) = self.way.stays(&message).await {
                 tally.stays(why);
                 source.letters.keep(message).await?;
             } else {
