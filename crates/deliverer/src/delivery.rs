@@ -106,7 +106,7 @@ impl Stay {
 
     /// Delivers what was held and is sent on.
     async fn deliver_batch(self, mut taken: Taken, holding: Holding) {
-        let batch = match taken.read_batch(&self.session, self.workshop.max_event_bytes) {
+        let batch = match taken.read_batch(&self.session) {
             Ok(batch) => batch,
             Err(refused) => return self.refuse(taken, &refused).await,
         };

@@ -196,8 +196,8 @@ mod tests {
     #[test]
     fn a_blip_is_not_noted_and_a_failure_is() {
         let due = |failing: &Failing| due_of_failing(Some(failing), None, FIVE_DAYS);
-        assert_eq!(due_of_failing(&failing(1, 1, 10)), None);
-        assert_eq!(due_of_failing(&failing(1, 1, 11)), Some(Due::Failing(at(1))));
+        assert_eq!(due(&failing(1, 1, 10)), None);
+        assert_eq!(due(&failing(1, 1, 11)), Some(Due::Failing(at(1))));
     }
 
     #[test]
@@ -210,29 +210,22 @@ mod tests {
     fn too_long_is_too_long_once_it_was_seen() {
         let end = 120 * HOUR;
         let due = |failing: &Failing, limit| due_of_failing(Some(failing), Some(at(0)), limit);
-        assert_eq!(
-            due_of_failing(&failing(1, 1, end), FIVE_DAYS),
-            None,
-            "a second is left"
-        );
+        assert_eq!(due(&failing(1, 1, end), FIVE_DAYS), None, "a second is left");
         let reason = "no attempt succeeded since 1970-01-01T00:00:00.000Z; last: timeout".to_owned();
+        assert_eq!(due(&failing(0, 1, end), FIVE_DAYS), Some(Due::Disable { reason }));
+        assert_eq!(due(&failing(0, 1, end), DisableAfter(None)), None);
         assert_eq!(
-            due_of_failing(&failing(0, 1, end), FIVE_DAYS),
-            Some(Due::Disable { reason })
-        );
-        assert_eq!(due_of_failing(&failing(0, 1, end), DisableAfter(None)), None);
-        assert_eq!(
-            due_of_failing(&failing(0, 1, end - 1), FIVE_DAYS),
+            due(&failing(0, 1, end - 1), FIVE_DAYS),
             None,
             "nothing was sent since"
         );
         // The process began a moment ago.
-        assert_eq!(due_of_failing(&failing(0, end - 60, end), FIVE_DAYS), None);
+        assert_eq!(due(&failing(0, end - 60, end), FIVE_DAYS), None);
         let unseen = Failing {
             since: at(0),
             seen: None,
         };
-        assert_eq!(due_of_failing(&unseen, FIVE_DAYS), None);
+        assert_eq!(due(&unseen, FIVE_DAYS), None);
     }
 
     #[test]

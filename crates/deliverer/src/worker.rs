@@ -325,7 +325,9 @@ mod tests {
                 })
             })
             .collect();
-        tokio::task::yield_now().await;
+        while lock(&worker.waiting).deliveries < WAITING.deliveries {
+            tokio::task::yield_now().await;
+        }
         // The room is for so many; the next is held without a wait.
         let clock = tokio::time::Instant::now();
         assert_eq!(permit(&worker).await.err(), Some(HoldReason::Behind));

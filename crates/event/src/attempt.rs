@@ -105,6 +105,9 @@ pub struct Attempt {
     pub endpoint: EndpointId,
     /// Which attempt of this run: 1 is the first.
     pub attempt: u32,
+    /// The number of times that the delivery was claimed before; 0 if it was never held. The record ends that claim.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub hop: u32,
     /// When it began.
     pub at: Timestamp,
     /// How long the exchange took, in milliseconds.
@@ -134,6 +137,10 @@ pub struct Attempt {
     pub reason: Option<DeadReason>,
     /// Which deliverer made it.
     pub deliverer: String,
+}
+
+pub(crate) fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Attempt {

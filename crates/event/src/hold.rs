@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     EndpointId, Event, EventId, EventType, History, Timestamp,
+    attempt::is_zero,
     invalid::{Given, Invalid},
     text::check_source_of_old,
 };
@@ -112,10 +113,6 @@ pub struct Hold {
     /// The event in structured mode; `None` if the event is on its way to the log by itself.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub event: Option<String>,
-}
-
-fn is_zero(number: &u32) -> bool {
-    *number == 0
 }
 
 impl Hold {

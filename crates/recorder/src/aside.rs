@@ -1,12 +1,11 @@
-//! Messages that cannot be recorded, and events whose producer set an expiration that is over. A copy of the
-//! message goes to the dead-letter queue, or the event to its endpoint; the message is acked once that is
-//! confirmed. The log does not wait for these: during an alarm the broker confirms nothing, and only a log that
+//! Messages that cannot be recorded, and events that claim to have been moved by a broker. A copy of the message
+//! goes to the dead-letter queue, or the event is published once more; the message is acked once that is confirmed. The log does not wait for these: during an alarm the broker confirms nothing, and only a log that
 //! goes on empties it.
 
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use relay_broker::Session;
+use relay_broker::{Session, Unsettled};
 use tokio::time::timeout;
 
 use crate::{
@@ -50,23 +49,32 @@ impl Asides {
 
 async fn set_aside(session: Session, item: Item, metrics: Metrics) -> Result<(), Ended> {
     let reason = item.reason();
+    let Item {
+        taken,
+        refused,
+        again,
+        room,
+        ..
+    } = item;
+    let is_refused = refused.is_some();
     let publishing = async {
-        if let Some(refused) = &item.refused {
-            session.set_aside(refused, reason).await?;
+        if let Some((event, published_at)) = &again {
+            session.publish_again(event, *published_at).await?;
         }
-        match &item.resend {
-            Some(resend) => session.resend(resend).await,
-            None => Ok(()),
+        match &refused {
+            Some(refused) => taken.set_aside(&session, refused, reason).await?,
+            None => taken.ack(),
         }
+        Ok::<(), Unsettled>(())
     };
     match timeout(HOLD, publishing).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) => return Err(Ended::Lost),
         Err(_) => return Err(Ended::Held),
     }
-    if item.refused.is_some() {
+    drop(room);
+    if is_refused {
         metrics.set_aside(reason);
     }
-    item.taken.ack();
     Ok(())
 }

@@ -1,17 +1,23 @@
 //! What is written in one transaction: all that is there by then, up to a limit.
 
-use relay_broker::{Refused, Resend, Taken};
-use relay_event::{DeadReason, Invalid};
+use relay_broker::{Queue, Refused, Taken};
+use relay_event::{DeadReason, Event, Invalid, Timestamp};
 use relay_store::Record;
 use tokio::sync::{OwnedSemaphorePermit, mpsc::Receiver};
 
 use crate::{lag::Waiting, routes::Router};
 
-/// The log's two queues.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Queue {
-    Archive,
-    Attempts,
+/// Kinds of messages that take turns: a flood of one delays no other. Events, records of attempts and deaths, records
+/// of held deliveries.
+pub(crate) const KINDS: usize = 3;
+
+/// The kind of a queue's messages.
+pub(crate) fn kind(queue: Queue) -> usize {
+    match queue {
+        Queue::Records => 1,
+        Queue::Holds => 2,
+        _ => 0,
+    }
 }
 
 /// A message that was taken, and what was read in it. Nothing in it at all is only to be acked.
@@ -21,8 +27,8 @@ pub(crate) struct Item {
     pub(crate) records: Vec<Record>,
     /// The message, if any part of it is not to be recorded.
     pub(crate) refused: Option<Refused>,
-    /// An event to be sent once more, after what is recorded of it.
-    pub(crate) resend: Option<Resend>,
+    /// An event to be published once more, and the time at which it was published before, if that is known.
+    pub(crate) again: Option<(Event, Option<Timestamp>)>,
     /// Held as long as its event is not recorded.
     pub(crate) waiting: Option<Waiting>,
     /// Its part of what may be in memory at once.
@@ -33,8 +39,8 @@ impl Item {
     /// Why it goes to the dead-letter queue, if it does.
     pub(crate) fn reason(&self) -> DeadReason {
         match self.queue {
-            Queue::Archive => DeadReason::InvalidEvent,
-            Queue::Attempts => DeadReason::InvalidRecord,
+            Queue::Records | Queue::Holds => DeadReason::InvalidRecord,
+            _ => DeadReason::InvalidEvent,
         }
     }
 }
@@ -56,7 +62,7 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// Waits for a message, and takes all others that are there too; `None` once there will be none.
-    pub(crate) async fn collect(waiting: &mut Receiver<Item>, limits: Limits) -> Option<Self> {
+    pub(crate) async fn collect(waiting: &mut Incoming<Item>, limits: Limits) -> Option<Self> {
         let size = |item: &Item| (item.records.len(), item.room.num_permits());
         let mut items = collect(waiting, limits, size).await?;
         let (mut records, mut owners) = (Vec::new(), Vec::new());
@@ -87,7 +93,7 @@ impl Batch {
         if item.refused.is_none() {
             item.refused = Some(match &self.records[record] {
                 Record::Event(new) => Refused::event(&new.event, why),
-                Record::Attempt(_) | Record::Death(_) => item.taken.refuse(why),
+                Record::Attempt(_) | Record::Death(_) | Record::Hold(_) => item.taken.refuse(why),
             });
         }
     }
@@ -100,22 +106,62 @@ impl Batch {
     }
 }
 
-/// Nothing is lost if this is dropped: only the first item is waited for.
+/// What waits to be written, by its kind.
+pub(crate) struct Incoming<T>(pub(crate) [Receiver<T>; KINDS]);
+
+impl<T> Incoming<T> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.iter().all(Receiver::is_empty)
+    }
+
+    /// The next of any kind; `None` once there will be none.
+    async fn next(&mut self) -> Option<(usize, T)> {
+        let [events, records, holds] = &mut self.0;
+        tokio::select! {
+            Some(item) = events.recv() => Some((0, item)),
+            Some(item) = records.recv() => Some((1, item)),
+            Some(item) = holds.recv() => Some((2, item)),
+            else => None,
+        }
+    }
+}
+
+/// Each kind has a share of the limits first; then all that is left is for any. Nothing is lost if this is dropped:
+/// only the first item is waited for.
 async fn collect<T>(
-    waiting: &mut Receiver<T>,
+    waiting: &mut Incoming<T>,
     limits: Limits,
     size: impl Fn(&T) -> (usize, usize),
 ) -> Option<Vec<T>> {
-    let mut items = vec![waiting.recv().await?];
-    let (mut records, mut bytes) = size(&items[0]);
-    while records < limits.records && bytes < limits.bytes {
-        let Ok(item) = waiting.try_recv() else { break };
-        let (more_records, more_bytes) = size(&item);
-        records += more_records;
-        bytes += more_bytes;
-        items.push(item);
+    let (first, item) = waiting.next().await?;
+    let mut taken = [(0, 0); KINDS];
+    taken[first] = size(&item);
+    let mut items = vec![item];
+    for share in [KINDS, 1] {
+        for kind in 0..KINDS {
+            loop {
+                let (records, bytes) = taken[kind];
+                let (all_records, all_bytes) = sum(&taken);
+                let is_full =
+                    records >= limits.records.div_ceil(share) || bytes >= limits.bytes.div_ceil(share);
+                if is_full || all_records >= limits.records || all_bytes >= limits.bytes {
+                    break;
+                }
+                let Ok(item) = waiting.0[kind].try_recv() else {
+                    break;
+                };
+                let (more_records, more_bytes) = size(&item);
+                taken[kind] = (records + more_records, bytes + more_bytes);
+                items.push(item);
+            }
+        }
     }
     Some(items)
+}
+
+fn sum(sizes: &[(usize, usize)]) -> (usize, usize) {
+    let add = |(all, bytes), (more, more_bytes): &(usize, usize)| (all + more, bytes + more_bytes);
+    sizes.iter().fold((0, 0), add)
 }
 
 #[cfg(test)]
@@ -129,13 +175,21 @@ mod tests {
         bytes: 1_000,
     };
 
+    fn channels() -> ([mpsc::Sender<(usize, usize)>; KINDS], Incoming<(usize, usize)>) {
+        let [events, records, holds] = [(); KINDS].map(|()| mpsc::channel(100));
+        (
+            [events.0, records.0, holds.0],
+            Incoming([events.1, records.1, holds.1]),
+        )
+    }
+
     /// How many of these items, each so many records and bytes, are taken each time.
     async fn taken(items: &[(usize, usize)]) -> Vec<usize> {
-        let (sender, mut waiting) = mpsc::channel(100);
+        let (senders, mut waiting) = channels();
         for item in items {
-            sender.send(*item).await.unwrap();
+            senders[1].send(*item).await.unwrap();
         }
-        drop(sender);
+        drop(senders);
         let mut taken = Vec::new();
         while let Some(items) = collect(&mut waiting, LIMITS, |item| *item).await {
             taken.push(items.len());
@@ -155,5 +209,19 @@ mod tests {
             "whole messages"
         );
         assert_eq!(taken(&[(0, 0); 50]).await, [50], "what is only to be acked");
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_one_kind_leaves_the_others_their_share() {
+        let (senders, mut waiting) = channels();
+        for _ in 0..50 {
+            senders[2].send((1, 10)).await.unwrap();
+        }
+        for _ in 0..3 {
+            senders[0].send((1, 11)).await.unwrap();
+        }
+        let items = collect(&mut waiting, LIMITS, |item| *item).await.unwrap();
+        let events = items.iter().filter(|(_, bytes)| *bytes == 11).count();
+        assert_eq!((items.len(), events), (10, 3));
     }
 }

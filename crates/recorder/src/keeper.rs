@@ -1,11 +1,17 @@
 //! The store as the recorder uses it, and whether it can be used: said once for each change.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use relay_event::{EndpointId, Timestamp};
 use relay_service::Component;
 use relay_store::{Error, Record, Store};
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::{
+    sync::Notify,
+    time::{Interval, MissedTickBehavior},
+};
 
 use crate::{metrics::Metrics, news::News};
 
@@ -25,6 +31,7 @@ pub(crate) struct Keeper {
     health: Component,
     metrics: Metrics,
     news: News,
+    held_changed: Arc<Notify>,
     /// Said to be unusable.
     away: bool,
 }
@@ -36,6 +43,7 @@ impl Keeper {
             health,
             metrics,
             news: News::default(),
+            held_changed: Arc::default(),
             away: false,
         }
     }
@@ -43,6 +51,11 @@ impl Keeper {
     /// What it has written, for others to be told.
     pub(crate) fn news(&self) -> News {
         self.news.clone()
+    }
+
+    /// Notified when something was held, or a claim ended.
+    pub(crate) fn held_changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.held_changed)
     }
 
     /// Writes all records, or none.
@@ -55,6 +68,9 @@ impl Keeper {
             Ok(written) => {
                 self.metrics.recorded(records.len(), &written, started.elapsed());
                 self.news.recorded(&written);
+                if written.held_changed {
+                    self.held_changed.notify_one();
+                }
                 self.there();
                 Ok(())
             }

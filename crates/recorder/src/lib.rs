@@ -1,9 +1,10 @@
-//! The log: events and attempts are taken from the broker, written into the store in batches, and
-//! forgotten when they are old enough.
+//! The log: events, attempts and held deliveries are taken from the broker, written into the store in batches, and
+//! forgotten when they are old enough. What is held is sent on when its endpoint has room.
 
 mod aside;
 mod batch;
 mod config;
+mod dispatcher;
 mod forget;
 mod keeper;
 mod lag;
@@ -21,7 +22,9 @@ use relay_store::Store;
 
 pub use config::Config;
 
-use crate::{keeper::Keeper, lag::Lag, metrics::Metrics, record::Recorder, routes::Routes};
+use crate::{
+    dispatcher::Dispatcher, keeper::Keeper, lag::Lag, metrics::Metrics, record::Recorder, routes::Routes,
+};
 
 /// Its name among the parts of a process, which says when it has begun.
 pub const PART: &str = "recorder";
@@ -33,9 +36,16 @@ pub const PART: &str = "recorder";
 pub async fn run(config: &Config, context: &Context, broker: &Broker, store: &Store) -> anyhow::Result<()> {
     let metrics = Metrics::register(&context.registry)?;
     let lag = Lag::default();
+    let keeper = Keeper::new(store.clone(), context.health.component("store"), metrics.clone());
+    let dispatcher = Dispatcher {
+        store: store.clone(),
+        metrics: metrics.clone(),
+        wake: keeper.held_changed(),
+        recheck: config.recheck,
+    };
     let recorder = Recorder {
         config: config.clone(),
-        keeper: Keeper::new(store.clone(), context.health.component("store"), metrics.clone()),
+        keeper,
         routes: Routes::new(store.clone()),
         metrics: metrics.clone(),
         lag: lag.clone(),
@@ -43,7 +53,7 @@ pub async fn run(config: &Config, context: &Context, broker: &Broker, store: &St
     let broker_health = context.health.component("broker");
     context.health.begun(PART);
     tokio::select! {
-        () = recorder.run(broker, &context.shutdown) => {}
+        _ = async { tokio::join!(recorder.run(broker, &context.shutdown), dispatcher.run(broker, &context.shutdown)) } => {}
         () = forget::forget_for_ever(store, broker, config, &metrics) => {}
         () = lag.tell(&metrics.lag) => {}
         () = broker_health.follow(broker.status(), Status::trouble) => {}

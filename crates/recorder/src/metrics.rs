@@ -1,13 +1,16 @@
 use std::time::Duration;
 
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, Opts, Registry, core::Collector};
-use relay_event::DeadReason;
-use relay_store::{Error, Forgotten, Written};
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector,
+};
+use relay_event::{DeadReason, HoldReason};
+use relay_store::{Error, Forgotten, HeldNow, Written};
 
 const EVENTS: &str = "events";
 const ATTEMPTS: &str = "attempts";
 const UNAVAILABLE: &str = "unavailable";
 const FAILED: &str = "failed";
+const NO_EVENT: &str = "no_event";
 
 /// What a recorder tells Prometheus. Clones count together.
 #[derive(Debug, Clone)]
@@ -20,6 +23,9 @@ pub(crate) struct Metrics {
     set_aside: IntCounterVec,
     store_errors: IntCounterVec,
     forgotten: IntCounterVec,
+    held: IntGaugeVec,
+    dispatched: IntCounter,
+    held_again: IntCounter,
 }
 
 impl Metrics {
@@ -54,6 +60,10 @@ impl Metrics {
             "relay_recorder_forgotten_rows_total",
             "Rows forgotten because they were old enough, by table: events, attempts.",
         );
+        let held = Opts::new(
+            "relay_held",
+            "Deliveries that wait in the log, by reason; no_event are those whose event is not there yet. Counted by the recorder that sends them on, at most every 15 s.",
+        );
         let metrics = Self {
             lag: Gauge::new(
                 "relay_recorder_lag_seconds",
@@ -69,6 +79,12 @@ impl Metrics {
             set_aside: IntCounterVec::new(set_aside, &["reason"])?,
             store_errors: IntCounterVec::new(store_errors, &["kind"])?,
             forgotten: IntCounterVec::new(forgotten, &["table"])?,
+            held: IntGaugeVec::new(held, &["reason"])?,
+            dispatched: IntCounter::new("relay_dispatched_total", "Held deliveries that were sent on.")?,
+            held_again: IntCounter::new(
+                "relay_dispatch_held_again_total",
+                "Held deliveries that were sent on and are held again.",
+            )?,
         };
         metrics.start_at_zero();
         for collector in metrics.collectors() {
@@ -77,7 +93,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    fn collectors(&self) -> [Box<dyn Collector>; 8] {
+    fn collectors(&self) -> [Box<dyn Collector>; 11] {
         [
             Box::new(self.lag.clone()),
             Box::new(self.retention_lag.clone()),
@@ -87,6 +103,9 @@ impl Metrics {
             Box::new(self.set_aside.clone()),
             Box::new(self.store_errors.clone()),
             Box::new(self.forgotten.clone()),
+            Box::new(self.held.clone()),
+            Box::new(self.dispatched.clone()),
+            Box::new(self.held_again.clone()),
         ]
     }
 
@@ -99,6 +118,10 @@ impl Metrics {
         for reason in [DeadReason::InvalidEvent, DeadReason::InvalidRecord] {
             self.set_aside.with_label_values(&[reason.as_str()]);
         }
+        for reason in HoldReason::ALL {
+            self.held.with_label_values(&[reason.as_str()]);
+        }
+        self.held.with_label_values(&[NO_EVENT]);
         for kind in [UNAVAILABLE, FAILED] {
             self.store_errors.with_label_values(&[kind]);
         }
@@ -118,6 +141,29 @@ impl Metrics {
         self.forgotten
             .with_label_values(&[ATTEMPTS])
             .inc_by(forgotten.attempts);
+    }
+
+    /// Tells how much is held.
+    pub(crate) fn held(&self, held: &HeldNow) {
+        let set = |reason: &str, count: u64| {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.held.with_label_values(&[reason]).set(count);
+        };
+        for reason in HoldReason::ALL {
+            let of_reason = held.endpoints.iter().flat_map(|held| &held.by_reason);
+            let counts = of_reason.filter(|(held, _)| *held == reason);
+            set(reason.as_str(), counts.map(|(_, count)| count).sum());
+        }
+        set(NO_EVENT, held.without_event);
+    }
+
+    pub(crate) fn dispatched(&self, deliveries: usize) {
+        self.dispatched
+            .inc_by(u64::try_from(deliveries).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn held_again(&self, deliveries: u64) {
+        self.held_again.inc_by(deliveries);
     }
 
     pub(crate) fn set_aside(&self, reason: DeadReason) {

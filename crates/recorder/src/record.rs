@@ -1,15 +1,15 @@
-//! Recording, session after session: both queues are taken from, and one writer writes what comes.
+//! Recording, session after session: the log's queues are taken from, and one writer writes what comes.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use relay_broker::{Broker, Delays, Error, Session, Subscription};
+use relay_broker::{Broker, Delays, Error, Queue, Session, Subscription};
 use tokio::{
     sync::{
         Semaphore,
-        mpsc::{self, Receiver, Sender},
+        mpsc::{self, Sender},
     },
     task::JoinHandle,
 };
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config,
     aside::Asides,
-    batch::{Item, Limits, Queue},
+    batch::{self, Incoming, Item, KINDS, Limits},
     keeper::{self, Keeper},
     lag::Lag,
     metrics::Metrics,
@@ -30,8 +30,11 @@ use crate::{
 /// Messages that are read and wait to be written. Their bytes are bounded by [`take::ROOM`].
 const WAITING: usize = 1_024;
 
-/// A batch is written once it has so many bytes: half of what may wait, so that the next collects.
-const BATCH_BYTES: usize = take::ROOM / 2;
+/// Events that claim to have been moved by a broker, on their way here. They are rare.
+const SUSPECTS: u16 = 16;
+
+/// A batch is written once it has so many bytes.
+const BATCH_BYTES: usize = take::ROOM;
 
 /// How long after its end a session's work may take to end too.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
@@ -100,7 +103,7 @@ impl Recorder {
         }
     }
 
-    /// Takes from both queues until one ends, and gives back what is not written then.
+    /// Takes from all queues until one ends, and gives back what is not written then.
     async fn stay(&mut self, session: &Session, shutdown: &CancellationToken) -> Result<Ended, Error> {
         let changes = session.changes().await;
         if let Err(ended) = self.until_there(session, shutdown).await {
@@ -108,8 +111,9 @@ impl Recorder {
         }
         let stop = shutdown.child_token();
         let _ends_the_takers = stop.clone().drop_guard();
-        let (items, mut waiting) = mpsc::channel(WAITING);
-        let takers = self.take(session, items, &stop).await?;
+        let [events, records, holds] = [(); KINDS].map(|()| mpsc::channel(WAITING));
+        let mut waiting = Incoming([events.1, records.1, holds.1]);
+        let takers = self.take(session, [events.0, records.0, holds.0], &stop).await?;
         self.lag.taking_again();
         let news = self.keeper.news();
         let writer = Writer {
@@ -169,34 +173,42 @@ impl Recorder {
         }
     }
 
-    /// Begins to take from both queues.
+    /// Begins to take from the log's queues.
     async fn take(
         &self,
         session: &Session,
-        items: Sender<Item>,
+        items: [Sender<Item>; KINDS],
         stop: &CancellationToken,
-    ) -> Result<[JoinHandle<Subscription>; 2], Error> {
-        let topology = session.topology();
-        let prefetch = take::archive_prefetch(self.config.max_event_bytes);
-        let archive = session.subscribe_alone(&topology.archive(), prefetch).await?;
-        let prefetch = take::attempts_prefetch(self.config.max_event_bytes);
-        let attempts = session.subscribe_alone(&topology.attempts(), prefetch).await?;
-        let room = Arc::new(Semaphore::new(take::ROOM));
-        Ok(
-            [(Queue::Archive, archive), (Queue::Attempts, attempts)].map(|(queue, subscription)| {
-                let taker = Taker {
-                    session: session.clone(),
-                    subscription,
-                    queue,
-                    max_event_bytes: self.config.max_event_bytes,
-                    items: items.clone(),
-                    room: Arc::clone(&room),
-                    lag: self.lag.clone(),
-                    stop: stop.clone(),
-                };
-                tokio::spawn(taker.take_all())
-            }),
-        )
+    ) -> Result<Vec<JoinHandle<Subscription>>, Error> {
+        let archive = take::archive_prefetch(self.config.max_event_bytes);
+        let records = take::records_prefetch(self.config.max_event_bytes);
+        let queues = [
+            (Queue::Archive, archive),
+            (Queue::ArchiveLate, 1),
+            (Queue::Suspects, SUSPECTS),
+            (Queue::Records, records),
+            (Queue::Holds, records),
+        ];
+        let mut subscriptions = Vec::with_capacity(queues.len());
+        for (queue, prefetch) in queues {
+            subscriptions.push((queue, session.consume(queue, prefetch).await?));
+        }
+        let rooms = [(); KINDS].map(|()| Arc::new(Semaphore::new(take::ROOM)));
+        let taker = |(queue, subscription)| {
+            let kind = batch::kind(queue);
+            let taker = Taker {
+                session: session.clone(),
+                subscription,
+                queue,
+                max_event_bytes: self.config.max_event_bytes,
+                items: items[kind].clone(),
+                room: Arc::clone(&rooms[kind]),
+                lag: self.lag.clone(),
+                stop: stop.clone(),
+            };
+            tokio::spawn(taker.take_all())
+        };
+        Ok(subscriptions.into_iter().map(taker).collect())
     }
 }
 
@@ -205,10 +217,12 @@ async fn long_lost(session: &Session) {
     tokio::time::sleep(LAST_ANSWERS).await;
 }
 
-async fn give_back(mut waiting: Receiver<Item>, takers: [JoinHandle<Subscription>; 2]) {
-    waiting.close();
-    while let Some(item) = waiting.recv().await {
-        item.taken.give_back().await;
+async fn give_back(waiting: Incoming<Item>, takers: Vec<JoinHandle<Subscription>>) {
+    for mut waiting in waiting.0 {
+        waiting.close();
+        while let Some(item) = waiting.recv().await {
+            item.taken.give_back().await;
+        }
     }
     for taker in takers {
         if let Ok(subscription) = taker.await {

@@ -2,19 +2,17 @@
 
 use std::sync::Arc;
 
-use relay_broker::{Received, Records, Refused, Resend, Session, Subscription, Taken};
-use relay_event::Timestamp;
+use relay_broker::{Holds, Queue, Received, Records, Refused, Session, Subscription, Taken};
+use relay_event::{Event, Timestamp};
 use relay_store::{NewEvent, Record};
 use tokio::sync::{Semaphore, mpsc::Sender};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    batch::{Item, Queue},
-    lag::Lag,
-};
+use crate::{batch::Item, lag::Lag};
 
-/// What may be read and not recorded yet, in bytes: one batch is written while the next collects.
-pub(crate) const ROOM: usize = 16 * 1024 * 1024;
+/// What may be read and not recorded yet of one kind of messages, in bytes: one batch is written while the next
+/// collects.
+pub(crate) const ROOM: usize = 8 * 1024 * 1024;
 
 /// What the largest events may take up on their way here, in bytes. The broker counts messages only.
 const ON_THE_WAY: usize = 128 * 1024 * 1024;
@@ -22,9 +20,9 @@ const ON_THE_WAY: usize = 128 * 1024 * 1024;
 /// The largest message of records, in bytes.
 const RECORDS: usize = 2 * 1024 * 1024;
 
-/// Messages of the queue of attempts on their way: each may hold hundreds of records, or be a dead letter of
-/// twice the bytes of the largest event.
-pub(crate) fn attempts_prefetch(max_event_bytes: usize) -> u16 {
+/// Messages of records or holds on their way: each may have hundreds of records, or twice the bytes of the largest
+/// event.
+pub(crate) fn records_prefetch(max_event_bytes: usize) -> u16 {
     const FEWEST: usize = 8;
     let largest = max_event_bytes.saturating_mul(2).max(RECORDS);
     let fitting = (ON_THE_WAY / largest).max(FEWEST);
@@ -56,7 +54,7 @@ pub(crate) struct Taker {
 struct Said {
     records: Vec<Record>,
     refused: Option<Refused>,
-    resend: Option<Resend>,
+    again: Option<(Event, Option<Timestamp>)>,
     /// When its event was published.
     since: Option<Timestamp>,
 }
@@ -85,8 +83,10 @@ impl Taker {
     /// Reads a message and hands it to the writer once there is room; `false` if told to stop first.
     async fn hand_over(&self, mut taken: Taken) -> bool {
         let said = match self.queue {
-            Queue::Archive => event(taken.read(&self.session, self.max_event_bytes)),
-            Queue::Attempts => records(taken.records(&self.session)),
+            Queue::Records => records(taken.records(&self.session)),
+            Queue::Holds => holds(taken.holds(&self.session)),
+            Queue::Suspects => suspect(taken.read(&self.session, self.max_event_bytes)),
+            _ => event(taken.read(&self.session, self.max_event_bytes)),
         };
         let weight = u32::try_from(said.weight().min(ROOM)).unwrap_or(u32::MAX);
         let waiting = said.since.map(|since| self.lag.waiting(since));
@@ -104,7 +104,7 @@ impl Taker {
             queue: self.queue,
             records: said.records,
             refused: said.refused,
-            resend: said.resend,
+            again: said.again,
             waiting,
             room,
         };
@@ -123,8 +123,8 @@ impl Said {
     fn weight(&self) -> usize {
         const MESSAGE: usize = 512;
         let records: usize = self.records.iter().map(weight).sum();
-        let resent = self.resend.as_ref().map_or(0, |resend| resend.event.body().len());
-        MESSAGE + records + resent + self.refused.as_ref().map_or(0, Refused::size)
+        let again = self.again.as_ref().map_or(0, |(event, _)| event.body().len());
+        MESSAGE + records + again + self.refused.as_ref().map_or(0, Refused::size)
     }
 }
 
@@ -134,40 +134,44 @@ fn weight(record: &Record) -> usize {
         + match record {
             Record::Event(new) => new.event.body().len(),
             Record::Attempt(attempt) => attempt.answer.len() + attempt.detail.as_ref().map_or(0, String::len),
+            Record::Hold(hold) => hold.event.as_ref().map_or(0, String::len),
             Record::Death(_) => 0,
         }
 }
 
 fn event(received: Received) -> Said {
     // What somebody put into the archive alone went to no endpoint.
-    let published_at = received.history.published_at.filter(|_| received.published);
+    let published_at = received.published_at.filter(|_| received.arrival.is_published());
     match received.event {
-        // It comes back with properties of the relay's own, and goes on to all that want it.
-        Ok(event) if received.claims_death => Said {
-            resend: Some(Resend {
-                endpoint: None,
-                event,
-                published_at,
-            }),
-            ..Said::default()
-        },
         Ok(event) => Said {
             records: vec![Record::Event(NewEvent {
                 event,
                 published_at,
                 routed_to: Vec::new(), // Known best when it is written.
             })],
-            refused: None,
-            resend: None,
             since: Some(published_at.unwrap_or_else(Timestamp::now)),
+            ..Said::default()
         },
-        Err(refused) => {
-            tracing::warn!(error = %refused.why, "a message of the archive is no valid event; it goes to the dead-letter queue");
-            Said {
-                refused: Some(refused),
-                ..Said::default()
-            }
-        }
+        Err(refused) => unreadable(refused),
+    }
+}
+
+/// An event that went to nobody: it comes back with properties of the relay's own, and goes on to all that want it.
+fn suspect(received: Received) -> Said {
+    match received.event {
+        Ok(event) => Said {
+            again: Some((event, received.published_at)),
+            ..Said::default()
+        },
+        Err(refused) => unreadable(refused),
+    }
+}
+
+fn unreadable(refused: Refused) -> Said {
+    tracing::warn!(error = %refused.why, "a message of the archive is no valid event; it goes to the dead-letter queue");
+    Said {
+        refused: Some(refused),
+        ..Said::default()
     }
 }
 
@@ -180,24 +184,25 @@ fn records(records: Records) -> Said {
     }
     let attempts = records.attempts.into_iter().map(Record::Attempt);
     let deaths = records.death.into_iter().map(Record::Death);
-    // The archive may have dropped it by then, for its time to live holds there too.
-    let events = records.resend.iter().map(|resend| {
-        tracing::warn!(
-            event = %resend.event.webhook_id(), endpoint = resend.endpoint.as_ref().map(tracing::field::display),
-            "an event's producer set an expiration, and it passed while the event waited; it is sent to its endpoint all the same"
-        );
-        Record::Event(NewEvent {
-            event: resend.event.clone(),
-            published_at: resend.published_at,
-            routed_to: Vec::new(), // Known best when it is written.
-        })
-    });
-    let all = attempts.chain(deaths).chain(events).collect();
     Said {
-        records: all,
+        records: attempts.chain(deaths).collect(),
         refused: records.refused,
-        resend: records.resend,
-        since: None,
+        ..Said::default()
+    }
+}
+
+fn holds(holds: Holds) -> Said {
+    if let Some(refused) = &holds.refused {
+        tracing::warn!(
+            error = %refused.why, recorded = holds.holds.len(),
+            "a message of held deliveries has something else in it; it goes to the dead-letter queue"
+        );
+    }
+    let records = holds.holds.into_iter().map(|hold| Record::Hold(Box::new(hold)));
+    Said {
+        records: records.collect(),
+        refused: holds.refused,
+        ..Said::default()
     }
 }
 
@@ -211,8 +216,8 @@ mod tests {
         assert_eq!(archive_prefetch(16 * 1024 * 1024), 16);
         assert_eq!(archive_prefetch(1_024), 2_000);
         assert_eq!(archive_prefetch(0), 2_000);
-        assert_eq!(attempts_prefetch(relay_event::DEFAULT_MAX_EVENT_BYTES), 64);
-        assert_eq!(attempts_prefetch(4 * 1024 * 1024), 16);
-        assert_eq!(attempts_prefetch(usize::MAX), 8);
+        assert_eq!(records_prefetch(relay_event::DEFAULT_MAX_EVENT_BYTES), 64);
+        assert_eq!(records_prefetch(4 * 1024 * 1024), 16);
+        assert_eq!(records_prefetch(usize::MAX), 8);
     }
 }

@@ -6,15 +6,12 @@ use std::time::Duration;
 use relay_broker::{Delays, Session};
 use relay_event::{EndpointId, Invalid, WebhookId};
 use relay_store::{Error, Record};
-use tokio::{
-    sync::mpsc::Receiver,
-    time::{Instant, Interval, sleep_until},
-};
+use tokio::time::{Instant, Interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     aside::Asides,
-    batch::{Batch, Item, Limits},
+    batch::{Batch, Incoming, Item, Limits},
     keeper::{self, Keeper},
     lag::Lag,
     metrics::Metrics,
@@ -67,7 +64,7 @@ struct Patience {
 
 impl Writer<'_> {
     /// Writes until told to stop, and then finishes what is under way.
-    pub(crate) async fn run(mut self, items: &mut Receiver<Item>) -> Ended {
+    pub(crate) async fn run(mut self, items: &mut Incoming<Item>) -> Ended {
         let mut ticks = keeper::ticks();
         let ended = loop {
             if let Err(ended) = self.step(items, &mut ticks).await {
@@ -82,7 +79,7 @@ impl Writer<'_> {
     }
 
     /// Writes what was taken already.
-    async fn write_rest(&mut self, items: &mut Receiver<Item>) {
+    async fn write_rest(&mut self, items: &mut Incoming<Item>) {
         while !items.is_empty() {
             let Some(batch) = Batch::collect(items, self.limits).await else {
                 return;
@@ -93,7 +90,7 @@ impl Writer<'_> {
         }
     }
 
-    async fn step(&mut self, items: &mut Receiver<Item>, ticks: &mut Interval) -> Result<(), Ended> {
+    async fn step(&mut self, items: &mut Incoming<Item>, ticks: &mut Interval) -> Result<(), Ended> {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Err(Ended::Stopped),
@@ -172,7 +169,7 @@ impl Writer<'_> {
     /// Acks all but those that are published once more, in whatever form, and not confirmed yet.
     fn settle(&mut self, batch: Batch) {
         for item in batch.items {
-            if item.refused.is_some() || item.resend.is_some() {
+            if item.refused.is_some() || item.again.is_some() {
                 self.asides.begin(self.session, item, self.metrics);
             } else {
                 item.taken.ack();
@@ -182,7 +179,7 @@ impl Writer<'_> {
 }
 
 /// The next batch, once it is due. Nothing is lost if this is dropped.
-async fn next(items: &mut Receiver<Item>, due: Instant, limits: Limits) -> Option<Batch> {
+async fn next(items: &mut Incoming<Item>, due: Instant, limits: Limits) -> Option<Batch> {
     sleep_until(due).await;
     Batch::collect(items, limits).await
 }
@@ -202,6 +199,10 @@ fn say_refused(record: &Record, error: &Error) {
         Record::Death(death) => (
             WebhookId::of(&death.event_source, &death.event_id),
             Some(&death.endpoint),
+        ),
+        Record::Hold(hold) => (
+            WebhookId::of(&hold.event_source, &hold.event_id),
+            Some(&hold.endpoint),
         ),
     };
     let error = error as &dyn std::error::Error;

@@ -129,6 +129,7 @@ fn records(n: u64) -> Vec<Record> {
         published_at: Some(time(n)),
         endpoint,
         attempt: number,
+        hop: 0,
         at: time(n) + Duration::from_secs(u64::from(number)),
         duration_ms: 5 + spread(n + u64::from(number)) % 2_000,
         first_byte_ms: Some(5),

@@ -18,7 +18,8 @@ pub use error::Error;
 pub use fleet::{ChangeReader, ChangedEndpoints, Changes, FleetVersion};
 pub use known::{Changed, KnownEndpoints};
 pub use log::{
-    AttemptStats, Consumer, DeliveryFilter, EventFilter, EventPage, Extent, FeedPage, Forgotten,
+    AttemptStats, ClaimEnds, ClaimRequest, Claimed, Claims, Consumer, DeliveryFilter, EventFilter, EventPage,
+    Extent, FeedPage, Forgotten, HeldAgain, HeldChange, HeldChanges, HeldDelivery, HeldFor, HeldNow,
     LoggedDelivery, LoggedEvent, NewEvent, Record, Retention, Undelivered, UnderWay, WholeEvent, Written,
 };
 pub use url::StoreUrl;

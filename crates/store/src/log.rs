@@ -14,6 +14,7 @@ mod early;
 mod events;
 mod feed;
 mod forget;
+mod held;
 mod insert;
 mod place;
 mod record;
@@ -24,7 +25,13 @@ mod webhook_ids;
 
 use bytes::Bytes;
 use relay_event::{
-    Attempt, Death, DeliveryState, EndpointId, Event, EventId, EventType, Standing, Timestamp, TypePattern,
+    Attempt, Death, DeliveryState, EndpointId, Event, EventId, EventType, Hold, Standing, Timestamp,
+    TypePattern,
+};
+
+pub use held::{
+    ClaimEnds, ClaimRequest, Claimed, Claims, HeldAgain, HeldChange, HeldChanges, HeldDelivery, HeldFor,
+    HeldNow,
 };
 
 /// An event on its way into the log.
@@ -47,6 +54,8 @@ pub enum Record {
     Attempt(Attempt),
     /// A delivery that was given up.
     Death(Death),
+    /// A delivery that waits in the log.
+    Hold(Box<Hold>),
 }
 
 /// What a write added; what was there already does not count.
@@ -58,6 +67,8 @@ pub struct Written {
     pub attempts: u64,
     /// The places of events of which a delivery may stand otherwise now, in order.
     pub stand_anew: Vec<i64>,
+    /// Set if something was held, or a claim ended: [`crate::Store::held_changes`] tells of which endpoints.
+    pub held_changed: bool,
 }
 
 /// How far the log goes.
@@ -162,6 +173,8 @@ pub struct LoggedDelivery {
     pub endpoint: EndpointId,
     /// How it stands.
     pub standing: Standing,
+    /// Why it waits in the log, if it does.
+    pub held: Option<HeldDelivery>,
 }
 
 /// Which deliveries; what is not named does not matter.

@@ -43,6 +43,11 @@ macro_rules! steps {
                 "fleet",
                 include_str!(concat!("../migrations/", $folder, "/0007_fleet.sql")),
             ),
+            (
+                8,
+                "held",
+                include_str!(concat!("../migrations/", $folder, "/0008_held.sql")),
+            ),
         ]
     };
 }

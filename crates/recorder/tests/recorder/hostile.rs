@@ -74,9 +74,9 @@ async fn of_a_message_to_the_delivery_log_the_good_lines_are_recorded() {
         record(event.id().as_str())
     );
     for body in [lines.as_bytes(), b"nonsense", b""] {
-        producer.publish("attempts", "", NDJSON, body).await;
+        producer.publish("records", "", NDJSON, body).await;
     }
-    producer.put_into("attempts", NDJSON, b"past the exchange").await;
+    producer.put_into("records", NDJSON, b"past the exchange").await;
     // Neither is of an endpoint, so the delivery log has nothing to learn from them.
     producer.publish("dead", "", "text/plain", b"what is this?").await;
     producer.publish("dead", "", STRUCTURED, event.body()).await;

@@ -1,5 +1,6 @@
 //! The broker, the store or the recorder goes away in the middle: nothing is lost, nothing is twice.
 
+use relay_broker::Queue;
 use relay_event::Timestamp;
 use relay_store::StoreUrl;
 use relay_testkit::{Proxy, private_postgres, shared_broker, wait_until};
@@ -57,7 +58,7 @@ async fn a_recorder_that_is_told_to_stop_gives_back_what_it_could_not_write() {
     relay.stop().await;
     let session = relay.session().await;
     wait_until("the events to be back", || async {
-        let depth = session.depth(&session.topology().archive()).await;
+        let depth = session.depth(Queue::Archive).await;
         let ready = depth.unwrap().unwrap().ready;
         if ready == 10 { Ok(()) } else { Err(ready) }
     })

@@ -7,7 +7,7 @@ use lapin::{
     options::{BasicPublishOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
-use relay_broker::{Broker, DeadLetters, Session};
+use relay_broker::{Broker, DeadLetters, Queue, Session};
 use relay_event::{DeadLetter, Endpoint, Event, EventId, Secret, Timestamp};
 use relay_recorder::Config;
 use relay_service::{Context, Health};
@@ -85,21 +85,13 @@ impl Relay {
         self.broker.session().await
     }
 
-    /// An endpoint with its queue.
+    /// An endpoint that is in the store and announced.
     pub(crate) async fn add_endpoint(&self, pattern: &str) -> Endpoint {
         let (url, pattern) = ("http://127.0.0.1/".parse().unwrap(), pattern.parse().unwrap());
         let mut endpoint = Endpoint::new(url, vec![pattern], Secret::generate(), Timestamp::now());
         endpoint.bound_since = Some(endpoint.created_at);
         self.store.insert(&endpoint).await.unwrap();
         let session = self.session().await;
-        session
-            .declare_endpoint(&endpoint.id, endpoint.delays())
-            .await
-            .unwrap();
-        session
-            .bind_endpoint(&endpoint.id, &endpoint.types, &[])
-            .await
-            .unwrap();
         session.announce_change(&endpoint.id).await.unwrap();
         endpoint
     }
@@ -163,8 +155,14 @@ impl Relay {
     pub(crate) async fn stop_and_find_the_queues_empty(mut self) {
         self.stop().await;
         let session = self.session().await;
-        for queue in [session.topology().archive(), session.topology().attempts()] {
-            let depth = session.depth(&queue).await.unwrap().unwrap();
+        for queue in [
+            Queue::Archive,
+            Queue::ArchiveLate,
+            Queue::Suspects,
+            Queue::Records,
+            Queue::Holds,
+        ] {
+            let depth = session.depth(queue).await.unwrap().unwrap();
             assert_eq!((depth.ready, depth.consumers), (0, 0), "{queue}");
         }
     }

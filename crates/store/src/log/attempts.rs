@@ -23,6 +23,7 @@ type Columns = (
     String,
     Option<String>,
     String,
+    i64,
 );
 
 impl Store {
@@ -136,7 +137,7 @@ async fn page(
     on!(tx, tx => {
         let mut query = QueryBuilder::new(
             "SELECT id, endpoint, published_at, attempt, at, duration_ms, first_byte_ms, next_at, status, error, \
-             state, reason, deliverer, detail, answer FROM attempts WHERE event = ",
+             state, reason, deliverer, detail, answer, hop FROM attempts WHERE event = ",
         );
         query.push_bind(sequence);
         if let Some(endpoint) = endpoint {
@@ -153,7 +154,7 @@ async fn page(
 
 fn attempt(event: &Named, row: Columns) -> Result<Attempt, sqlx::Error> {
     let (id, endpoint, published_at, attempt, at, duration_ms, first_byte_ms, next_at, ..) = row;
-    let (.., status, error, state, reason, deliverer, detail, answer) = row;
+    let (.., status, error, state, reason, deliverer, detail, answer, hop) = row;
     Ok(Attempt {
         id: codes::attempt(id)?,
         event_id: event.id.clone(),
@@ -162,6 +163,7 @@ fn attempt(event: &Named, row: Columns) -> Result<Attempt, sqlx::Error> {
         published_at: codes::time_or_none(published_at)?,
         endpoint: codes::endpoint(endpoint)?,
         attempt: codes::attempts(attempt)?,
+        hop: codes::attempts(hop)?,
         at: codes::time(at)?,
         duration_ms: codes::duration(duration_ms)?,
         first_byte_ms: first_byte_ms.map(codes::duration).transpose()?,

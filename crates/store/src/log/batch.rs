@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
 };
 
-use relay_event::{Attempt, EndpointId, Event, EventId, Standing, Timestamp};
+use relay_event::{Attempt, DeliveryState, EndpointId, Event, EventId, Hold, Standing, Timestamp};
 
 use super::{NewEvent, Record, codes};
 
@@ -24,6 +24,7 @@ pub(super) fn key_of(record: &Record) -> Key<'_> {
         Record::Event(new) => key(new.event.id(), new.event.source()),
         Record::Attempt(attempt) => key(&attempt.event_id, &attempt.event_source),
         Record::Death(death) => key(&death.event_id, &death.event_source),
+        Record::Hold(hold) => key(&hold.event_id, &hold.event_source),
     }
 }
 
@@ -69,7 +70,7 @@ fn unplaced<'r>(records: &'r [Record], places: &Places<'r>) -> Vec<&'r NewEvent>
             let key = key_of(record);
             (!places.contains_key(&key) && seen.insert(key)).then_some(new)
         }
-        Record::Attempt(_) | Record::Death(_) => None,
+        Record::Attempt(_) | Record::Death(_) | Record::Hold(_) => None,
     };
     records.iter().filter_map(new).collect()
 }
@@ -106,6 +107,39 @@ impl From<&Standing> for Stands {
     }
 }
 
+impl Stands {
+    /// A delivery that is held: it waits for its first attempt, or for another one.
+    pub(super) fn held(run: i64, attempts: i64, at: i64, status: Option<u16>) -> Self {
+        let state = match attempts {
+            0 => DeliveryState::Pending,
+            _ => DeliveryState::Retrying,
+        };
+        Self {
+            run,
+            is_end: false,
+            attempts,
+            state: codes::state_code(state),
+            at,
+            next_at: None,
+            reason: None,
+            status: status.map(i32::from),
+            error: None,
+        }
+    }
+
+    /// The same from its record. Of a delivery that was attempted the record of the last attempt tells more, so it
+    /// counts as the later one.
+    pub(super) fn of_hold(hold: &Hold) -> Self {
+        let at = hold.history.last_attempt.unwrap_or(hold.at);
+        Self::held(
+            hold.history.run.map_or(0, codes::millis),
+            hold.history.attempts.into(),
+            codes::millis(at),
+            hold.history.last_status,
+        )
+    }
+}
+
 /// Rows to be written, each once: PostgreSQL changes no row twice in a statement. In the order of
 /// their keys, which is that of the pages they go to.
 #[derive(Default)]
@@ -130,7 +164,8 @@ impl<'r> Rows<'r> {
     /// An attempt or a death of the event at this place.
     pub(super) fn add(&mut self, sequence: i64, record: &'r Record) {
         match record {
-            Record::Event(_) => {}
+            // A hold is written with all that is held.
+            Record::Event(_) | Record::Hold(_) => {}
             Record::Attempt(attempt) => {
                 let key = (sequence, attempt.id.to_bytes());
                 self.attempts.entry(key).or_insert(attempt);

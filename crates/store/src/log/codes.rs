@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use relay_event::{AttemptId, DeadReason, DeliveryState, EndpointId, ErrorClass, Timestamp};
+use relay_event::{AttemptId, DeadReason, DeliveryState, EndpointId, ErrorClass, HoldReason, Timestamp};
 
 /// The last millisecond of the year 9999, which is the last that reads.
 const LAST: i64 = 253_402_300_799_999;
@@ -26,6 +26,20 @@ pub(super) fn reason_code(reason: DeadReason) -> i16 {
         DeadReason::DeliveryLimit => 4,
         DeadReason::InvalidRecord => 5,
         DeadReason::Expired => 6,
+    }
+}
+
+pub(super) const fn hold_code(reason: HoldReason) -> i16 {
+    match reason {
+        HoldReason::Paused => 0,
+        HoldReason::Disabled => 1,
+        HoldReason::Circuit => 2,
+        HoldReason::Rate => 3,
+        HoldReason::Slow => 4,
+        HoldReason::Behind => 5,
+        HoldReason::Wide => 6,
+        HoldReason::Returned => 7,
+        HoldReason::Expired => 8,
     }
 }
 
@@ -78,6 +92,11 @@ pub(super) fn error(code: Option<i16>) -> Result<Option<ErrorClass>, sqlx::Error
         known(ErrorClass::ALL.into_iter().find(class), "error", code)
     };
     code.map(named).transpose()
+}
+
+pub(super) fn hold(code: i16) -> Result<HoldReason, sqlx::Error> {
+    let reason = |reason: &HoldReason| hold_code(*reason) == code;
+    known(HoldReason::ALL.into_iter().find(reason), "reason to hold", code)
 }
 
 pub(super) fn time(millis: i64) -> Result<Timestamp, sqlx::Error> {
@@ -142,6 +161,9 @@ mod tests {
         assert!(DeliveryState::ALL.is_sorted_by_key(|state| state_code(*state)));
         for value in DeadReason::ALL {
             assert_eq!(reason(Some(reason_code(value))).unwrap(), Some(value));
+        }
+        for value in HoldReason::ALL {
+            assert_eq!(hold(hold_code(value)).unwrap(), value);
         }
         for value in ErrorClass::ALL {
             assert_eq!(error(Some(error_code(value))).unwrap(), Some(value));

@@ -1,7 +1,7 @@
 use relay_event::{DeliveryState, EndpointId, Standing, Timestamp};
 use sqlx::{Database, Encode, QueryBuilder, Type};
 
-use super::{DeliveryFilter, LoggedDelivery, UnderWay, codes, insert, place::Part};
+use super::{DeliveryFilter, LoggedDelivery, UnderWay, codes, held::held_of, insert, place::Part};
 use crate::{
     Error, Store,
     pool::{Transaction, on},
@@ -40,13 +40,14 @@ impl Store {
     /// The database failed.
     pub async fn deliveries_of(&self, sequence: i64) -> Result<Vec<LoggedDelivery>, Error> {
         let work = async {
-            let rows: Vec<Columns> = on!(&self.pool.reading, pool => {
+            let mut tx = self.pool.read().await?;
+            let rows: Vec<Columns> = on!(&mut tx, tx => {
                 let mut query = QueryBuilder::new(COLUMNS);
                 query.push("FROM deliveries d ").push(OF_EVENTS);
                 query.push("WHERE d.event = ").push_bind(sequence).push(" ORDER BY d.endpoint");
-                query.build_query_as().fetch_all(pool).await?
+                query.build_query_as().fetch_all(&mut **tx).await?
             });
-            rows.into_iter().map(delivery).collect()
+            with_holds(&mut tx, rows).await
         };
         self.within("read an event's deliveries from the log", work).await
     }
@@ -69,7 +70,7 @@ impl Store {
             };
             let bounds = Bounds::of(part, after);
             let rows = page(&mut tx, filter, &bounds, limit).await?;
-            rows.into_iter().map(delivery).collect()
+            with_holds(&mut tx, rows).await
         };
         self.within("read deliveries from the log", work).await
     }
@@ -215,6 +216,26 @@ async fn page(
     })
 }
 
+/// The deliveries, with the reasons of those that are held.
+async fn with_holds(tx: &mut Transaction, rows: Vec<Columns>) -> Result<Vec<LoggedDelivery>, sqlx::Error> {
+    let deliveries: Result<Vec<_>, _> = rows.into_iter().map(delivery).collect();
+    let mut deliveries = deliveries?;
+    let unended = |delivery: &&LoggedDelivery| !delivery.standing.state.is_end();
+    let waiting: Vec<_> = deliveries
+        .iter()
+        .filter(unended)
+        .map(|delivery| (delivery.sequence, delivery.endpoint.clone()))
+        .collect();
+    if waiting.is_empty() {
+        return Ok(deliveries);
+    }
+    let held = held_of(tx, &waiting).await?;
+    for delivery in &mut deliveries {
+        delivery.held = held.get(&(delivery.sequence, delivery.endpoint.clone())).copied();
+    }
+    Ok(deliveries)
+}
+
 fn delivery(row: Columns) -> Result<LoggedDelivery, sqlx::Error> {
     let (
         sequence,
@@ -247,5 +268,6 @@ fn delivery(row: Columns) -> Result<LoggedDelivery, sqlx::Error> {
             status: codes::status(status)?,
             error: codes::error(error)?,
         },
+        held: None,
     })
 }

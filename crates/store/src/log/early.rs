@@ -40,7 +40,8 @@ struct EarlyDeath<'r> {
 impl<'r> Early<'r> {
     fn of(record: &'r Record) -> Option<Self> {
         match record {
-            Record::Event(_) => None,
+            // A hold waits with others of its kind.
+            Record::Event(_) | Record::Hold(_) => None,
             Record::Attempt(attempt) => Some(Self::Attempt(Cow::Borrowed(attempt))),
             Record::Death(death) => Some(Self::Death(EarlyDeath {
                 endpoint: Cow::Borrowed(&death.endpoint),

@@ -3,7 +3,7 @@
 use relay_event::Timestamp;
 use sqlx::QueryBuilder;
 
-use super::{Forgotten, Retention, codes, insert, place, types};
+use super::{Forgotten, Retention, codes, held, insert, place, types};
 use crate::{
     Error, Store,
     pool::{self, Transaction, on},
@@ -72,7 +72,12 @@ impl Due {
             .all(|cut| cut.before.is_none())
     }
 
-    async fn forget(&self, tx: &mut Transaction) -> Result<Forgotten, sqlx::Error> {
+    async fn forget(mut self, tx: &mut Transaction) -> Result<Forgotten, sqlx::Error> {
+        if let Some(before) = &mut self.events.before {
+            let end = held::make_room(tx, *before).await?;
+            self.events.more |= end < *before;
+            *before = end;
+        }
         self.events
             .delete(tx, "DELETE FROM deliveries WHERE event < $1")
             .await?;

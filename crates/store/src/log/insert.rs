@@ -12,7 +12,7 @@ use super::{
 };
 use crate::pool::{Transaction, on};
 
-/// Rows in a statement. The widest has 16 parameters a row; SQLite takes 32,766 and PostgreSQL 65,535.
+/// Rows in a statement. The widest has 17 parameters a row; SQLite takes 32,766 and PostgreSQL 65,535.
 pub(super) const ROWS: usize = 500;
 
 /// Bytes of bodies in a statement, about.
@@ -152,7 +152,7 @@ pub(super) async fn attempts(
         written += on!(&mut *tx, tx => {
             let mut insert = QueryBuilder::new(
                 "INSERT INTO attempts (event, id, endpoint, published_at, attempt, at, duration_ms, first_byte_ms, \
-                 next_at, status, error, state, reason, deliverer, detail, answer) ",
+                 next_at, status, error, state, reason, deliverer, detail, answer, hop) ",
             );
             insert.push_values(chunk, |mut row, ((event, id), attempt)| {
                 row.push_bind(*event)
@@ -170,7 +170,8 @@ pub(super) async fn attempts(
                     .push_bind(attempt.reason.map(codes::reason_code))
                     .push_bind(codes::text(&attempt.deliverer).into_owned())
                     .push_bind(attempt.detail.as_deref().map(|detail| codes::text(detail).into_owned()))
-                    .push_bind(codes::text(&attempt.answer).into_owned());
+                    .push_bind(codes::text(&attempt.answer).into_owned())
+                    .push_bind(i64::from(attempt.hop));
             });
             insert
                 .push(" ON CONFLICT (event, id) DO NOTHING")

@@ -5,7 +5,9 @@ use relay_event::{EndpointId, Standing, Timestamp};
 use super::{
     Record, Written,
     batch::{self, Rows, Stands},
-    early, insert,
+    early,
+    held::Held,
+    insert,
 };
 use crate::{
     Error, Store,
@@ -55,6 +57,7 @@ async fn write(tx: &mut Transaction, records: &[Record], now: Timestamp) -> Resu
     let new = batch::place_new(records, &mut places, end.sequence);
     insert::events(tx, &new, end.recorded_at).await?;
     let caught_up = early::take(tx, &new).await?;
+    let held = Held::begin(tx, records, &places, &new).await?;
 
     let mut rows = Rows::default();
     let mut too_early = Vec::new();
@@ -70,8 +73,12 @@ async fn write(tx: &mut Transaction, records: &[Record], now: Timestamp) -> Resu
             None => too_early.push(record),
         }
     }
+    held.add_to(&mut rows, records, &places);
     let attempts = insert::attempts(tx, &rows.attempts).await?;
     insert::deliveries(tx, &rows.deliveries).await?;
+    let held_changed = held
+        .write(tx, records, &caught_up, &places, end.recorded_at)
+        .await?;
     early::keep(tx, &too_early, end.recorded_at).await?;
     if let Some(last) = new.last() {
         insert::end(tx, last.sequence).await?;
@@ -83,6 +90,7 @@ async fn write(tx: &mut Transaction, records: &[Record], now: Timestamp) -> Resu
         events,
         attempts,
         stand_anew,
+        held_changed,
     })
 }
 

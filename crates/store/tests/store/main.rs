@@ -11,6 +11,7 @@ mod endpoints;
 mod feed;
 mod files;
 mod fleet;
+mod held;
 mod order;
 mod pages;
 mod records;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use relay_event::{
-    Attempt, AttemptId, DeadReason, Death, DeliveryState, EndpointId, ErrorClass, Event, EventId, Standing,
-    Timestamp,
+    Attempt, AttemptId, DeadReason, Death, DeliveryState, EndpointId, ErrorClass, Event, EventId, History,
+    Hold, HoldReason, Standing, Timestamp,
 };
 use relay_store::{NewEvent, Record};
 use serde_json::json;
@@ -45,6 +45,7 @@ pub(crate) fn attempt(event: &str, endpoint: EndpointId, number: u32, began: Tim
         published_at: Some(at(0)),
         endpoint,
         attempt: number,
+        hop: 0,
         at: began,
         duration_ms: 40,
         first_byte_ms: Some(30),
@@ -83,6 +84,25 @@ pub(crate) fn death(event: &str, endpoint: EndpointId, attempts: u32, died: Time
             reason: Some(DeadReason::DeliveryLimit),
             ..Standing::pending(at(0))
         },
+    }
+}
+
+/// A delivery of the event of this id that waits for its first attempt.
+pub(crate) fn hold(event: &str, endpoint: EndpointId) -> Hold {
+    Hold {
+        endpoint,
+        event_id: event.parse().unwrap(),
+        event_source: "/source".to_owned(),
+        event_type: "a.b".parse().unwrap(),
+        published_at: Some(at(0)),
+        hop: 0,
+        history: History {
+            run: Some(at(0)),
+            ..History::default()
+        },
+        reason: HoldReason::Paused,
+        at: at(1),
+        event: None,
     }
 }
 

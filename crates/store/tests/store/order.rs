@@ -79,6 +79,7 @@ fn renamed(record: &Record, prefix: &str) -> Record {
         }
         Record::Attempt(attempt) => attempt.event_id = id(&format!("{prefix}{}", attempt.event_id)),
         Record::Death(death) => death.event_id = id(&format!("{prefix}{}", death.event_id)),
+        Record::Hold(hold) => hold.event_id = id(&format!("{prefix}{}", hold.event_id)),
     }
     record
 }
@@ -133,6 +134,7 @@ fn by_supersedes(records: &[Record]) -> Vec<(Timestamp, u32, DeliveryState)> {
             }
             Record::Attempt(a) => vec![(a.event_id.clone(), a.endpoint.clone(), a.standing())],
             Record::Death(d) => vec![(d.event_id.clone(), d.endpoint.clone(), d.standing.clone())],
+            Record::Hold(_) => Vec::new(),
         };
         for (event, endpoint, standing) in told {
             let best = known.entry((event, endpoint)).or_insert_with(|| standing.clone());

@@ -1,0 +1,362 @@
+//! The dispatcher: sends held deliveries on whose endpoints have room. One process does it at a time, as a row in the
+//! store says. What is sent is claimed first; then it is published and confirmed; and only a record ends the claim.
+
+mod backlog;
+mod lanes;
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::try_join_all;
+use relay_broker::{Broker, Changes, Delays, Dispatched, PublishError, Queue, Recordings, Session};
+use relay_event::EndpointId;
+use relay_store::{ClaimRequest, Claims, Error, KnownEndpoints, Store};
+use tokio::{
+    sync::Notify,
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    backlog::Backlog,
+    lanes::{Lanes, Terms},
+};
+use crate::metrics::Metrics;
+
+/// The time for which the duty is taken, and how often it is renewed.
+const LEASE: Duration = Duration::from_secs(10);
+const RENEW: Duration = Duration::from_secs(3);
+
+/// The time after which a claim of an earlier epoch is held again, and how often such claims are looked for.
+const SILENT: Duration = Duration::from_secs(180);
+const LOOK: Duration = Duration::from_secs(15);
+
+/// Claims that are held again in one transaction.
+const SILENT_AT_ONCE: u32 = 1_000;
+
+/// What is claimed in one transaction: endpoints, and bytes of events.
+const ENDPOINTS: usize = 128;
+const BYTES: u64 = 8 * 1024 * 1024;
+
+/// Changed endpoints that are read at once.
+const CHANGES: u32 = 1_000;
+
+/// How often held deliveries are counted for the metrics, if anything changed.
+const COUNT: Duration = Duration::from_secs(15);
+
+/// The reason for which the dispatcher stopped.
+enum StopReason {
+    /// Another process took over.
+    EpochOver,
+    /// The session is over.
+    Lost,
+    /// The store failed.
+    Store(Error),
+}
+
+impl From<Error> for StopReason {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<PublishError> for StopReason {
+    fn from(_: PublishError) -> Self {
+        Self::Lost
+    }
+}
+
+/// Sends held deliveries on.
+pub(crate) struct Dispatcher {
+    pub(crate) store: Store,
+    pub(crate) metrics: Metrics,
+    /// Told when this process records that something is held or that a claim ended.
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) recheck: Duration,
+}
+
+/// What is claimed, and not known to be published.
+#[derive(Default)]
+struct Unconfirmed {
+    since: Option<Instant>,
+    claims: Vec<(EndpointId, Vec<Dispatched>)>,
+}
+
+impl Dispatcher {
+    /// Dispatches, session after session and epoch after epoch, until told to stop.
+    pub(crate) async fn run(&self, broker: &Broker, shutdown: &CancellationToken) {
+        let who = format!("recorder {}", std::process::id());
+        let mut unconfirmed = Unconfirmed::default();
+        let mut delays = Delays::new();
+        loop {
+            let turn = async {
+                let session = broker.session().await;
+                let epoch = self.until_on_duty(&who).await;
+                (session, epoch)
+            };
+            let (session, epoch) = tokio::select! {
+                () = shutdown.cancelled() => return,
+                turn = turn => turn,
+            };
+            tracing::debug!(epoch, "this process sends held deliveries on");
+            let begun = Instant::now();
+            let stopped = tokio::select! {
+                () = shutdown.cancelled() => None,
+                () = session.lost() => Some(StopReason::Lost),
+                stopped = self.renew(epoch) => Some(stopped),
+                Err(stopped) = self.dispatch(&session, epoch, &mut unconfirmed) => Some(stopped),
+            };
+            // Whoever is next need not wait; a store that is away is left alone.
+            let _ = self.store.leave_duty(epoch).await;
+            match stopped {
+                None => return,
+                Some(StopReason::Store(error)) => {
+                    self.metrics.store_failed(&error);
+                    let error = &error as &dyn std::error::Error;
+                    tracing::debug!(error, "held deliveries cannot be sent on; trying again");
+                }
+                Some(StopReason::EpochOver) => {
+                    tracing::info!("another process sends held deliveries on");
+                }
+                Some(StopReason::Lost) => {}
+            }
+            if begun.elapsed() > LEASE {
+                delays.reset();
+            }
+            delays.wait().await;
+        }
+    }
+
+    async fn until_on_duty(&self, who: &str) -> i64 {
+        loop {
+            match self.store.take_duty(who, LEASE).await {
+                Ok(Some(epoch)) => return epoch,
+                Ok(None) => {}
+                Err(error) => self.metrics.store_failed(&error),
+            }
+            sleep(RENEW).await;
+        }
+    }
+
+    /// Keeps the duty, until it cannot.
+    async fn renew(&self, epoch: i64) -> StopReason {
+        loop {
+            sleep(RENEW).await;
+            match self.store.renew_duty(epoch, LEASE).await {
+                Ok(true) => {}
+                Ok(false) => return StopReason::EpochOver,
+                Err(error) => return error.into(),
+            }
+        }
+    }
+
+    async fn dispatch(
+        &self,
+        session: &Session,
+        epoch: i64,
+        unconfirmed: &mut Unconfirmed,
+    ) -> Result<(), StopReason> {
+        let (mut changes, mut recordings) = (session.changes().await, session.recordings().await);
+        // What waited for longer may be held again by now.
+        if unconfirmed
+            .since
+            .is_some_and(|since| since.elapsed() > SILENT / 2)
+        {
+            *unconfirmed = Unconfirmed::default();
+        }
+        publish(session, unconfirmed).await?;
+        let mut known = KnownEndpoints::new(Terms::of);
+        known.refresh(&self.store).await?;
+        let held = self.store.waiting_by_endpoint().await?;
+        self.metrics.held(&held);
+        let mut turn = Turn {
+            dispatcher: self,
+            session,
+            epoch,
+            known,
+            through: held.through,
+            lanes: Lanes::begin(held.endpoints, Instant::now()),
+            backlog: Backlog::new(Instant::now()),
+            look_at: Some(Instant::now()),
+            count_at: None,
+        };
+        turn.consider_all();
+        turn.run(&mut changes, &mut recordings, unconfirmed).await
+    }
+}
+
+/// One epoch in one session.
+struct Turn<'d> {
+    dispatcher: &'d Dispatcher,
+    session: &'d Session,
+    epoch: i64,
+    known: KnownEndpoints<Terms>,
+    lanes: Lanes,
+    /// The last write that is known.
+    through: i64,
+    backlog: Backlog,
+    /// The time to look for silent claims; `None` once no claim of an earlier epoch is left.
+    look_at: Option<Instant>,
+    /// The time to count what is held; `None` if nothing changed.
+    count_at: Option<Instant>,
+}
+
+impl Turn<'_> {
+    async fn run(
+        &mut self,
+        changes: &mut Changes,
+        recordings: &mut Recordings,
+        unconfirmed: &mut Unconfirmed,
+    ) -> Result<(), StopReason> {
+        let mut recheck = interval(self.dispatcher.recheck);
+        recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        recheck.tick().await; // All has just been read.
+        loop {
+            self.hear().await?;
+            self.hold_silent_again().await?;
+            self.count().await?;
+            while self.send(unconfirmed).await? {
+                self.hear().await?;
+            }
+            let next = [self.lanes.next_at(), self.look_at, self.count_at];
+            let next = next.into_iter().flatten().min();
+            let next = match self.backlog.until() {
+                Some(until) => Some(next.map_or(until, |next| next.max(until))),
+                None => next,
+            };
+            tokio::select! {
+                () = self.dispatcher.wake.notified() => {}
+                _ = recordings.next() => {}
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+                _ = changes.next() => self.know().await?,
+                _ = recheck.tick() => self.know().await?,
+            }
+        }
+    }
+
+    fn consider_all(&mut self) {
+        for id in self.lanes.ids() {
+            self.lanes.consider(&id, self.known.get(&id), Instant::now());
+        }
+    }
+
+    /// Reads which endpoints changed.
+    async fn know(&mut self) -> Result<(), StopReason> {
+        for changed in self.known.refresh(&self.dispatcher.store).await? {
+            let id = changed.id;
+            self.lanes.consider(&id, self.known.get(&id), Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Reads for which endpoints something was held, and which claims ended.
+    async fn hear(&mut self) -> Result<(), StopReason> {
+        loop {
+            let changes = self.dispatcher.store.held_changes(self.through, CHANGES).await?;
+            let now = Instant::now();
+            let count = changes.endpoints.len();
+            for change in changes.endpoints {
+                let returned = self.lanes.heard(&change.endpoint, change.ends, now);
+                self.dispatcher.metrics.held_again(returned);
+                let terms = self.known.get(&change.endpoint);
+                self.lanes.consider(&change.endpoint, terms, now);
+            }
+            if count > 0 {
+                self.count_at.get_or_insert(now + COUNT);
+            }
+            self.through = changes.through;
+            if count < usize::try_from(CHANGES).unwrap_or(usize::MAX) {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn hold_silent_again(&mut self) -> Result<(), StopReason> {
+        while self.look_at.is_some_and(|at| at <= Instant::now()) {
+            let store = &self.dispatcher.store;
+            let again = store.hold_silent_claims_again(self.epoch, SILENT, SILENT_AT_ONCE);
+            let again = again.await?.ok_or(StopReason::EpochOver)?;
+            self.look_at = (again.left > 0).then(|| Instant::now() + LOOK);
+            if again.deliveries < u64::from(SILENT_AT_ONCE) {
+                break;
+            }
+            self.look_at = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    async fn count(&mut self) -> Result<(), StopReason> {
+        if self.count_at.is_some_and(|at| at <= Instant::now()) {
+            let held = self.dispatcher.store.waiting_by_endpoint().await?;
+            self.dispatcher.metrics.held(&held);
+            self.count_at = None;
+        }
+        Ok(())
+    }
+
+    /// Sends on what may be sent now, as far as one transaction goes. Returns false if that is nothing.
+    async fn send(&mut self, unconfirmed: &mut Unconfirmed) -> Result<bool, StopReason> {
+        if self.backlog.is_due(Instant::now()) {
+            let depth = self.session.depth(Queue::Dispatch).await;
+            let ready = depth
+                .map_err(|_| StopReason::Lost)?
+                .map_or(0, |depth| depth.ready);
+            self.backlog.measured(ready, Instant::now());
+        }
+        let (now, most) = (Instant::now(), self.backlog.room().min(ENDPOINTS));
+        let mut requests = Vec::new();
+        while requests.len() < most
+            && let Some((endpoint, limit)) = self.lanes.take(|id| self.known.get(id), now)
+        {
+            requests.push(ClaimRequest { endpoint, limit });
+        }
+        if requests.is_empty() {
+            return Ok(false);
+        }
+        let claiming = self.dispatcher.store.claim(self.epoch, &requests, BYTES);
+        let claims = claiming.await?.ok_or(StopReason::EpochOver)?;
+        unconfirmed.since = Some(Instant::now());
+        for claims in claims {
+            self.claimed(claims, unconfirmed);
+        }
+        let sent = publish(self.session, unconfirmed).await?;
+        self.dispatcher.metrics.dispatched(sent);
+        Ok(true)
+    }
+
+    fn claimed(&mut self, claims: Claims, unconfirmed: &mut Unconfirmed) {
+        let Claims {
+            endpoint,
+            deliveries,
+            more,
+        } = claims;
+        let count = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
+        let terms = self.known.get(&endpoint);
+        self.lanes.sent(&endpoint, (count, more), terms, Instant::now());
+        if deliveries.is_empty() {
+            return;
+        }
+        self.backlog.sent();
+        let dispatched = deliveries.into_iter().map(|claimed| Dispatched {
+            event: claimed.event,
+            published_at: claimed.published_at,
+            hop: claimed.hop,
+            history: claimed.history,
+        });
+        unconfirmed.claims.push((endpoint, dispatched.collect()));
+    }
+}
+
+/// Publishes what is claimed, and returns its number. What is not confirmed stays, and is published in the next
+/// session.
+async fn publish(session: &Session, unconfirmed: &mut Unconfirmed) -> Result<usize, PublishError> {
+    let claims = &unconfirmed.claims;
+    try_join_all(
+        claims
+            .iter()
+            .map(|(endpoint, claims)| session.dispatch(endpoint, claims)),
+    )
+    .await?;
+    let sent = claims.iter().map(|(_, claims)| claims.len()).sum();
+    *unconfirmed = Unconfirmed::default();
+    Ok(sent)
+}

@@ -1,0 +1,328 @@
+//! The endpoints for which deliveries are held, and which of them may be sent to at what time.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    time::Duration,
+};
+
+use relay_event::{EndpointId, EndpointState};
+use relay_store::{ClaimEnds, HeldFor, StoredEndpoint};
+use tokio::time::Instant;
+
+/// The most deliveries under way to an endpoint that takes all of them.
+const MOST: u32 = 64;
+
+/// The most deliveries under way to a removed endpoint: each becomes a dead letter, and waits for no receiver.
+const MOST_REMOVED: u32 = 256;
+
+/// The waits after a failed attempt or a returned delivery.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// The time for which an endpoint's unused rate is kept for it.
+const CREDIT: Duration = Duration::from_millis(100);
+
+/// An endpoint, as far as the dispatcher goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Terms {
+    is_active: bool,
+    rate_limit: Option<u32>,
+    max_in_flight: u16,
+}
+
+impl Terms {
+    /// `None` for an endpoint that is being removed.
+    pub(crate) fn of(stored: StoredEndpoint) -> Option<Self> {
+        let endpoint = stored.endpoint;
+        let is_active = match endpoint.state {
+            EndpointState::Active => true,
+            EndpointState::Paused | EndpointState::Disabled { .. } => false,
+            EndpointState::Removed { .. } => return None,
+        };
+        Some(Self {
+            is_active,
+            rate_limit: endpoint.rate_limit,
+            max_in_flight: endpoint.max_in_flight,
+        })
+    }
+}
+
+/// What is held for one endpoint.
+#[derive(Debug)]
+struct Lane {
+    /// Set if deliveries may wait that are not claimed.
+    waits: bool,
+    under_way: u64,
+    allowed: u32,
+    ends: ClaimEnds,
+    /// The wait after the last failure; zero after a success.
+    wait: Duration,
+    not_before: Instant,
+    /// The time of the last delivery that the rate limit let through, if each had come at its time.
+    rated: Instant,
+    /// The time at which it stands in the heap.
+    queued: Option<Instant>,
+}
+
+impl Lane {
+    fn new(now: Instant, ends: ClaimEnds) -> Self {
+        Self {
+            waits: true,
+            under_way: 0,
+            allowed: 1,
+            ends,
+            wait: Duration::ZERO,
+            not_before: now,
+            rated: now,
+            queued: None,
+        }
+    }
+
+    fn heard(&mut self, ends: ClaimEnds, now: Instant) {
+        let before = std::mem::replace(&mut self.ends, ends);
+        self.waits = true;
+        self.under_way = self
+            .under_way
+            .saturating_sub(ends.all().saturating_sub(before.all()));
+        if ends.failed > before.failed || ends.returned > before.returned {
+            self.allowed = 1;
+            self.wait = (self.wait * 2).clamp(SHORTEST_WAIT, LONGEST_WAIT);
+            self.not_before = now + self.wait;
+        } else if ends.delivered > before.delivered {
+            self.allowed = self.allowed.saturating_mul(2).min(MOST);
+            self.wait = Duration::ZERO;
+            self.not_before = now;
+        }
+    }
+
+    /// The number of deliveries that may be sent now, and otherwise the time at which some may be. `None` as long as
+    /// nothing else is heard.
+    fn may_send(&self, terms: Option<&Terms>, now: Instant) -> Option<Result<u32, Instant>> {
+        let room = |most: u32| {
+            u64::from(most)
+                .checked_sub(self.under_way)
+                .filter(|room| *room > 0)
+        };
+        if !self.waits {
+            return None;
+        }
+        let Some(terms) = terms else {
+            return room(MOST_REMOVED).map(|room| Ok(u32::try_from(room).unwrap_or(MOST_REMOVED)));
+        };
+        if !terms.is_active {
+            return None;
+        }
+        let room = room(self.allowed.min(terms.max_in_flight.into()))?;
+        let room = u32::try_from(room).unwrap_or(MOST);
+        if self.not_before > now {
+            return Some(Err(self.not_before));
+        }
+        let Some(interval) = interval(terms) else {
+            return Some(Ok(room));
+        };
+        let credit = now.saturating_duration_since(self.rated(interval, now));
+        let due = credit.as_nanos() / interval.as_nanos().max(1);
+        match u32::try_from(due).unwrap_or(u32::MAX).min(room) {
+            0 => Some(Err(self.rated(interval, now) + interval)),
+            due => Some(Ok(due)),
+        }
+    }
+
+    fn rated(&self, interval: Duration, now: Instant) -> Instant {
+        let earliest = now.checked_sub(CREDIT.max(interval)).unwrap_or(now);
+        self.rated.max(earliest)
+    }
+
+    fn sent(&mut self, count: u32, terms: Option<&Terms>, now: Instant) {
+        self.under_way += u64::from(count);
+        if let Some(interval) = terms.and_then(interval) {
+            self.rated = self.rated(interval, now) + interval * count;
+        }
+    }
+
+    /// Returns true if nothing is to be remembered of it.
+    fn is_over(&self) -> bool {
+        !self.waits && self.under_way == 0 && self.wait.is_zero()
+    }
+}
+
+fn interval(terms: &Terms) -> Option<Duration> {
+    terms.rate_limit.map(|rate| Duration::from_secs(1) / rate.max(1))
+}
+
+/// The endpoints for which deliveries are held. In the heap are only those that have something to send, and may send
+/// it now or at a known time.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    lanes: HashMap<EndpointId, Lane>,
+    heap: BinaryHeap<Reverse<(Instant, EndpointId)>>,
+}
+
+impl Lanes {
+    /// Takes over what is held at the beginning of an epoch.
+    pub(crate) fn begin(held: Vec<HeldFor>, now: Instant) -> Self {
+        let lane = |held: HeldFor| {
+            let mut lane = Lane::new(now, held.ends);
+            lane.under_way = held.claimed;
+            (held.endpoint, lane)
+        };
+        Self {
+            lanes: held.into_iter().map(lane).collect(),
+            heap: BinaryHeap::new(),
+        }
+    }
+
+    pub(crate) fn ids(&self) -> Vec<EndpointId> {
+        self.lanes.keys().cloned().collect()
+    }
+
+    /// Something was held for an endpoint, or claims of it ended. Returns the number that is held again.
+    pub(crate) fn heard(&mut self, endpoint: &EndpointId, ends: ClaimEnds, now: Instant) -> u64 {
+        let lane = self.lanes.entry(endpoint.clone());
+        let lane = lane.or_insert_with(|| Lane::new(now, ends));
+        let returned = ends.returned.saturating_sub(lane.ends.returned);
+        lane.heard(ends, now);
+        returned
+    }
+
+    /// Puts an endpoint into the heap if it may send, now or later.
+    pub(crate) fn consider(&mut self, endpoint: &EndpointId, terms: Option<&Terms>, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(endpoint) else {
+            return;
+        };
+        lane.queued = match lane.may_send(terms, now) {
+            Some(Ok(_)) => Some(now),
+            Some(Err(later)) => Some(later),
+            None => None,
+        };
+        match lane.queued {
+            Some(at) => self.heap.push(Reverse((at, endpoint.clone()))),
+            None if lane.is_over() => drop(self.lanes.remove(endpoint)),
+            None => {}
+        }
+    }
+
+    /// The time at which the next endpoint may send.
+    pub(crate) fn next_at(&mut self) -> Option<Instant> {
+        while let Some(Reverse((at, endpoint))) = self.heap.peek() {
+            if self
+                .lanes
+                .get(endpoint)
+                .is_some_and(|lane| lane.queued == Some(*at))
+            {
+                return Some(*at);
+            }
+            self.heap.pop();
+        }
+        None
+    }
+
+    /// Takes an endpoint out of the heap that may send now, with the number of deliveries.
+    pub(crate) fn take<'t>(
+        &mut self,
+        terms: impl Fn(&EndpointId) -> Option<&'t Terms>,
+        now: Instant,
+    ) -> Option<(EndpointId, u32)> {
+        while self.next_at()? <= now {
+            let Reverse((_, endpoint)) = self.heap.pop()?;
+            let terms = terms(&endpoint);
+            let lane = self.lanes.get_mut(&endpoint)?;
+            lane.queued = None;
+            match lane.may_send(terms, now) {
+                Some(Ok(count)) => return Some((endpoint, count)),
+                _ => self.consider(&endpoint, terms, now),
+            }
+        }
+        None
+    }
+
+    /// Some deliveries of an endpoint were claimed; `more` may wait.
+    pub(crate) fn sent(
+        &mut self,
+        endpoint: &EndpointId,
+        (count, more): (u32, bool),
+        terms: Option<&Terms>,
+        now: Instant,
+    ) {
+        if let Some(lane) = self.lanes.get_mut(endpoint) {
+            lane.sent(count, terms, now);
+            lane.waits = more;
+        }
+        self.consider(endpoint, terms, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACTIVE: Terms = Terms {
+        is_active: true,
+        rate_limit: None,
+        max_in_flight: 10,
+    };
+
+    fn ends(delivered: u64, failed: u64) -> ClaimEnds {
+        ClaimEnds {
+            delivered,
+            failed,
+            returned: 0,
+        }
+    }
+
+    #[test]
+    fn successes_double_what_is_allowed_and_a_failure_waits() {
+        let now = Instant::now();
+        let mut lane = Lane::new(now, ends(0, 0));
+        assert_eq!(lane.may_send(Some(&ACTIVE), now), Some(Ok(1)));
+        lane.sent(1, Some(&ACTIVE), now);
+        assert_eq!(lane.may_send(Some(&ACTIVE), now), None);
+        for (delivered, allowed) in [(1, 2), (2, 4), (3, 8), (4, 10), (5, 10)] {
+            lane.heard(ends(delivered, 0), now);
+            assert_eq!(lane.may_send(Some(&ACTIVE), now), Some(Ok(allowed)));
+        }
+        for (failed, seconds) in [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 32), (7, 60), (8, 60)] {
+            lane.heard(ends(5, failed), now);
+            let later = now + Duration::from_secs(seconds);
+            assert_eq!(lane.may_send(Some(&ACTIVE), now), Some(Err(later)));
+            assert_eq!(lane.may_send(Some(&ACTIVE), later), Some(Ok(1)));
+        }
+        lane.heard(ends(6, 8), now);
+        assert_eq!(lane.may_send(Some(&ACTIVE), now), Some(Ok(2)));
+    }
+
+    #[test]
+    fn a_rate_is_kept_to_over_any_time() {
+        let now = Instant::now();
+        let terms = Terms {
+            rate_limit: Some(20),
+            max_in_flight: 1_000,
+            ..ACTIVE
+        };
+        let mut lane = Lane::new(now, ends(0, 0));
+        lane.allowed = MOST;
+        let mut sent = 0;
+        for millis in 0..10_000 {
+            let now = now + Duration::from_millis(millis);
+            if let Some(Ok(count)) = lane.may_send(Some(&terms), now) {
+                lane.sent(count, Some(&terms), now);
+                lane.under_way = 0;
+                sent += count;
+            }
+        }
+        assert!((198..=202).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn a_paused_endpoint_gets_nothing_and_a_removed_one_all() {
+        let now = Instant::now();
+        let lane = Lane::new(now, ends(0, 0));
+        let paused = Terms {
+            is_active: false,
+            ..ACTIVE
+        };
+        assert_eq!(lane.may_send(Some(&paused), now), None);
+        assert_eq!(lane.may_send(None, now), Some(Ok(MOST_REMOVED)));
+    }
+}

@@ -1,0 +1,221 @@
+//! What is held is sent on, in the order of the log, once its endpoint may have it.
+
+use relay_broker::{Queue, Received, Session, Settlement, Subscription};
+use relay_event::{
+    Attempt, AttemptId, DeadReason, DeliveryState, Endpoint, EndpointState, Event, History, HoldReason,
+    Timestamp,
+};
+use relay_store::ClaimRequest;
+use relay_testkit::{shared_broker, wait_until};
+
+use crate::relay::{Relay, config, event, folder};
+
+/// Takes events as a deliverer does, and holds them for the endpoint.
+async fn hold(session: &Session, endpoint: &Endpoint, count: usize) {
+    let mut subscription = session.consume(Queue::Work, 10).await.unwrap();
+    for _ in 0..count {
+        let mut taken = subscription.next().await.unwrap();
+        let received = taken.read(session, 1_000);
+        let part = taken.divide(1).remove(0);
+        let held = Settlement::Held(HoldReason::Paused);
+        part.settle(session, &endpoint.id, &received, &received.history, held, None)
+            .await
+            .unwrap();
+    }
+    subscription.stop().await;
+}
+
+/// A deliverer of what is sent on.
+struct Deliverer {
+    session: Session,
+    subscription: Subscription,
+}
+
+impl Deliverer {
+    async fn start(session: Session) -> Self {
+        let subscription = session.consume(Queue::Dispatch, 10).await.unwrap();
+        Self {
+            session,
+            subscription,
+        }
+    }
+
+    /// Settles all deliveries of the next message, and returns their events' ids.
+    async fn settle(&mut self, settlement: Settlement) -> Vec<String> {
+        let mut taken = self.subscription.next().await.unwrap();
+        let batch = taken.read_batch(&self.session, 1_000).unwrap();
+        let parts = taken.divide(batch.len());
+        let mut ids = Vec::new();
+        for (received, part) in batch.iter().zip(parts) {
+            let event = received.event.as_ref().unwrap();
+            let endpoint = received.endpoint.clone().unwrap();
+            let (history, attempt) = attempt(received, event, settlement);
+            part.settle(&self.session, &endpoint, received, &history, settlement, attempt)
+                .await
+                .unwrap();
+            ids.push(event.id().to_string());
+        }
+        ids
+    }
+
+    async fn deliver(&mut self, count: usize) -> Vec<String> {
+        let mut ids = Vec::new();
+        while ids.len() < count {
+            ids.extend(self.settle(Settlement::Delivered).await);
+        }
+        ids
+    }
+}
+
+fn attempt(received: &Received, event: &Event, settlement: Settlement) -> (History, Option<Box<Attempt>>) {
+    if settlement != Settlement::Delivered {
+        return (received.history.clone(), None);
+    }
+    let history = History {
+        attempts: received.history.attempts + 1,
+        ..received.history.clone()
+    };
+    let attempt = Attempt {
+        id: AttemptId::generate(),
+        event_id: event.id().clone(),
+        event_source: event.source().to_owned(),
+        event_type: event.event_type().clone(),
+        published_at: history.run,
+        endpoint: received.endpoint.clone().unwrap(),
+        attempt: history.attempts,
+        hop: received.hop,
+        at: Timestamp::now(),
+        duration_ms: 5,
+        first_byte_ms: None,
+        status: Some(204),
+        error: None,
+        detail: None,
+        answer: String::new(),
+        state: DeliveryState::Delivered,
+        next_at: None,
+        reason: None,
+        deliverer: "test".to_owned(),
+    };
+    (history, Some(Box::new(attempt)))
+}
+
+async fn until_held(relay: &Relay, count: u64) {
+    wait_until(format!("{count} deliveries to be held"), || async {
+        let now = relay.store.waiting_by_endpoint().await.unwrap();
+        let held: u64 = now.endpoints.iter().map(relay_store::HeldFor::all).sum();
+        if (held, now.without_event) == (count, 0) {
+            Ok(())
+        } else {
+            Err(now)
+        }
+    })
+    .await;
+}
+
+async fn change(relay: &Relay, endpoint: &Endpoint, state: EndpointState) {
+    let change = |endpoint: &mut Endpoint| {
+        endpoint.state = state.clone();
+        Ok(())
+    };
+    relay.store.update(&endpoint.id, change).await.unwrap().unwrap();
+    let session = relay.session().await;
+    session.announce_change(&endpoint.id).await.unwrap();
+}
+
+/// An endpoint that is paused, and events that are held for it.
+async fn paused(relay: &Relay, count: usize) -> (Endpoint, Vec<String>) {
+    let endpoint = relay.add_endpoint("#").await;
+    change(relay, &endpoint, EndpointState::Paused).await;
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        let event = event("a");
+        relay.publish(&event).await;
+        ids.push(event.id().to_string());
+    }
+    hold(&relay.session().await, &endpoint, count).await;
+    (endpoint, ids)
+}
+
+#[tokio::test]
+async fn a_paused_endpoint_that_is_resumed_gets_all_in_order() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let (endpoint, ids) = paused(&relay, 30).await;
+    until_held(&relay, 30).await;
+    let mut deliverer = Deliverer::start(relay.session().await).await;
+    change(&relay, &endpoint, EndpointState::Active).await;
+    assert_eq!(deliverer.deliver(30).await, ids);
+    until_held(&relay, 0).await;
+    assert_eq!(relay.metric("relay_dispatched_total"), 30.0);
+    relay.stop_and_find_the_queues_empty().await;
+}
+
+#[tokio::test]
+async fn a_hold_before_its_event_waits_for_it() {
+    let (folder, url) = (folder(), shared_broker().await);
+    let mut relay = Relay::without_recorder(config(url, &folder), url).await;
+    let (endpoint, ids) = paused(&relay, 3).await;
+    change(&relay, &endpoint, EndpointState::Active).await;
+    let mut deliverer = Deliverer::start(relay.session().await).await;
+    relay.record();
+    let mut delivered = deliverer.deliver(3).await;
+    delivered.sort();
+    let mut expected = ids;
+    expected.sort();
+    assert_eq!(delivered, expected);
+    until_held(&relay, 0).await;
+    relay.stop_and_find_the_queues_empty().await;
+}
+
+#[tokio::test]
+async fn what_is_held_for_a_removed_endpoint_is_sent_on_to_die() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let (endpoint, _) = paused(&relay, 5).await;
+    until_held(&relay, 5).await;
+    relay.store.delete(&endpoint.id, Timestamp::now()).await.unwrap();
+    let session = relay.session().await;
+    session.announce_change(&endpoint.id).await.unwrap();
+    let mut deliverer = Deliverer::start(session).await;
+    let dead = Settlement::Dead(DeadReason::EndpointRemoved);
+    assert_eq!(deliverer.settle(dead).await.len(), 5);
+    let letters = relay.dead(5).await;
+    let reason = |letter: &relay_event::DeadLetter| letter.reason == DeadReason::EndpointRemoved;
+    assert!(letters.iter().all(reason), "{letters:?}");
+    until_held(&relay, 0).await;
+    relay.stop_and_find_the_queues_empty().await;
+}
+
+/// The process claims, and ends before it publishes: the claim stays, and another epoch sees it.
+#[tokio::test]
+async fn a_claim_that_was_never_published_is_no_end() {
+    let (folder, url) = (folder(), shared_broker().await);
+    let mut relay = Relay::without_recorder(config(url, &folder), url).await;
+    relay.record();
+    relay.until_ready().await;
+    let (endpoint, ids) = paused(&relay, 2).await;
+    until_held(&relay, 2).await;
+    relay.stop().await;
+    let lease = std::time::Duration::from_secs(3600);
+    let epoch = relay.store.take_duty("killed", lease).await.unwrap().unwrap();
+    let request = ClaimRequest {
+        endpoint: endpoint.id.clone(),
+        limit: 1,
+    };
+    let claims = relay
+        .store
+        .claim(epoch, &[request], 1_000)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(claims[0].deliveries[0].event.id().as_str(), ids[0]);
+    relay.store.leave_duty(epoch).await.unwrap();
+    let next = relay.store.take_duty("next", lease).await.unwrap().unwrap();
+    let silent = relay
+        .store
+        .hold_silent_claims_again(next, std::time::Duration::ZERO, 9);
+    assert_eq!(silent.await.unwrap().unwrap().deliveries, 1);
+    let frozen = relay.store.claim(epoch, &[], 1_000).await.unwrap();
+    assert_eq!(frozen, None, "the one that woke up claims nothing");
+    until_held(&relay, 2).await;
+}

@@ -1,0 +1,308 @@
+//! Claims: held deliveries that are being sent on.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use relay_event::{EndpointId, Event, History, Timestamp};
+use sqlx::QueryBuilder;
+
+use super::{
+    super::{codes, insert, types},
+    ClaimRequest, Claimed, Claims, HeldAgain, LIVE, duty,
+    endpoints::{self, Changed},
+    lines::Way,
+};
+use crate::{
+    Error, Store,
+    pool::{self, Transaction, on},
+};
+
+/// Branches in a statement: each finds the first lines of one endpoint.
+const BRANCHES: usize = 50;
+
+impl Store {
+    /// Claims the first deliveries in the order of the log that are held for each of these endpoints and not claimed:
+    /// at most so many, and events of about `max_bytes` in all, or one that is larger. `None` if the epoch is over: nothing is
+    /// claimed then. What is claimed stays so until a record ends it: an attempt, a dead letter, or a hold; or until
+    /// [`Self::hold_silent_claims_again`].
+    ///
+    /// # Errors
+    /// The database failed, or an event in it does not read.
+    pub async fn claim(
+        &self,
+        epoch: i64,
+        requests: &[ClaimRequest],
+        max_bytes: u64,
+    ) -> Result<Option<Vec<Claims>>, Error> {
+        let work = async {
+            let mut tx = self.pool.write().await?;
+            insert::begin(&mut tx, Timestamp::default()).await?;
+            if !duty::is_on(&mut tx, epoch).await? {
+                return Ok(None);
+            }
+            let claims = claim(&mut tx, epoch, requests, max_bytes).await?;
+            pool::commit(tx).await?;
+            Ok(Some(claims))
+        };
+        self.within("claim held deliveries", work).await
+    }
+
+    /// Holds those deliveries again that an earlier epoch claimed so long ago, and of whose claims nothing was heard:
+    /// at most `limit`. `None` if the epoch is over. All that is held is looked at, so this is for the beginning of an
+    /// epoch.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn hold_silent_claims_again(
+        &self,
+        epoch: i64,
+        silent_for: Duration,
+        limit: u32,
+    ) -> Result<Option<HeldAgain>, Error> {
+        let work = async {
+            let mut tx = self.pool.read().await?;
+            let before = duty::now(&mut tx).await?.saturating_sub(duty::millis(silent_for));
+            let silent = silent(&mut tx, epoch, before, limit).await?;
+            drop(tx);
+            let mut tx = self.pool.write().await?;
+            insert::begin(&mut tx, Timestamp::default()).await?;
+            if !duty::is_on(&mut tx, epoch).await? {
+                return Ok(None);
+            }
+            let deliveries = hold_again(&mut tx, epoch, before, &silent).await?;
+            pool::commit(tx).await?;
+            let mut tx = self.pool.read().await?;
+            let sql = "SELECT COUNT(*) FROM held WHERE epoch < $1";
+            let left: i64 =
+                on!(&mut tx, tx => sqlx::query_scalar(sql).bind(epoch).fetch_one(&mut **tx).await?);
+            Ok(Some(HeldAgain {
+                deliveries,
+                left: codes::duration(left)?,
+            }))
+        };
+        self.within("hold deliveries again whose claims are silent", work)
+            .await
+    }
+}
+
+/// A line that may be claimed.
+struct Candidate {
+    endpoint: i64,
+    event: i64,
+    run: i64,
+    hop: i64,
+    history: Option<String>,
+    published_at: Option<i64>,
+    bytes: u64,
+}
+
+/// Which request, and the endpoint's line.
+type Columns = (i64, i64, i64, i64, i64, Option<String>, Option<i64>, Option<i64>);
+
+async fn claim(
+    tx: &mut Transaction,
+    epoch: i64,
+    requests: &[ClaimRequest],
+    max_bytes: u64,
+) -> Result<Vec<Claims>, sqlx::Error> {
+    let ids: BTreeSet<EndpointId> = requests.iter().map(|request| request.endpoint.clone()).collect();
+    let numbers = endpoints::find(tx, &ids).await?;
+    let mut asked: Vec<(usize, i64, u32)> = Vec::new();
+    for (n, request) in requests.iter().enumerate() {
+        if let Some(number) = numbers.get(&request.endpoint) {
+            asked.push((n, *number, request.limit));
+        }
+    }
+    let mut found: BTreeMap<usize, Vec<Candidate>> = BTreeMap::new();
+    for chunk in asked.chunks(BRANCHES) {
+        candidates(tx, chunk, &mut found).await?;
+    }
+    let (mut bytes, mut more) = (0, BTreeSet::new());
+    for (n, candidates) in &mut found {
+        if candidates.len() >= usize::try_from(requests[*n].limit).unwrap_or(usize::MAX) {
+            more.insert(*n);
+        }
+        let fitting = candidates.iter().take_while(|candidate| {
+            let first = bytes == 0;
+            let fits = bytes + candidate.bytes <= max_bytes;
+            if first || fits {
+                bytes += candidate.bytes.max(1);
+            }
+            first || fits
+        });
+        let fitting = fitting.count();
+        if fitting < candidates.len() {
+            more.insert(*n);
+            candidates.truncate(fitting);
+        }
+    }
+    note(tx, epoch, found.values().flatten()).await?;
+    let bodies = bodies(tx, found.values().flatten()).await?;
+    let mut claims = Vec::with_capacity(requests.len());
+    for (n, request) in requests.iter().enumerate() {
+        let candidates = found.remove(&n).unwrap_or_default();
+        let deliveries = candidates
+            .into_iter()
+            .map(|candidate| claimed(candidate, &bodies));
+        claims.push(Claims {
+            endpoint: request.endpoint.clone(),
+            deliveries: deliveries.collect::<Result<_, _>>()?,
+            more: more.contains(&n),
+        });
+    }
+    Ok(claims)
+}
+
+async fn candidates(
+    tx: &mut Transaction,
+    asked: &[(usize, i64, u32)],
+    found: &mut BTreeMap<usize, Vec<Candidate>>,
+) -> Result<(), sqlx::Error> {
+    let rows: Vec<Columns> = on!(tx, tx => {
+        let mut query = QueryBuilder::new("");
+        for (branch, (n, number, limit)) in asked.iter().enumerate() {
+            query.push(if branch == 0 { "" } else { " UNION ALL " });
+            query.push(format_args!(
+                "SELECT * FROM (SELECT CAST({n} AS BIGINT), h.endpoint, h.event, h.run, h.hop, h.history, \
+                 CASE WHEN h.event < 0 THEN k.published_at ELSE e.published_at END, \
+                 CAST(COALESCE(LENGTH(e.body), LENGTH(k.body)) AS BIGINT) FROM held h \
+                 LEFT JOIN events e ON e.sequence = h.event LEFT JOIN kept k ON k.place = h.event \
+                 WHERE h.endpoint = {number} AND h.lane = {LIVE} AND h.claimed_at IS NULL \
+                 ORDER BY h.event LIMIT {limit}) AS branch{branch}"
+            ));
+        }
+        query.build_query_as().persistent(false).fetch_all(&mut **tx).await?
+    });
+    for (n, endpoint, event, run, hop, history, published_at, bytes) in rows {
+        let bytes =
+            bytes.ok_or_else(|| codes::unreadable(format!("the held event at {event} is not there")))?;
+        let n = usize::try_from(n).map_err(codes::unreadable)?;
+        found.entry(n).or_default().push(Candidate {
+            endpoint,
+            event,
+            run,
+            hop,
+            history,
+            published_at,
+            bytes: codes::duration(bytes)?,
+        });
+    }
+    for candidates in found.values_mut() {
+        candidates.sort_unstable_by_key(|candidate| candidate.event);
+    }
+    Ok(())
+}
+
+/// Notes the claims.
+async fn note(
+    tx: &mut Transaction,
+    epoch: i64,
+    candidates: impl Iterator<Item = &Candidate>,
+) -> Result<(), sqlx::Error> {
+    let at: Vec<(i64, i64)> = candidates.map(|line| (line.endpoint, line.event)).collect();
+    if at.is_empty() {
+        return Ok(());
+    }
+    let now = duty::now(tx).await?;
+    for chunk in at.chunks(insert::ROWS) {
+        on!(&mut *tx, tx => {
+            let mut update = QueryBuilder::new("UPDATE held SET hop = hop + 1, epoch = ");
+            update.push(epoch).push(", claimed_at = ").push(now);
+            update.push(" WHERE (endpoint, lane, event) IN (");
+            update.push_values(chunk, |mut row, (endpoint, event)| {
+                row.push(endpoint).push(LIVE).push(event);
+            });
+            update.push(")").build().persistent(false).execute(&mut **tx).await?;
+        });
+    }
+    Ok(())
+}
+
+/// The bytes of the events, by their places.
+async fn bodies(
+    tx: &mut Transaction,
+    candidates: impl Iterator<Item = &Candidate>,
+) -> Result<HashMap<i64, Bytes>, sqlx::Error> {
+    let places: BTreeSet<i64> = candidates.map(|line| line.event).collect();
+    let places: Vec<i64> = places.into_iter().collect();
+    let mut bodies = HashMap::with_capacity(places.len());
+    for chunk in places.chunks(insert::ROWS) {
+        let found: Vec<(i64, Vec<u8>)> = on!(&mut *tx, tx => {
+            let mut query = QueryBuilder::new("SELECT sequence, body FROM events WHERE sequence IN (");
+            types::push_list(&mut query, chunk);
+            query.push(") UNION ALL SELECT place, body FROM kept WHERE place IN (");
+            types::push_list(&mut query, chunk);
+            query.push(")").build_query_as().persistent(false).fetch_all(&mut **tx).await?
+        });
+        bodies.extend(found.into_iter().map(|(place, body)| (place, Bytes::from(body))));
+    }
+    Ok(bodies)
+}
+
+fn claimed(candidate: Candidate, bodies: &HashMap<i64, Bytes>) -> Result<Claimed, sqlx::Error> {
+    let place = candidate.event;
+    let body = bodies.get(&place).cloned().unwrap_or_default();
+    let event = Event::reread(body).map_err(|refused| {
+        codes::unreadable(format!("the held event at {place} does not read: {refused}"))
+    })?;
+    let history = match &candidate.history {
+        Some(json) => serde_json::from_str(json).map_err(codes::unreadable)?,
+        None => History {
+            run: (candidate.run > 0)
+                .then(|| codes::time(candidate.run))
+                .transpose()?,
+            ..History::default()
+        },
+    };
+    Ok(Claimed {
+        event,
+        published_at: codes::time_or_none(candidate.published_at)?,
+        hop: codes::attempts(candidate.hop.saturating_add(1))?,
+        history,
+    })
+}
+
+async fn silent(
+    tx: &mut Transaction,
+    epoch: i64,
+    before: i64,
+    limit: u32,
+) -> Result<Vec<(i64, i64)>, sqlx::Error> {
+    let sql = "SELECT endpoint, event FROM held WHERE epoch < $1 AND claimed_at <= $2 LIMIT $3";
+    on!(tx, tx => sqlx::query_as(sql)
+        .bind(epoch)
+        .bind(before)
+        .bind(i64::from(limit))
+        .fetch_all(&mut **tx)
+        .await)
+}
+
+/// Holds deliveries again whose claims are silent still.
+async fn hold_again(
+    tx: &mut Transaction,
+    epoch: i64,
+    before: i64,
+    silent: &[(i64, i64)],
+) -> Result<u64, sqlx::Error> {
+    let (mut changed, mut count) = (Changed::default(), 0);
+    for chunk in silent.chunks(insert::ROWS) {
+        let endpoints: Vec<i64> = on!(&mut *tx, tx => {
+            let mut update = QueryBuilder::new("UPDATE held SET epoch = NULL, claimed_at = NULL WHERE (endpoint, lane, event) IN (");
+            update.push_values(chunk, |mut row, (endpoint, event)| {
+                row.push(endpoint).push(LIVE).push(event);
+            });
+            update.push(") AND epoch < ").push(epoch).push(" AND claimed_at <= ").push(before);
+            update.push(" RETURNING endpoint");
+            update.build_query_scalar().persistent(false).fetch_all(&mut **tx).await?
+        });
+        for endpoint in endpoints {
+            changed.ended(endpoint, Way::Returned);
+            count += 1;
+        }
+    }
+    changed.write(tx).await?;
+    Ok(count)
+}

@@ -1,0 +1,123 @@
+//! Reads of what is held.
+
+use std::collections::HashMap;
+
+use relay_event::{EndpointId, HoldReason};
+use sqlx::QueryBuilder;
+
+use super::{
+    super::{codes, insert},
+    HeldDelivery, HeldFor, HeldNow, LIVE, early,
+    endpoints::ends,
+};
+use crate::{
+    Error, Store,
+    pool::{Transaction, on},
+};
+
+/// The endpoint's id, the ends of its claims, the number of its claims, and the number of lines by reason.
+type Columns = (
+    String,
+    i64,
+    i64,
+    i64,
+    i64,
+    i64,
+    i64,
+    i64,
+    i64,
+    i64,
+    i64,
+    i64,
+    i64,
+    i64,
+);
+
+impl Store {
+    /// All that is held, by endpoint and reason. Every held delivery is looked at: some 200 ms for a million.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn waiting_by_endpoint(&self) -> Result<HeldNow, Error> {
+        let work = async {
+            let mut tx = self.pool.read().await?;
+            let last = "SELECT held_changes FROM log";
+            let through = on!(&mut tx, tx => sqlx::query_scalar(last).fetch_one(&mut **tx).await?);
+            let rows: Vec<Columns> = on!(&mut tx, tx => {
+                let mut query = QueryBuilder::new("SELECT o.id, o.delivered, o.failed, o.returned, h.claimed");
+                for reason in HoldReason::ALL {
+                    query.push(", h.").push(reason);
+                }
+                query.push(" FROM (SELECT endpoint, COUNT(claimed_at) AS claimed");
+                for reason in HoldReason::ALL {
+                    let code = codes::hold_code(reason);
+                    query.push(format_args!(", COUNT(CASE WHEN reason = {code} THEN 1 END) AS {reason}"));
+                }
+                query.push(" FROM held GROUP BY endpoint) h JOIN held_endpoints o ON o.number = h.endpoint");
+                query.build_query_as().persistent(false).fetch_all(&mut **tx).await?
+            });
+            let endpoints = rows.into_iter().map(held_for).collect::<Result<_, _>>()?;
+            Ok(HeldNow {
+                through,
+                endpoints,
+                without_event: codes::duration(early::count(&mut tx).await?)?,
+            })
+        };
+        self.within("count held deliveries", work).await
+    }
+}
+
+fn held_for(row: Columns) -> Result<HeldFor, sqlx::Error> {
+    let (id, delivered, failed, returned, claimed, a, b, c, d, e, f, g, h, i) = row;
+    let mut by_reason = Vec::new();
+    for (reason, count) in HoldReason::ALL.into_iter().zip([a, b, c, d, e, f, g, h, i]) {
+        if count > 0 {
+            by_reason.push((reason, codes::duration(count)?));
+        }
+    }
+    Ok(HeldFor {
+        endpoint: codes::parsed(&id)?,
+        by_reason,
+        claimed: codes::duration(claimed)?,
+        ends: ends(delivered, failed, returned)?,
+    })
+}
+
+/// What is held of these deliveries, by the event's place and the endpoint.
+pub(crate) async fn held_of(
+    tx: &mut Transaction,
+    deliveries: &[(i64, EndpointId)],
+) -> Result<HashMap<(i64, EndpointId), HeldDelivery>, sqlx::Error> {
+    let mut held = HashMap::new();
+    let anything = "SELECT endpoint FROM held LIMIT 1";
+    let anything: Option<i64> =
+        on!(&mut *tx, tx => sqlx::query_scalar(anything).fetch_optional(&mut **tx).await?);
+    if anything.is_none() {
+        return Ok(held);
+    }
+    for chunk in deliveries.chunks(insert::ROWS) {
+        let found: Vec<(i64, i16, i64, Option<i64>)> = on!(&mut *tx, tx => {
+            let mut query = QueryBuilder::new("WITH wanted(n, event, id) AS (");
+            query.push_values((0_i64..).zip(chunk), |mut row, (n, (event, endpoint))| {
+                row.push_bind(n).push_bind(*event).push_bind(endpoint.as_str());
+            });
+            query.push(
+                ") SELECT w.n, h.reason, h.held_at, h.claimed_at FROM wanted w \
+                 JOIN held_endpoints o ON o.id = w.id JOIN held h ON h.endpoint = o.number AND h.event = w.event ",
+            );
+            query.push(format_args!("AND h.lane = {LIVE}"));
+            query.build_query_as().persistent(false).fetch_all(&mut **tx).await?
+        });
+        for (n, reason, since, claimed_at) in found {
+            if let Some(delivery) = usize::try_from(n).ok().and_then(|n| chunk.get(n)) {
+                let delivery_held = HeldDelivery {
+                    reason: codes::hold(reason)?,
+                    since: codes::time(since)?,
+                    is_claimed: claimed_at.is_some(),
+                };
+                held.insert(delivery.clone(), delivery_held);
+            }
+        }
+    }
+    Ok(held)
+}

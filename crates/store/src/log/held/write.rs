@@ -1,0 +1,355 @@
+//! Holds and ends among the records of a write.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use relay_event::{DeliveryState, EndpointId, Hold, Timestamp};
+use sqlx::QueryBuilder;
+
+use super::{
+    super::{
+        Record,
+        batch::{self, Key, Placed, Places, Rows, Stands},
+        codes, insert,
+    },
+    LIVE, early,
+    endpoints::{self, Changed, Numbers},
+    kept::{self, CaughtUp},
+    lines::{End, Line, Way},
+};
+use crate::pool::{Transaction, on};
+
+/// What a write is to change of held deliveries.
+pub(crate) struct Held<'r> {
+    /// Events that are not in the log, and of which something is held.
+    kept: HashMap<Key<'r>, i64>,
+    /// Holds that waited for an event that this write brings.
+    waited: Vec<(i64, Hold)>,
+    moved: Vec<CaughtUp>,
+    /// Holds whose event is nowhere yet.
+    too_early: Vec<&'r Hold>,
+}
+
+/// A held delivery: the endpoint's number, and the event's place.
+type At = (i64, i64);
+
+impl<'r> Held<'r> {
+    /// Finds, for each record, the event's place if the log has it not, and takes over what waited for new events.
+    pub(crate) async fn begin(
+        tx: &mut Transaction,
+        records: &'r [Record],
+        places: &Places<'r>,
+        new: &[Placed<'r>],
+    ) -> Result<Self, sqlx::Error> {
+        let moved = kept::move_to_log(tx, new).await?;
+        let unplaced: BTreeSet<Key<'r>> = records
+            .iter()
+            .map(batch::key_of)
+            .filter(|key| !places.contains_key(key))
+            .collect();
+        let mut kept = kept::places(tx, unplaced.into_iter().collect()).await?;
+        let holds = records.iter().filter_map(|record| match record {
+            Record::Hold(hold) => Some(hold.as_ref()),
+            _ => None,
+        });
+        let homeless = |hold: &&Hold, kept: &HashMap<Key<'r>, i64>| {
+            let key = batch::key(&hold.event_id, &hold.event_source);
+            !places.contains_key(&key) && !kept.contains_key(&key)
+        };
+        let unplaced: Vec<&Hold> = holds.filter(|hold| homeless(hold, &kept)).collect();
+        let brought = kept::keep(tx, &unplaced).await?;
+        let come: Vec<(Key<'r>, i64)> = new
+            .iter()
+            .map(|placed| (placed.key(), placed.sequence))
+            .chain(brought.iter().map(|(key, place)| (key.clone(), *place)))
+            .collect();
+        kept.extend(brought);
+        let too_early = unplaced
+            .into_iter()
+            .filter(|hold| homeless(hold, &kept))
+            .collect();
+        Ok(Self {
+            waited: early::take(tx, &come).await?,
+            moved,
+            too_early,
+            kept,
+        })
+    }
+
+    /// How the deliveries stand that are held.
+    pub(crate) fn add_to(&self, rows: &mut Rows<'_>, records: &[Record], places: &Places<'_>) {
+        for caught_up in &self.moved {
+            rows.stands(caught_up.sequence, &caught_up.endpoint, caught_up.stands);
+        }
+        for (place, hold) in self.holds(records, places) {
+            if place > 0 {
+                rows.stands(place, &hold.endpoint, Stands::of_hold(hold));
+            }
+        }
+    }
+
+    /// All holds whose event has a place.
+    fn holds<'a>(
+        &'a self,
+        records: &'a [Record],
+        places: &'a Places<'_>,
+    ) -> impl Iterator<Item = (i64, &'a Hold)> {
+        let come = records.iter().filter_map(move |record| match record {
+            Record::Hold(hold) => Some((self.place(record, places)?, hold.as_ref())),
+            _ => None,
+        });
+        let waited = self.waited.iter().map(|(place, hold)| (*place, hold));
+        come.chain(waited)
+    }
+
+    fn place(&self, record: &Record, places: &Places<'_>) -> Option<i64> {
+        let key = batch::key_of(record);
+        places.get(&key).or_else(|| self.kept.get(&key)).copied()
+    }
+
+    /// Writes what becomes of held deliveries, after the records are in the log. `caught_up` are records that waited
+    /// for their event. Returns true if something was held, or a claim ended.
+    pub(crate) async fn write(
+        &self,
+        tx: &mut Transaction,
+        records: &[Record],
+        caught_up: &[(i64, Record)],
+        places: &Places<'_>,
+        now: Timestamp,
+    ) -> Result<bool, sqlx::Error> {
+        early::keep(tx, &self.too_early, now).await?;
+        let holds: Vec<(i64, &Hold)> = self.holds(records, places).collect();
+        let mut ends: Vec<(i64, &EndpointId, End)> = Vec::new();
+        let placed = records
+            .iter()
+            .filter_map(|record| Some((self.place(record, places)?, record)));
+        for (place, record) in placed.chain(caught_up.iter().map(|(place, record)| (*place, record))) {
+            if let Some((endpoint, end)) = end_of(record) {
+                ends.push((place, endpoint, end));
+            }
+        }
+        let holding: BTreeSet<EndpointId> = holds.iter().map(|(_, hold)| hold.endpoint.clone()).collect();
+        let mut ids: BTreeSet<EndpointId> = ends.iter().map(|(_, endpoint, _)| (*endpoint).clone()).collect();
+        ids.extend(holding.iter().cloned());
+        if ids.is_empty() {
+            return Ok(false);
+        }
+        let mut numbers = endpoints::find(tx, &ids).await?;
+        endpoints::add(tx, &holding, &mut numbers).await?;
+        if numbers.is_empty() {
+            return Ok(false);
+        }
+        let ended = ended(tx, &holds).await?;
+        let mut change = Change::begin(tx, &numbers, &holds, &ends).await?;
+        for (place, endpoint, end) in ends {
+            if let Some(number) = numbers.get(endpoint) {
+                change.end((*number, place), end);
+            }
+        }
+        for (place, hold) in holds {
+            let line = Line::of(hold)?;
+            let end = ended.get(&(place, hold.endpoint.to_bytes().to_vec()));
+            if end.is_none_or(|run| *run < line.run) {
+                change.hold((numbers[&hold.endpoint], place), line);
+            }
+        }
+        change.write(tx).await
+    }
+}
+
+fn end_of(record: &Record) -> Option<(&EndpointId, End)> {
+    match record {
+        Record::Attempt(attempt) => Some((&attempt.endpoint, End::of_attempt(attempt))),
+        Record::Death(death) => {
+            let end = End {
+                run: codes::millis(death.standing.run),
+                way: Way::Failed,
+                hop: None,
+            };
+            Some((&death.endpoint, end))
+        }
+        Record::Event(_) | Record::Hold(_) => None,
+    }
+}
+
+/// The runs that ended, of those of these deliveries whose last run did.
+async fn ended(
+    tx: &mut Transaction,
+    holds: &[(i64, &Hold)],
+) -> Result<HashMap<(i64, Vec<u8>), i64>, sqlx::Error> {
+    let dead = codes::state_code(DeliveryState::Dead); // The first of the states that are an end.
+    let logged: Vec<_> = holds.iter().filter(|(place, _)| *place > 0).collect();
+    let mut ended = HashMap::new();
+    for chunk in logged.chunks(insert::ROWS) {
+        let found: Vec<(i64, Vec<u8>, i64)> = on!(&mut *tx, tx => {
+            let mut query = QueryBuilder::new("SELECT event, endpoint, run FROM deliveries WHERE (event, endpoint) IN (");
+            query.push_values(chunk, |mut row, (place, hold)| {
+                row.push_bind(*place).push_bind(hold.endpoint.to_bytes().to_vec());
+            });
+            query.push(format_args!(") AND state >= {dead}"));
+            query.build_query_as().persistent(chunk.len() == insert::ROWS).fetch_all(&mut **tx).await?
+        });
+        ended.extend(
+            found
+                .into_iter()
+                .map(|(event, endpoint, run)| ((event, endpoint), run)),
+        );
+    }
+    Ok(ended)
+}
+
+/// Lines as they are stored, and as they are to be.
+struct Change {
+    stored: BTreeMap<At, Line>,
+    now: BTreeMap<At, Option<Line>>,
+    changed: Changed,
+}
+
+impl Change {
+    async fn begin(
+        tx: &mut Transaction,
+        numbers: &Numbers,
+        holds: &[(i64, &Hold)],
+        ends: &[(i64, &EndpointId, End)],
+    ) -> Result<Self, sqlx::Error> {
+        let at = |endpoint: &EndpointId, place: i64| Some((*numbers.get(endpoint)?, place));
+        let held = holds
+            .iter()
+            .filter_map(|(place, hold)| at(&hold.endpoint, *place));
+        let ended = ends
+            .iter()
+            .filter_map(|(place, endpoint, _)| at(endpoint, *place));
+        let all: BTreeSet<At> = held.chain(ended).collect();
+        let all: Vec<At> = all.into_iter().collect();
+        Ok(Self {
+            stored: load(tx, &all).await?,
+            now: BTreeMap::new(),
+            changed: Changed::default(),
+        })
+    }
+
+    fn line(&self, at: &At) -> Option<&Line> {
+        match self.now.get(at) {
+            Some(line) => line.as_ref(),
+            None => self.stored.get(at),
+        }
+    }
+
+    fn end(&mut self, at: At, end: End) {
+        let Some(line) = self.line(&at).filter(|line| end.ends(line)) else {
+            return;
+        };
+        if line.is_claimed {
+            self.changed.ended(at.0, end.way);
+        }
+        self.now.insert(at, None);
+    }
+
+    fn hold(&mut self, at: At, line: Line) {
+        match self.line(&at) {
+            Some(there) if !line.replaces(there) => return,
+            Some(there) if there.is_claimed => self.changed.ended(at.0, Way::Returned),
+            _ => self.changed.held(at.0),
+        }
+        self.now.insert(at, Some(line));
+    }
+
+    async fn write(self, tx: &mut Transaction) -> Result<bool, sqlx::Error> {
+        let mut gone: Vec<At> = Vec::new();
+        let mut held: Vec<(At, &Line)> = Vec::new();
+        for (at, line) in &self.now {
+            match line {
+                Some(line) => held.push((*at, line)),
+                None if self.stored.contains_key(at) => gone.push(*at),
+                None => {}
+            }
+        }
+        write(tx, &held).await?;
+        remove(tx, &gone).await?;
+        let kept: BTreeSet<i64> = self
+            .now
+            .keys()
+            .map(|(_, place)| *place)
+            .filter(|place| *place < 0)
+            .collect();
+        kept::remove_unheld(tx, &kept).await?;
+        self.changed.write(tx).await?;
+        Ok(!self.changed.is_empty())
+    }
+}
+
+type Columns = (i64, i64, i64, i64, i16, i64, Option<String>, i64, Option<i64>);
+
+async fn load(tx: &mut Transaction, all: &[At]) -> Result<BTreeMap<At, Line>, sqlx::Error> {
+    let mut lines = BTreeMap::new();
+    for chunk in all.chunks(insert::ROWS) {
+        let found: Vec<Columns> = on!(&mut *tx, tx => {
+            let mut query = QueryBuilder::new(
+                "SELECT endpoint, event, run, attempts, reason, held_at, history, hop, claimed_at FROM held \
+                 WHERE (endpoint, lane, event) IN (",
+            );
+            query.push_values(chunk, |mut row, (endpoint, event)| {
+                row.push_bind(*endpoint).push_bind(LIVE).push_bind(*event);
+            });
+            query
+                .push(")")
+                .build_query_as()
+                .persistent(chunk.len() == insert::ROWS)
+                .fetch_all(&mut **tx)
+                .await?
+        });
+        for (endpoint, event, run, attempts, reason, held_at, history, hop, claimed_at) in found {
+            let line = Line {
+                run,
+                attempts,
+                reason,
+                held_at,
+                history,
+                hop,
+                is_claimed: claimed_at.is_some(),
+            };
+            lines.insert((endpoint, event), line);
+        }
+    }
+    Ok(lines)
+}
+
+async fn write(tx: &mut Transaction, held: &[(At, &Line)]) -> Result<(), sqlx::Error> {
+    for chunk in held.chunks(insert::ROWS) {
+        on!(&mut *tx, tx => {
+            let mut insert = QueryBuilder::new(
+                "INSERT INTO held (endpoint, lane, event, run, attempts, reason, held_at, history, hop) ",
+            );
+            insert.push_values(chunk, |mut row, ((endpoint, event), line)| {
+                row.push_bind(*endpoint)
+                    .push_bind(LIVE)
+                    .push_bind(*event)
+                    .push_bind(line.run)
+                    .push_bind(line.attempts)
+                    .push_bind(line.reason)
+                    .push_bind(line.held_at)
+                    .push_bind(line.history.as_deref())
+                    .push_bind(line.hop);
+            });
+            insert.push(
+                " ON CONFLICT (endpoint, lane, event) DO UPDATE SET run = excluded.run, \
+                 attempts = excluded.attempts, reason = excluded.reason, held_at = excluded.held_at, \
+                 history = excluded.history, hop = excluded.hop, epoch = NULL, claimed_at = NULL",
+            );
+            insert.build().persistent(chunk.len() == insert::ROWS).execute(&mut **tx).await?;
+        });
+    }
+    Ok(())
+}
+
+async fn remove(tx: &mut Transaction, gone: &[At]) -> Result<(), sqlx::Error> {
+    for chunk in gone.chunks(insert::ROWS) {
+        on!(&mut *tx, tx => {
+            let mut delete = QueryBuilder::new("DELETE FROM held WHERE (endpoint, lane, event) IN (");
+            delete.push_values(chunk, |mut row, (endpoint, event)| {
+                row.push_bind(*endpoint).push_bind(LIVE).push_bind(*event);
+            });
+            delete.push(")").build().persistent(chunk.len() == insert::ROWS).execute(&mut **tx).await?;
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,350 @@
+//! Deliveries that wait in the log: held, claimed, and ended by records in any order.
+
+use std::time::Duration;
+
+use relay_event::{Attempt, EndpointId, History, Hold, HoldReason, Timestamp};
+use relay_store::{
+    ClaimEnds, ClaimRequest, Claimed, HeldAgain, HeldFor, HeldNow, NewEvent, Record, Retention, Store,
+};
+
+use crate::{
+    make::{at, attempt, death, delivered, endpoint, event, events, hold, id},
+    place::{Place, on_both},
+};
+
+on_both!(
+    what_is_held_is_claimed_in_the_order_of_the_log,
+    a_hold_waits_for_its_event,
+    a_hold_brings_its_event_along,
+    a_record_ends_the_claim_that_it_tells_of,
+    an_old_record_ends_nothing,
+    a_hold_of_what_ended_is_ignored,
+    only_one_is_on_duty,
+    silent_claims_of_an_earlier_epoch_are_held_again,
+    an_event_that_is_held_outlives_the_log,
+    what_is_held_is_told_by_endpoint_and_reason,
+);
+
+const HOUR: Duration = Duration::from_secs(3600);
+const MUCH: u64 = 1 << 30;
+
+fn held(hold: Hold) -> Record {
+    Record::Hold(Box::new(hold))
+}
+
+async fn on_duty(store: &Store) -> i64 {
+    store.take_duty("test", HOUR).await.unwrap().unwrap()
+}
+
+async fn claim(store: &Store, epoch: i64, endpoint: &EndpointId, limit: u32) -> Vec<Claimed> {
+    let request = ClaimRequest {
+        endpoint: endpoint.clone(),
+        limit,
+    };
+    let claims = store.claim(epoch, &[request], MUCH).await.unwrap().unwrap();
+    claims.into_iter().next().unwrap().deliveries
+}
+
+fn ids(claimed: &[Claimed]) -> Vec<&str> {
+    claimed
+        .iter()
+        .map(|claimed| claimed.event.id().as_str())
+        .collect()
+}
+
+/// The failed attempt that a deliverer makes of what was claimed so often.
+fn tried(event: &str, endpoint: EndpointId, hop: u32) -> Attempt {
+    Attempt {
+        hop,
+        ..attempt(event, endpoint, 1, at(5))
+    }
+}
+
+async fn write(store: &Store, records: &[Record]) {
+    store.record(records, at(9)).await.unwrap();
+}
+
+async fn held_now(store: &Store) -> (u64, u64, ClaimEnds) {
+    let now = store.waiting_by_endpoint().await.unwrap();
+    let sum = |of: fn(&HeldFor) -> u64| now.endpoints.iter().map(of).sum();
+    let changes = store.held_changes(0, 100).await.unwrap();
+    let ends = changes.endpoints.first().map(|change| change.ends);
+    (
+        sum(HeldFor::all),
+        sum(|held| held.claimed),
+        ends.unwrap_or_default(),
+    )
+}
+
+async fn what_is_held_is_claimed_in_the_order_of_the_log(place: Place) {
+    let store = place.open().await;
+    let (one, other) = (endpoint(1), endpoint(2));
+    write(&store, &events(["a", "b", "c"].map(|id| event(id, "a.b")))).await;
+    write(
+        &store,
+        &["c", "a", "b", "a"].map(|id| held(hold(id, one.clone()))),
+    )
+    .await;
+    write(&store, &[held(hold("b", other.clone()))]).await;
+    let epoch = on_duty(&store).await;
+    let requests = [(&one, 2), (&other, 9), (&endpoint(3), 9)].map(|(endpoint, limit)| ClaimRequest {
+        endpoint: endpoint.clone(),
+        limit,
+    });
+    let claims = store.claim(epoch, &requests, MUCH).await.unwrap().unwrap();
+    let found: Vec<_> = claims
+        .iter()
+        .map(|claims| (ids(&claims.deliveries), claims.more))
+        .collect();
+    assert_eq!(
+        found,
+        [(vec!["a", "b"], true), (vec!["b"], false), (vec![], false)]
+    );
+    let first = &claims[0].deliveries[0];
+    assert_eq!((first.hop, first.history.run), (1, Some(at(0))));
+    assert_eq!(ids(&claim(&store, epoch, &one, 9).await), ["c"]);
+    assert_eq!(ids(&claim(&store, epoch, &one, 9).await), [""; 0]);
+
+    let sequence = store
+        .logged_event(&id("a"), None)
+        .await
+        .unwrap()
+        .unwrap()
+        .sequence;
+    let delivery = store.deliveries_of(sequence).await.unwrap().remove(0);
+    assert_eq!(delivery.standing.state, relay_event::DeliveryState::Pending);
+    let shown = delivery.held.unwrap();
+    assert_eq!((shown.reason, shown.is_claimed), (HoldReason::Paused, true));
+}
+
+async fn a_hold_waits_for_its_event(place: Place) {
+    let (store, whom) = (place.open().await, endpoint(1));
+    let epoch = on_duty(&store).await;
+    write(&store, &[held(hold("a", whom.clone()))]).await;
+    write(&store, &[held(hold("a", whom.clone()))]).await;
+    assert_eq!(claim(&store, epoch, &whom, 9).await, []);
+    assert_eq!(store.waiting_by_endpoint().await.unwrap().without_event, 1);
+    let everything = Retention {
+        events_before: at(99),
+        attempts_before: at(99),
+    };
+    store.forget(&everything, 100).await.unwrap();
+    write(&store, &events([event("a", "a.b")])).await;
+    assert_eq!(ids(&claim(&store, epoch, &whom, 9).await), ["a"]);
+    assert_eq!(store.waiting_by_endpoint().await.unwrap().without_event, 0);
+}
+
+async fn a_hold_brings_its_event_along(place: Place) {
+    let (store, whom) = (place.open().await, endpoint(1));
+    let epoch = on_duty(&store).await;
+    let event = event("a", "a.b");
+    let text = String::from_utf8(event.event.body().to_vec()).unwrap();
+    let bringing = |to: EndpointId| Hold {
+        event: Some(text.clone()),
+        ..hold("a", to)
+    };
+    write(&store, &[held(hold("a", endpoint(2)))]).await;
+    write(
+        &store,
+        &[held(bringing(whom.clone())), held(bringing(endpoint(3)))],
+    )
+    .await;
+    assert_eq!(ids(&claim(&store, epoch, &whom, 9).await), ["a"]);
+    assert_eq!(ids(&claim(&store, epoch, &endpoint(2), 9).await), ["a"]);
+    assert_eq!(
+        store.logged_event(&id("a"), None).await.unwrap(),
+        None,
+        "no log has it"
+    );
+
+    write(&store, &[Record::Attempt(delivered(tried("a", whom.clone(), 1)))]).await;
+    write(&store, &[Record::Event(event)]).await;
+    let sequence = store
+        .logged_event(&id("a"), None)
+        .await
+        .unwrap()
+        .unwrap()
+        .sequence;
+    assert_eq!(store.deliveries_of(sequence).await.unwrap().len(), 3);
+    assert_eq!(held_now(&store).await.0, 2);
+    assert_eq!(ids(&claim(&store, epoch, &endpoint(3), 9).await), ["a"]);
+    assert_eq!(place.texts("SELECT id FROM kept").await, [""; 0]);
+}
+
+async fn a_record_ends_the_claim_that_it_tells_of(place: Place) {
+    let (store, whom) = (place.open().await, endpoint(1));
+    let epoch = on_duty(&store).await;
+    write(&store, &events(["a", "b", "c", "d"].map(|id| event(id, "a.b")))).await;
+    write(
+        &store,
+        &["a", "b", "c", "d"].map(|id| held(hold(id, whom.clone()))),
+    )
+    .await;
+    claim(&store, epoch, &whom, 9).await;
+    let returned = Hold {
+        hop: 1,
+        ..hold("d", whom.clone())
+    };
+    let records = [
+        Record::Attempt(delivered(tried("a", whom.clone(), 1))),
+        Record::Attempt(tried("b", whom.clone(), 1)),
+        Record::Death(death("c", whom.clone(), 0, at(6))),
+        held(returned),
+    ];
+    for _ in 0..2 {
+        write(&store, &records).await;
+        let ends = ClaimEnds {
+            delivered: 1,
+            failed: 2,
+            returned: 1,
+        };
+        assert_eq!(held_now(&store).await, (1, 0, ends));
+    }
+    let again = claim(&store, epoch, &whom, 9).await;
+    assert_eq!((ids(&again), again[0].hop), (vec!["d"], 2));
+}
+
+async fn an_old_record_ends_nothing(place: Place) {
+    let (store, whom) = (place.open().await, endpoint(1));
+    let epoch = on_duty(&store).await;
+    write(&store, &events([event("a", "a.b")])).await;
+    let failed = Record::Attempt(tried("a", whom.clone(), 0));
+    // A failed attempt whose retry was not safe: the message came again, and was held.
+    write(&store, &[failed.clone(), held(hold("a", whom.clone()))]).await;
+    write(&store, std::slice::from_ref(&failed)).await;
+    assert_eq!(claim(&store, epoch, &whom, 9).await[0].hop, 1);
+    write(&store, &[failed, held(hold("a", whom.clone()))]).await;
+    assert_eq!(held_now(&store).await.1, 1, "the claim stays");
+    let tried_then_held = Hold {
+        hop: 1,
+        history: History {
+            attempts: 1,
+            last_attempt: Some(at(5)),
+            run: Some(at(0)),
+            ..History::default()
+        },
+        ..hold("a", whom.clone())
+    };
+    write(&store, &[held(tried_then_held.clone())]).await;
+    write(&store, &[Record::Attempt(tried("a", whom.clone(), 1))]).await;
+    let again = claim(&store, epoch, &whom, 9).await;
+    assert_eq!((again[0].hop, &again[0].history), (2, &tried_then_held.history));
+}
+
+async fn a_hold_of_what_ended_is_ignored(place: Place) {
+    let (store, whom) = (place.open().await, endpoint(1));
+    write(&store, &events([event("a", "a.b")])).await;
+    write(&store, &[Record::Attempt(delivered(tried("a", whom.clone(), 0)))]).await;
+    write(&store, &[held(hold("a", whom.clone()))]).await;
+    assert_eq!(held_now(&store).await.0, 0);
+    let next_run = Hold {
+        history: History {
+            run: Some(at(50)),
+            ..History::default()
+        },
+        ..hold("a", whom.clone())
+    };
+    write(&store, &[held(next_run)]).await;
+    assert_eq!(held_now(&store).await.0, 1);
+}
+
+async fn only_one_is_on_duty(place: Place) {
+    let (store, other) = (place.open().await, place.open().await);
+    let first = store.take_duty("one", HOUR).await.unwrap().unwrap();
+    assert_eq!(other.take_duty("two", HOUR).await.unwrap(), None);
+    assert!(store.renew_duty(first, HOUR).await.unwrap());
+    store.leave_duty(first).await.unwrap();
+    let second = other.take_duty("two", HOUR).await.unwrap().unwrap();
+    assert!(second > first);
+    assert!(!store.renew_duty(first, HOUR).await.unwrap());
+    assert_eq!(store.claim(first, &[], MUCH).await.unwrap(), None);
+    let silent = store.hold_silent_claims_again(first, Duration::ZERO, 9).await;
+    assert_eq!(silent.unwrap(), None);
+    assert_eq!(other.claim(second, &[], MUCH).await.unwrap(), Some(Vec::new()));
+}
+
+async fn silent_claims_of_an_earlier_epoch_are_held_again(place: Place) {
+    let (store, whom) = (place.open().await, endpoint(1));
+    write(&store, &events(["a", "b", "c"].map(|id| event(id, "a.b")))).await;
+    write(&store, &["a", "b", "c"].map(|id| held(hold(id, whom.clone())))).await;
+    let first = on_duty(&store).await;
+    claim(&store, first, &whom, 2).await;
+    store.leave_duty(first).await.unwrap();
+    let second = on_duty(&store).await;
+    claim(&store, second, &whom, 9).await;
+    let look = async |silent_for| {
+        let again = store.hold_silent_claims_again(second, silent_for, 9).await;
+        let HeldAgain { deliveries, left } = again.unwrap().unwrap();
+        (deliveries, left)
+    };
+    assert_eq!(look(HOUR).await, (0, 2));
+    assert_eq!(look(Duration::ZERO).await, (2, 0));
+    assert_eq!(held_now(&store).await.2.returned, 2);
+    let again = claim(&store, second, &whom, 9).await;
+    assert_eq!((ids(&again), again[0].hop), (vec!["a", "b"], 2));
+}
+
+async fn an_event_that_is_held_outlives_the_log(place: Place) {
+    let (store, whom) = (place.open().await, endpoint(1));
+    let epoch = on_duty(&store).await;
+    write(&store, &events(["a", "b", "c"].map(|id| event(id, "a.b")))).await;
+    write(&store, &["b", "c"].map(|id| held(hold(id, whom.clone())))).await;
+    let everything = Retention {
+        events_before: at(99),
+        attempts_before: at(99),
+    };
+    while store.forget(&everything, 1).await.unwrap().more {}
+    assert_eq!(store.oldest_event().await.unwrap(), None);
+    let NewEvent { event: newer, .. } = event("d", "a.b");
+    let brought = Hold {
+        event: Some(String::from_utf8(newer.body().to_vec()).unwrap()),
+        ..hold("d", whom.clone())
+    };
+    write(&store, &[held(brought)]).await;
+    let claimed = claim(&store, epoch, &whom, 9).await;
+    assert_eq!(ids(&claimed)[1..], ["b", "c"], "the log's in its order");
+    let ends = ["b", "c", "d"].map(|id| Record::Attempt(delivered(tried(id, whom.clone(), 1))));
+    write(&store, &ends).await;
+    assert_eq!(held_now(&store).await.0, 0);
+    assert_eq!(place.texts("SELECT id FROM kept").await, [""; 0]);
+}
+
+async fn what_is_held_is_told_by_endpoint_and_reason(place: Place) {
+    let store = place.open().await;
+    assert_eq!(store.waiting_by_endpoint().await.unwrap(), HeldNow::default());
+    write(&store, &events(["a", "b"].map(|id| event(id, "a.b")))).await;
+    let with = |id: &str, to: u8, reason| {
+        held(Hold {
+            reason,
+            ..hold(id, endpoint(to))
+        })
+    };
+    let records = [
+        with("a", 1, HoldReason::Rate),
+        with("b", 1, HoldReason::Slow),
+        with("b", 2, HoldReason::Rate),
+    ];
+    let written = store.record(&records, Timestamp::default()).await.unwrap();
+    assert!(written.held_changed);
+    assert!(
+        !store
+            .record(&records, Timestamp::default())
+            .await
+            .unwrap()
+            .held_changed
+    );
+    let epoch = on_duty(&store).await;
+    claim(&store, epoch, &endpoint(1), 1).await;
+    let mut now = store.waiting_by_endpoint().await.unwrap();
+    now.endpoints.sort_by_key(|held| held.endpoint.clone());
+    let told: Vec<_> = now
+        .endpoints
+        .iter()
+        .map(|held| (held.by_reason.clone(), held.claimed))
+        .collect();
+    let both = vec![(HoldReason::Rate, 1), (HoldReason::Slow, 1)];
+    assert_eq!(told, [(both, 1), (vec![(HoldReason::Rate, 1)], 0)]);
+    let changes = store.held_changes(0, 1).await.unwrap();
+    assert_eq!((changes.through, changes.endpoints.len()), (now.through, 2));
+    assert_eq!(store.held_changes(now.through, 9).await.unwrap().endpoints, []);
+}
