@@ -8,7 +8,7 @@ mod api;
 
 use std::{collections::BTreeSet, path::PathBuf, process::Command};
 
-use relay_broker::{DeadLetters, Session};
+use relay_broker::{DeadLetters, Queue, Session};
 use relay_event::DeadLetter;
 use relay_store::Store;
 use relay_testkit::{Process, Proxy, namespace, shared_broker, wait_until};
@@ -209,25 +209,19 @@ impl World {
         Producer::connect(&self.amqp_url, &self.namespace).await
     }
 
-    /// Messages ready in one of the relay's queues, such as `dead`.
-    pub async fn waiting(&self, queue: &str) -> u32 {
+    /// Messages ready in one of the relay's queues.
+    pub async fn waiting(&self, queue: Queue) -> u32 {
         let session = self.session().await;
-        let depth = session
-            .depth(&format!("{}.{queue}", self.namespace))
-            .await
-            .unwrap();
+        let depth = session.depth(queue).await.unwrap();
         session.close().await;
         depth.map_or(0, |depth| depth.ready)
     }
 
     /// The ids of all events on their way to the log; they stay there.
     pub async fn archived(&self) -> BTreeSet<String> {
-        let count = self.waiting("archive").await;
+        let count = self.waiting(Queue::Archive).await;
         let session = self.session().await;
-        let mut archive = session
-            .subscribe(&session.topology().archive(), u16::MAX)
-            .await
-            .unwrap();
+        let mut archive = session.consume(Queue::Archive, u16::MAX).await.unwrap();
         let (mut held, mut ids) = (Vec::new(), BTreeSet::new());
         for _ in 0..count {
             let mut taken = archive.next().await.unwrap();
@@ -242,7 +236,7 @@ impl World {
     /// Waits for this many dead letters and reads them; they stay in their queue.
     pub async fn dead_letters(&self, count: u32) -> Vec<DeadLetter> {
         wait_until("the dead letters", || async {
-            let waiting = self.waiting("dead").await;
+            let waiting = self.waiting(Queue::Dead).await;
             if waiting >= count {
                 Ok(())
             } else {

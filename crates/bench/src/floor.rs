@@ -1,6 +1,8 @@
 //! The floor: the barest loop on the same broker objects as the relay's. Published with confirms to an
-//! exchange with a queue for each endpoint and one for the archive; consumed, posted, acked; and the
-//! archive consumed and acked. No log, no signature, no retries, no records of attempts.
+//! exchange with a work queue and one for the archive; consumed, posted, acked; and the archive consumed and
+//! acked. No log, no signature, no retries, no records of attempts.
+
+use std::collections::HashMap;
 
 use futures_util::StreamExt;
 use lapin::{
@@ -20,12 +22,9 @@ use crate::event::event_type;
 const POSTS: usize = 100;
 const PREFETCH: u16 = 200;
 
-/// Consumers on one channel.
-const PER_CHANNEL: usize = 100;
-
 /// The loop, running; it ends when dropped.
 pub(crate) struct Floor {
-    running: Vec<AbortHandle>,
+    running: [AbortHandle; 2],
     _connection: Connection,
 }
 
@@ -36,33 +35,21 @@ impl Drop for Floor {
 }
 
 impl Floor {
-    /// Declares the objects under this name, and starts the loop, which posts to the URL.
-    pub(crate) async fn start(amqp_url: &str, namespace: &str, url: String) -> Self {
-        Self::start_many(amqp_url, namespace, &[url]).await
-    }
-
-    /// The same with a queue for each URL, for the events of its kind.
-    pub(crate) async fn start_many(amqp_url: &str, namespace: &str, urls: &[String]) -> Self {
+    /// Declares the objects under this name, and starts the loop, which posts events of each kind to a URL.
+    pub(crate) async fn start(amqp_url: &str, namespace: &str, urls: Vec<String>) -> Self {
         let connection = Connection::connect(amqp_url, ConnectionProperties::default());
         let connection = connection.await.unwrap();
-        let mut channel = connection.create_channel().await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
         let exchange = exchange(&channel, format!("{namespace}.events").into()).await;
-        let archive = queue(&channel, &exchange, &format!("{namespace}.archive"), "#").await;
+        let archive = queue(&channel, &exchange, &format!("{namespace}.archive")).await;
+        let work = queue(&channel, &exchange, &format!("{namespace}.work")).await;
         let archive = consume(&connection.create_channel().await.unwrap(), &archive).await;
-        let mut running = vec![tokio::spawn(ack_all(archive)).abort_handle()];
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        for (kind, url) in urls.iter().enumerate() {
-            if kind % PER_CHANNEL == 0 {
-                channel = connection.create_channel().await.unwrap();
-            }
-            let name = format!("{namespace}.endpoint.{kind}");
-            let endpoint = queue(&channel, &exchange, &name, &event_type(kind)).await;
-            let consumer = consume(&channel, &endpoint).await;
-            let posting = tokio::spawn(post_all(client.clone(), consumer, url.clone()));
-            running.push(posting.abort_handle());
-        }
+        let work = consume(&channel, &work).await;
+        let kinds = urls.into_iter().enumerate();
+        let urls = kinds.map(|(kind, url)| (event_type(kind), url)).collect();
+        let running = [tokio::spawn(ack_all(archive)), tokio::spawn(post_all(work, urls))];
         Self {
-            running,
+            running: running.map(|task| task.abort_handle()),
             _connection: connection,
         }
     }
@@ -79,7 +66,7 @@ async fn exchange(channel: &Channel, name: ShortString) -> ShortString {
     name
 }
 
-async fn queue(channel: &Channel, exchange: &ShortString, name: &str, key: &str) -> ShortString {
+async fn queue(channel: &Channel, exchange: &ShortString, name: &str) -> ShortString {
     let mut quorum = FieldTable::default();
     quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     let durable = QueueDeclareOptions {
@@ -91,7 +78,7 @@ async fn queue(channel: &Channel, exchange: &ShortString, name: &str, key: &str)
         .queue_declare(name.clone(), durable, quorum)
         .await
         .unwrap();
-    let (key, bind) = (ShortString::from(key), QueueBindOptions::default());
+    let (key, bind) = (ShortString::from("#"), QueueBindOptions::default());
     channel
         .queue_bind(name.clone(), exchange.clone(), key, bind, FieldTable::default())
         .await
@@ -107,13 +94,17 @@ async fn consume(channel: &Channel, queue: &ShortString) -> lapin::Consumer {
     consumer.await.unwrap()
 }
 
-async fn post_all(client: reqwest::Client, mut consumer: lapin::Consumer, url: String) {
+/// Posts each event to the URL of its type.
+async fn post_all(mut consumer: lapin::Consumer, urls: HashMap<String, String>) {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let mut posts = JoinSet::new();
     while let Some(delivery) = consumer.next().await {
         if posts.len() == POSTS {
             posts.join_next().await.unwrap().unwrap();
         }
-        posts.spawn(post(client.clone(), url.clone(), delivery.unwrap()));
+        let delivery = delivery.unwrap();
+        let url = urls[delivery.routing_key.as_str()].clone();
+        posts.spawn(post(client.clone(), url, delivery));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The relay to be measured: its real processes on the scenario's broker.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use relay_broker::Queue;
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Endpoints that are added at once.
-const ADDED_AT_ONCE: usize = 8;
+const ADDED_AT_ONCE: usize = 16;
 
 /// How events are published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,6 @@ pub(crate) async fn start_with_one(broker: &PrivateBroker) -> (World, Receiver) 
     let receiver = Receiver::start(1, Answers::AtOnce).await;
     let settings = json!({"types": ["#"], "max_in_flight": 100});
     add(&world, &receiver, 0, settings).await;
-    consumed(&world, 1).await;
     (world, receiver)
 }
 
@@ -72,27 +71,20 @@ pub(crate) async fn add(world: &World, receiver: &Receiver, port: usize, mut set
     added.await["id"].as_str().unwrap().to_owned()
 }
 
-/// Adds so many endpoints, each with a port and a kind of events of its own.
-pub(crate) async fn add_many(world: &World, receiver: &Receiver, count: usize) {
+/// Adds so many endpoints, each with a port and a kind of events of its own, and returns the time that each took.
+pub(crate) async fn add_many(world: &World, receiver: &Receiver, count: usize) -> Vec<Duration> {
     let began = Instant::now();
-    let adding = stream::iter(0..count).for_each_concurrent(ADDED_AT_ONCE, |number| async move {
+    let adding = stream::iter(0..count).map(|number| async move {
+        let began = Instant::now();
         // What fails for want of something is not to hold up the end by minutes.
         let settings = json!({"types": [event_type(number)], "retry": vec!["5s"; 20]});
         add(world, receiver, number, settings).await;
+        began.elapsed()
     });
-    adding.await;
+    let times = adding.buffer_unordered(ADDED_AT_ONCE).collect().await;
     let seconds = began.elapsed().as_secs_f64();
     println!("    {count} endpoints added in {seconds:.1} s");
-}
-
-/// Waits until the deliverer takes from so many endpoints' queues.
-pub(crate) async fn consumed(world: &World, count: usize) {
-    wait_until_within(PATIENCE, "the deliverer's consumers", || async {
-        let consumed = of_deliverer(world, "relay_endpoints_consumed").await;
-        let consumed: u64 = consumed.values().sum();
-        (consumed == count as u64).then_some(()).ok_or(consumed)
-    })
-    .await;
+    times
 }
 
 /// Attempts that were answered with anything but success, or not at all.

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    Config, Metrics,
+    Config, Metrics, Namespace,
     publisher::PublishError,
     reconnect::Delays,
     session::{Error, Session},
@@ -48,6 +48,7 @@ impl Status {
 pub struct Broker {
     session: watch::Receiver<Option<Session>>,
     status: watch::Receiver<Status>,
+    refused: watch::Receiver<Option<Refusal>>,
     closing: CancellationToken,
     _ends_with_the_last: Arc<DropGuard>,
 }
@@ -57,12 +58,14 @@ impl Broker {
     pub fn start(config: Config, metrics: Option<Metrics>) -> Self {
         let (session_tx, session) = watch::channel(None);
         let (status_tx, status) = watch::channel(Status::Down(CONNECTING.to_owned()));
+        let (refused_tx, refused) = watch::channel(None);
         let closing = CancellationToken::new();
         let supervisor = Supervisor {
             config,
             metrics,
             session: session_tx,
             status: status_tx,
+            refused: refused_tx,
             closing: closing.clone(),
         };
         tokio::spawn(supervisor.run());
@@ -70,6 +73,7 @@ impl Broker {
         Self {
             session,
             status,
+            refused,
             closing,
             _ends_with_the_last: guard,
         }
@@ -116,6 +120,27 @@ impl Broker {
         }
     }
 
+    /// Does `work` to its end, unless the broker turns out to hold the objects of an older relay.
+    ///
+    /// # Errors
+    /// `work` failed, or [`Error::OlderRelay`].
+    pub async fn serve<T, E: From<Error>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        tokio::select! {
+            done = work => done,
+            error = self.refusal() => Err(error.into()),
+        }
+    }
+
+    async fn refusal(&self) -> Error {
+        let mut refused = self.refused.clone();
+        if let Ok(refused) = refused.wait_for(Option::is_some).await
+            && let Some(Refusal { to, namespace }) = refused.clone()
+        {
+            return Error::OlderRelay { to, namespace };
+        }
+        std::future::pending().await
+    }
+
     /// Ends the connection; what was taken and not settled returns to its queue.
     pub async fn close(&self) {
         self.closing.cancel();
@@ -125,11 +150,19 @@ impl Broker {
     }
 }
 
+/// The objects of an older relay.
+#[derive(Debug, Clone)]
+struct Refusal {
+    to: String,
+    namespace: Namespace,
+}
+
 struct Supervisor {
     config: Config,
     metrics: Option<Metrics>,
     session: watch::Sender<Option<Session>>,
     status: watch::Sender<Status>,
+    refused: watch::Sender<Option<Refusal>>,
     closing: CancellationToken,
 }
 
@@ -151,6 +184,10 @@ impl Supervisor {
                     if opened.elapsed() > STEADY {
                         delays.reset();
                     }
+                }
+                Err(Error::OlderRelay { to, namespace }) => {
+                    self.refused.send_replace(Some(Refusal { to, namespace }));
+                    return; // No other try would change it.
                 }
                 Err(error) => self.say_down(&chain(&error)),
             }

@@ -6,11 +6,11 @@ use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, Metrics, Queue,
+    Config, Metrics, Namespace, Queue,
     batches::Batches,
     channels::{Channels, Subscription},
     connection::{connect, open_channel, watch_connection},
-    inspector::Inspector,
+    inspector::{Inspector, reply_code},
     new_queues::NewQueues,
     publisher::{Outgoing, PublishError, Publisher},
     reconnect::Delays,
@@ -19,6 +19,9 @@ use crate::{
 };
 
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// AMQP's reply to a declaration that differs from what is there.
+const PRECONDITION_FAILED: u16 = 406;
 
 /// An operation on the broker that failed.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,18 @@ pub enum Error {
     Timeout {
         /// Host, port and virtual host.
         to: String,
+    },
+    /// The namespace holds objects of the same names that differ from this version's.
+    #[error(
+        "the broker at {to} holds the objects of an older relay in the namespace `{namespace}`, which this version \
+         cannot use; nothing of them was changed: let the older version deliver what waits there and then delete \
+         them, or choose another namespace (--namespace, RELAY_NAMESPACE)"
+    )]
+    OlderRelay {
+        /// Host, port and virtual host.
+        to: String,
+        /// The namespace.
+        namespace: Namespace,
     },
     /// There is no such queue.
     #[error("there is no queue {queue}")]
@@ -98,7 +113,8 @@ impl Session {
     /// Connects once and declares what every relay has.
     ///
     /// # Errors
-    /// The broker cannot be reached, or holds other objects by these names.
+    /// The broker cannot be reached, or holds other objects by these names: [`Error::OlderRelay`], which no other
+    /// try changes.
     pub async fn open(config: &Config, metrics: Option<Metrics>) -> Result<Self, Error> {
         let topology = Topology::new(config.namespace.clone());
         let lost = CancellationToken::new();
@@ -113,7 +129,10 @@ impl Session {
         ));
 
         // Of a connection that is cut in the middle of this, lapin may never say anything.
-        let prepared = timeout(CONNECT_TIMEOUT, prepare(&topology, &consuming, &publishing));
+        let prepared = timeout(
+            CONNECT_TIMEOUT,
+            prepare(config, &topology, &consuming, &publishing),
+        );
         let publishing_channel = prepared.await.unwrap_or_else(|_| {
             let to = config.url.to_string();
             Err(Error::Timeout { to })
@@ -298,6 +317,7 @@ impl Session {
 
 /// Declares what every relay has, and opens the channel it publishes on.
 async fn prepare(
+    config: &Config,
     topology: &Topology,
     consuming: &Connection,
     publishing: &Connection,
@@ -306,7 +326,13 @@ async fn prepare(
     topology
         .declare(&channel)
         .await
-        .map_err(Error::doing("declare the relay's exchanges and queues"))?;
+        .map_err(|error| match reply_code(&error) {
+            Some(PRECONDITION_FAILED) => Error::OlderRelay {
+                to: config.url.to_string(),
+                namespace: config.namespace.clone(),
+            },
+            _ => Error::doing("declare the relay's exchanges and queues")(error),
+        })?;
     let publishing_channel = open_channel(publishing).await?;
     publishing_channel
         .confirm_select(ConfirmSelectOptions::default())

@@ -112,6 +112,8 @@ impl Topology {
     /// Declares what every relay has.
     pub(crate) async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
         use ExchangeKind::{Fanout, Headers, Topic};
+        // That of an older relay is of another kind, and is refused before anything else is declared.
+        exchange(channel, &self.return_(), Fanout, []).await?;
         exchange(channel, &self.events(), Topic, []).await?;
         exchange(channel, &self.routes(), Fanout, []).await?;
         let otherwise = [("alternate-exchange", text(self.routes()))];
@@ -129,7 +131,6 @@ impl Topology {
         for fanout in [
             self.queue(Queue::WorkLate),
             self.queue(Queue::ArchiveLate),
-            self.return_(),
             self.dispatch(),
             self.records(),
             self.holds(),

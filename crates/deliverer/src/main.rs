@@ -38,7 +38,8 @@ async fn deliver(config: Config, context: Context) -> anyhow::Result<()> {
     };
     let metrics = relay_broker::Metrics::register(&context.registry)?;
     let broker = Broker::start(config.broker("relay-deliverer"), Some(metrics));
-    relay_deliverer::run(&config, &context, &broker, &store).await?;
+    let running = relay_deliverer::run(&config, &context, &broker, &store);
+    broker.serve(running).await?;
     broker.close().await;
     Ok(())
 }

@@ -37,7 +37,8 @@ async fn serve(config: Config, context: Context) -> anyhow::Result<()> {
     let listener = config.bind().await?; // Only now, for a connection that is not served would hang.
     let metrics = relay_broker::Metrics::register(&context.registry)?;
     let broker = Broker::start(config.broker("relay-gateway"), Some(metrics));
-    relay_gateway::run(&config, &context, &broker, &store, listener).await?;
+    let running = relay_gateway::run(&config, &context, &broker, &store, listener);
+    broker.serve(running).await?;
     broker.close().await;
     Ok(())
 }

@@ -112,13 +112,16 @@ async fn up(args: UpArgs, folder: DataFolder, context: Context) -> anyhow::Resul
         pid: std::process::id(),
     };
     folder.write_running(&running)?;
-    let served = tokio::try_join!(
-        relay_gateway::run(&parts.gateway, &context, &broker, &store, listener),
-        relay_deliverer::run(&parts.deliverer, &context, &broker, &store),
-        relay_recorder::run(&parts.recorder, &context, &broker, &store),
-        private.attend(&context.shutdown),
-        announce(&context, &folder, &running, &parts),
-    );
+    let serving = async {
+        tokio::try_join!(
+            relay_gateway::run(&parts.gateway, &context, &broker, &store, listener),
+            relay_deliverer::run(&parts.deliverer, &context, &broker, &store),
+            relay_recorder::run(&parts.recorder, &context, &broker, &store),
+            private.attend(&context.shutdown),
+            announce(&context, &folder, &running, &parts),
+        )
+    };
+    let served = broker.serve(serving).await;
     folder.remove_running()?;
     broker.close().await;
     private.stop().await?;

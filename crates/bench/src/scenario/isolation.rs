@@ -97,7 +97,6 @@ async fn round(scale: Scale, broker: &PrivateBroker, measured: &mut Measured) {
     let healthy = Receiver::start(1, Answers::AtOnce).await;
     let settings = json!({"types": [event_type(HEALTHY)], "max_in_flight": 100});
     relay::add(&world, &healthy, 0, settings).await;
-    relay::consumed(&world, 1).await;
     let producer = Producer::connect(&world.amqp_url, &world.namespace).await;
     let mut bench = Bench {
         scale,
@@ -118,7 +117,6 @@ async fn round(scale: Scale, broker: &PrivateBroker, measured: &mut Measured) {
     bench.times("beside paused", rate, &mut measured.paused).await;
 
     resume(&world, &others).await;
-    relay::consumed(&world, others.len() + 1).await;
     hung.requested(others.len()).await;
     bench.rate("beside hanging", &mut measured.hanging).await;
     bench.times("beside hanging", rate, &mut measured.hanging).await;

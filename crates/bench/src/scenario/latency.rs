@@ -31,7 +31,7 @@ pub(super) async fn run(scale: Scale) -> Vec<Figure> {
     for _ in 0..scale.rounds(ROUNDS) {
         {
             let (namespace, receiver) = (namespace(), Receiver::start(1, Answers::AtOnce).await);
-            let _floor = Floor::start(broker.amqp_url(), &namespace, receiver.url(0)).await;
+            let _floor = Floor::start(broker.amqp_url(), &namespace, vec![receiver.url(0)]).await;
             let producer = Producer::connect(broker.amqp_url(), &namespace).await;
             floor.add("the floor", times(&producer, &receiver, &events, rate).await);
         }

@@ -51,6 +51,5 @@ async fn measure(amqp_url: &str, kind: Option<Database>, events: usize) -> f64 {
     let receiver = Receiver::start(1, Answers::AtOnce).await;
     let settings = json!({"types": ["#"], "max_in_flight": 100});
     relay::add(&world, &receiver, 0, settings).await;
-    relay::consumed(&world, 1).await;
     relay::deliver(&world, &[receiver], Door::Amqp, &Events::new(events)).await
 }

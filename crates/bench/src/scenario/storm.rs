@@ -59,7 +59,6 @@ async fn storm(events: &Events, rate: Option<f64>) -> (Vec<Duration>, Duration) 
     // More retries than are needed, for an attempt may be made twice.
     let settings = json!({"types": ["#"], "max_in_flight": 100, "retry": ["1s", "1s", "1s", "1s"]});
     relay::add(&world, &receiver, 0, settings).await;
-    relay::consumed(&world, 1).await;
     let producer = Producer::connect(&world.amqp_url, &world.namespace).await;
     receiver.expect(events);
     let began = Instant::now();

@@ -112,7 +112,7 @@ async fn measure(broker: &PrivateBroker, kind: Kind, deliveries: usize) -> (f64,
 async fn measure_floor(broker: &PrivateBroker, count: usize) -> (f64, Vec<(&'static str, f64)>) {
     let (namespace, events) = (namespace(), Events::new(count));
     let receiver = Receiver::start(1, Answers::AtOnce).await;
-    let _floor = Floor::start(broker.amqp_url(), &namespace, receiver.url(0)).await;
+    let _floor = Floor::start(broker.amqp_url(), &namespace, vec![receiver.url(0)]).await;
     let producer = Producer::connect(broker.amqp_url(), &namespace).await;
     receiver.expect(&events);
     let used = || Usage::of([("broker", broker.pid())]);
@@ -136,7 +136,6 @@ async fn measure_relay(
         relay::add(&world, &receiver, 0, settings).await;
         receivers.push(receiver);
     }
-    relay::consumed(&world, endpoints).await;
     let before = relay::usage(&world, broker);
     let rate = relay::deliver(&world, &receivers, door, &Events::new(count)).await;
     // What is written down a little later is a part of what an event costs.

@@ -1,8 +1,9 @@
 //! The broker or the store is away, or goes away in the middle.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use relay_testkit::{Proxy, shared_broker, wait_until};
+use lapin::{ExchangeKind, options::ExchangeDeclareOptions, types::FieldTable};
+use relay_testkit::{Process, Proxy, shared_broker, wait_until};
 use reqwest::Method;
 use serde_json::json;
 use sqlx::{Connection, SqliteConnection};
@@ -144,4 +145,50 @@ async fn a_store_that_cannot_be_written_is_a_503_without_its_inside() {
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     let rows = relay.store.endpoints().await.unwrap();
     assert_eq!((rows.len(), rows[0].endpoint.timeout_ms), (1, 30_000));
+}
+
+/// An older relay's exchange of this name was of another kind.
+#[tokio::test]
+async fn objects_of_an_older_relay_end_the_process_with_what_to_do() {
+    let folder = folder();
+    let (amqp_url, namespace) = (shared_broker().await, relay_testkit::namespace());
+    let connection = lapin::Connection::connect(amqp_url, lapin::ConnectionProperties::default());
+    let connection = connection.await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let durable = ExchangeDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
+    let (name, direct) = (format!("{namespace}.return"), ExchangeKind::Direct);
+    let declaring = channel.exchange_declare(name.into(), direct, durable, FieldTable::default());
+    declaring.await.unwrap();
+
+    let store = format!("sqlite:{}", folder.path().join("relay.db").display());
+    let settings = [
+        ("RELAY_AMQP_URL", amqp_url),
+        ("RELAY_NAMESPACE", &namespace),
+        ("RELAY_STORE_URL", &store),
+        ("RELAY_LISTEN", "127.0.0.1:0"),
+        ("RELAY_METRICS_LISTEN", "127.0.0.1:0"),
+    ];
+    let program = Path::new(env!("CARGO_BIN_EXE_relay-gateway"));
+    let gateway = Process::spawn_path(program, &settings, &[]);
+    let status = gateway.wait_exit().await;
+    let output = gateway.output();
+    assert_eq!(status.code(), Some(1), "{output}");
+    for said in [
+        "the objects of an older relay",
+        &format!("`{namespace}`"),
+        "RELAY_NAMESPACE",
+    ] {
+        assert!(output.contains(said), "{said}: {output}");
+    }
+    // Nothing else was declared.
+    let passive = ExchangeDeclareOptions {
+        passive: true,
+        ..durable
+    };
+    let name = format!("{namespace}.events");
+    let looking = channel.exchange_declare(name.into(), ExchangeKind::Topic, passive, FieldTable::default());
+    assert!(looking.await.is_err());
 }

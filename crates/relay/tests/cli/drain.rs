@@ -1,5 +1,5 @@
-use relay_broker::Queue;
 use base64::{Engine, engine::general_purpose::STANDARD};
+use relay_broker::Queue;
 use relay_event::DeadReason::{AttemptsExhausted, EndpointGone, EndpointRemoved};
 use serde_json::Value;
 

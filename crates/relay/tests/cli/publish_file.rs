@@ -64,7 +64,10 @@ async fn a_broker_that_dies_and_comes_back_confirms_all() {
     let path = world.write("events.ndjson", &lines(&ids("a", EVENTS)));
     registered(&broker, Queue::Archive).await;
     let publishing = world.start(&["publish", "--file", &path]);
-    wait_until("the first events", || async { world.depth(Queue::Archive).await > 0 }).await;
+    wait_until("the first events", || async {
+        world.depth(Queue::Archive).await > 0
+    })
+    .await;
     broker.kill().await;
     publishing
         .wait_for_output("the connection to the broker was lost")
@@ -84,7 +87,10 @@ async fn ctrl_c_tells_from_which_line_to_go_on() {
     let world = World::new().await;
     let path = world.write("events.ndjson", &lines(&ids("a", EVENTS)));
     let publishing = world.start(&["publish", "--file", &path]);
-    wait_until("the first events", || async { world.depth(Queue::Archive).await > 0 }).await;
+    wait_until("the first events", || async {
+        world.depth(Queue::Archive).await > 0
+    })
+    .await;
     publishing.signal("INT");
     let output = ended(publishing).await.failed(130);
     let (_, rest) = output.split_once("go on with --from-line ").unwrap();

@@ -69,7 +69,9 @@ impl World {
 
     /// Returns true if the broker of this world has a relay's objects in this namespace.
     pub(crate) async fn has_relay(&self, namespace: &str) -> bool {
-        Session::has_relay(&config(&self.amqp_url, namespace)).await.unwrap()
+        Session::has_relay(&config(&self.amqp_url, namespace))
+            .await
+            .unwrap()
     }
 
     /// The broker of this world.

@@ -90,11 +90,7 @@ mod tests {
     #[test]
     fn all_that_were_meant_and_stay_are_counted() {
         let mut tally = Tally::default();
-        let reasons = [
-            Stay::EndpointRemoved,
-            Stay::NoEvent,
-            Stay::TooLarge(5),
-        ];
+        let reasons = [Stay::EndpointRemoved, Stay::NoEvent, Stay::TooLarge(5)];
         reasons.into_iter().for_each(|why| tally.stays(why));
         assert_eq!(tally.stay(), 3);
     }
