@@ -175,7 +175,9 @@ mod tests {
         bytes: 1_000,
     };
 
-    fn channels() -> ([mpsc::Sender<(usize, usize)>; KINDS], Incoming<(usize, usize)>) {
+    type Senders = [mpsc::Sender<(usize, usize)>; KINDS];
+
+    fn channels() -> (Senders, Incoming<(usize, usize)>) {
         let [events, records, holds] = [(); KINDS].map(|()| mpsc::channel(100));
         (
             [events.0, records.0, holds.0],

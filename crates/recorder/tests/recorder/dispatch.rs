@@ -106,7 +106,7 @@ async fn until_held(relay: &Relay, count: u64) {
         if (held, now.without_event) == (count, 0) {
             Ok(())
         } else {
-            Err(now)
+            Err(format!("{now:?}"))
         }
     })
     .await;

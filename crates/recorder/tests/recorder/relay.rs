@@ -239,8 +239,12 @@ impl Producer {
     }
 
     async fn send(&self, exchange: String, key: String, content_type: &str, body: &[u8]) {
+        // The version of the wire format, which records must have.
+        let mut headers = FieldTable::default();
+        headers.insert("relay-wire".into(), AMQPValue::LongLongInt(1));
         let properties = BasicProperties::default()
             .with_delivery_mode(2)
+            .with_headers(headers)
             .with_content_type(content_type.into());
         let sent = self
             .channel
