@@ -93,7 +93,7 @@ impl Stay {
             return;
         }
         let mut wanting = self.workshop.matching.wanting(&event_type);
-        wanting.retain(|worker| worker.endpoint().wants(received.published_at));
+        wanting.retain(|worker| worker.endpoint().wants(&event_type, received.published_at));
         let reason = why_held_by_all(&received, wanting.len());
         for (part, worker) in taken.divide(wanting.len()).into_iter().zip(wanting) {
             let delivery = delivery(part, worker.endpoint().id.clone());
