@@ -227,7 +227,7 @@ impl Delivery {
             return self.give_up(DeadReason::InvalidEvent).await;
         };
         let workshop = &stay.workshop;
-        let made = workshop.attempt(&endpoint, event, &received.history).await;
+        let made = workshop.attempt(&endpoint, event, &received).await;
         let Made {
             history,
             settlement,
@@ -261,20 +261,24 @@ struct Made {
 }
 
 impl Workshop {
-    async fn attempt(&self, endpoint: &Endpoint, event: &Event, before: &History) -> Made {
+    async fn attempt(&self, endpoint: &Endpoint, event: &Event, received: &Received) -> Made {
         self.metrics.in_flight.inc();
         let (at, took, exchanged) = self.exchange(endpoint, event).await;
         self.metrics.in_flight.dec();
         self.metrics.attempted(&exchanged.outcome, took);
 
-        let history = before.after(at, &exchanged.outcome, exchanged.detail.as_deref());
+        let history = received.history.after(at, &exchanged.outcome, exchanged.detail.as_deref());
         let verdict = verdict(&endpoint.retry, history.attempts, &exchanged.outcome);
         tracing::debug!(
             endpoint = %endpoint.id, event = %event.webhook_id(), attempt = history.attempts,
             status = exchanged.outcome.status(), error = exchanged.detail, verdict = verdict.as_str(), "attempted"
         );
         let outcome = exchanged.outcome;
-        let attempt = Box::new(self.record(&endpoint.id, event, &history, (at, took), verdict, exchanged));
+        let record = self.record(&endpoint.id, event, &history, (at, took), verdict, exchanged);
+        let attempt = Box::new(Attempt {
+            hop: received.hop,
+            ..record
+        });
         let settlement = match verdict {
             Verdict::Delivered => Settlement::Delivered,
             Verdict::Retry(delay) => Settlement::Retry(delay),
@@ -338,6 +342,7 @@ impl Workshop {
             next_at,
             reason,
             deliverer: self.deliverer.clone(),
+            hop: 0,
         }
     }
 
