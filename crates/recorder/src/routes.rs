@@ -21,11 +21,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq)]
 struct Route {
     types: Vec<TypePattern>,
-    /// Since when it is bound by these types: how events were routed before is not known.
+    /// Since when it has these types: how events were routed before is not known.
     since: Timestamp,
 }
 
-/// The endpoints by their types, each with the time since when it is bound by them.
+/// The endpoints by their types, each with the time since when it has them.
 type Index = PatternIndex<(EndpointId, Timestamp)>;
 
 /// The endpoints that events are routed to, kept in step with the store.
@@ -109,11 +109,10 @@ pub(crate) fn say_unreadable(error: &Error) {
 /// A paused or disabled endpoint collects its events; one being removed gets no more.
 fn route(stored: StoredEndpoint) -> Option<Route> {
     let endpoint = stored.endpoint;
-    let since = endpoint.bound_since?;
     let routed = !matches!(endpoint.state, EndpointState::Removed { .. });
     routed.then_some(Route {
         types: endpoint.types,
-        since,
+        since: endpoint.types_since,
     })
 }
 
@@ -171,7 +170,7 @@ mod tests {
         let types = types.iter().map(|pattern| pattern.parse().unwrap()).collect();
         let url = "http://127.0.0.1/".parse().unwrap();
         let mut endpoint = Endpoint::new(url, types, relay_event::Secret::generate(), at(0));
-        endpoint.bound_since = Some(at(bound));
+        endpoint.types_since = at(bound);
         endpoint
     }
 

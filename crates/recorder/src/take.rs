@@ -167,10 +167,10 @@ fn suspect(received: Received) -> Said {
     }
 }
 
-fn unreadable(refused: Refused) -> Said {
+fn unreadable(refused: Box<Refused>) -> Said {
     tracing::warn!(error = %refused.why, "a message of the archive is no valid event; it goes to the dead-letter queue");
     Said {
-        refused: Some(refused),
+        refused: Some(*refused),
         ..Said::default()
     }
 }
