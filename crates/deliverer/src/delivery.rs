@@ -267,7 +267,9 @@ impl Workshop {
         self.metrics.in_flight.dec();
         self.metrics.attempted(&exchanged.outcome, took);
 
-        let history = received.history.after(at, &exchanged.outcome, exchanged.detail.as_deref());
+        let history = received
+            .history
+            .after(at, &exchanged.outcome, exchanged.detail.as_deref());
         let verdict = verdict(&endpoint.retry, history.attempts, &exchanged.outcome);
         tracing::debug!(
             endpoint = %endpoint.id, event = %event.webhook_id(), attempt = history.attempts,
