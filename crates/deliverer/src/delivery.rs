@@ -93,7 +93,7 @@ impl Stay {
             return;
         }
         let mut wanting = self.workshop.matching.wanting(&event_type);
-        wanting.retain(|worker| worker.endpoint().wants(received.published_at));
+        wanting.retain(|worker| worker.endpoint().wants(&event_type, received.published_at));
         let reason = why_held_by_all(&received, wanting.len());
         for (part, worker) in taken.divide(wanting.len()).into_iter().zip(wanting) {
             let delivery = delivery(part, worker.endpoint().id.clone());
@@ -267,7 +267,9 @@ impl Workshop {
         self.metrics.in_flight.dec();
         self.metrics.attempted(&exchanged.outcome, took);
 
-        let history = received.history.after(at, &exchanged.outcome, exchanged.detail.as_deref());
+        let history = received
+            .history
+            .after(at, &exchanged.outcome, exchanged.detail.as_deref());
         let verdict = verdict(&endpoint.retry, history.attempts, &exchanged.outcome);
         tracing::debug!(
             endpoint = %endpoint.id, event = %event.webhook_id(), attempt = history.attempts,

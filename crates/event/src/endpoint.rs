@@ -3,7 +3,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CustomHeaders, Delay, EndpointId, EndpointUrl, Invalid, RetrySchedule, Secret, Timestamp, TypePattern,
+    CustomHeaders, Delay, EndpointId, EndpointUrl, EventType, Invalid, RetrySchedule, Secret, Timestamp,
+    TypePattern,
 };
 
 /// How deliveries are signed.
@@ -104,6 +105,18 @@ pub struct Endpoint {
     /// The time at which it was added, or at which its types were last changed.
     #[serde(alias = "bound_since", default)]
     pub types_since: Timestamp,
+    /// The types that it had before the last changes, newest first; at most [`Endpoint::MAX_EARLIER`].
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub earlier_types: Vec<EarlierTypes>,
+}
+
+/// Types that an endpoint had before a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierTypes {
+    /// The types.
+    pub types: Vec<TypePattern>,
+    /// The time from which it had them.
+    pub since: Timestamp,
 }
 
 /// The time by which an event may be older than an endpoint that gets it: clocks differ, and an event is on its way
@@ -112,10 +125,45 @@ const OLDER: Duration = Duration::from_secs(60);
 
 impl Endpoint {
     /// Returns false if an event of one of its types is surely not for it: one that is known to have been published
-    /// more than a minute before the endpoint came to want such events.
-    pub fn wants(&self, published_at: Option<Timestamp>) -> bool {
-        published_at.is_none_or(|published_at| self.types_since <= published_at + OLDER)
+    /// more than a minute before the endpoint came to want such events. A change of its types makes no difference
+    /// to events that it wanted before the change, too.
+    pub fn wants(&self, event_type: &EventType, published_at: Option<Timestamp>) -> bool {
+        let Some(published_at) = published_at else {
+            return true;
+        };
+        let is_after = |since| since <= published_at + OLDER;
+        let mut since = self.types_since;
+        for earlier in &self.earlier_types {
+            if is_after(since) || !earlier.types.iter().any(|pattern| pattern.matches(event_type)) {
+                break;
+            }
+            since = earlier.since;
+        }
+        is_after(since)
     }
+
+    /// Gives the endpoint other types from `now` on.
+    pub fn set_types(&mut self, types: Vec<TypePattern>, now: Timestamp) {
+        if types == self.types {
+            return;
+        }
+        let earlier = EarlierTypes {
+            types: std::mem::replace(&mut self.types, types),
+            since: std::mem::replace(&mut self.types_since, now),
+        };
+        self.earlier_types.insert(0, earlier);
+        if self.earlier_types.len() > Self::MAX_EARLIER
+            && let Some(forgotten) = self.earlier_types.pop()
+            && let Some(oldest) = self.earlier_types.last_mut()
+        {
+            // Rather an event too many than one too few.
+            oldest.since = forgotten.since;
+        }
+    }
+
+    /// The changes of its types that an endpoint remembers. Before them it counts as one that always had the oldest
+    /// types that are known.
+    pub const MAX_EARLIER: usize = 8;
 
     /// The most patterns an endpoint may have.
     pub const MAX_TYPES: usize = 50;
@@ -145,6 +193,7 @@ impl Endpoint {
             created_at: now,
             updated_at: now,
             types_since: now,
+            earlier_types: Vec::new(),
         }
     }
 
@@ -292,6 +341,34 @@ mod tests {
             serde_json::from_value::<Endpoint>(stored).unwrap().failing_since,
             None
         );
+    }
+
+    #[test]
+    fn an_event_is_wanted_if_it_was_when_it_was_published() {
+        let at = |seconds: i64| Timestamp::from_millis(seconds * 1_000).unwrap();
+        let types = |text: &str| text.split(',').map(|one| one.parse().unwrap()).collect();
+        let mut endpoint = Endpoint::new(
+            "https://example.com/".parse().unwrap(),
+            types("a.#"),
+            Secret::generate(),
+            at(1_000),
+        );
+        endpoint.set_types(types("a.b,c"), at(2_000));
+        endpoint.set_types(types("a.b,c"), at(2_500));
+        endpoint.set_types(types("a.b,c,d"), at(3_000));
+        assert_eq!(endpoint.earlier_types.len(), 2);
+        let wants =
+            |event_type: &str, seconds| endpoint.wants(&event_type.parse().unwrap(), Some(at(seconds)));
+        for (event_type, since) in [("a.b", 1_000), ("c", 2_000), ("d", 3_000)] {
+            assert!(wants(event_type, since - 60), "{event_type}");
+            assert!(!wants(event_type, since - 61), "{event_type}");
+            assert!(endpoint.wants(&event_type.parse().unwrap(), None));
+        }
+        for change in 0..20 {
+            endpoint.set_types(types(&format!("a.b,x{change}")), at(4_000 + change));
+        }
+        assert_eq!(endpoint.earlier_types.len(), Endpoint::MAX_EARLIER);
+        assert!(endpoint.wants(&"a.b".parse().unwrap(), Some(at(1_000))));
     }
 
     #[test]

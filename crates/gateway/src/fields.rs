@@ -83,10 +83,11 @@ impl Fields {
     /// Changes an endpoint.
     pub(crate) fn change(&self, endpoint: &mut Endpoint, now: Timestamp) {
         let before = endpoint.clone();
-        self.clone().set(endpoint);
-        if endpoint.types != before.types {
-            endpoint.types_since = now;
+        let mut fields = self.clone();
+        if let Some(types) = fields.types.take() {
+            endpoint.set_types(types, now);
         }
+        fields.set(endpoint);
         if *endpoint != before {
             touch(endpoint, now);
         }
@@ -98,7 +99,6 @@ impl Fields {
 
     fn set(self, endpoint: &mut Endpoint) {
         put(&mut endpoint.url, self.url);
-        put(&mut endpoint.types, self.types);
         put(&mut endpoint.retry, self.retry);
         put(&mut endpoint.timeout_ms, self.timeout_ms);
         put(&mut endpoint.max_in_flight, self.max_in_flight);

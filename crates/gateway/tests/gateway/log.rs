@@ -32,6 +32,7 @@ pub(crate) fn failed(event: &Event, endpoint: &str) -> Attempt {
         published_at: Some(Timestamp::now()),
         endpoint: endpoint.parse().unwrap(),
         attempt: 1,
+        hop: 0,
         at: Timestamp::now(),
         duration_ms: 83,
         first_byte_ms: None,

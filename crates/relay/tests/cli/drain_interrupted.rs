@@ -1,6 +1,6 @@
-use relay_broker::Queue;
 use std::collections::BTreeSet;
 
+use relay_broker::Queue;
 use relay_event::DeadReason::AttemptsExhausted;
 use relay_testkit::wait_until;
 use serde_json::Value;

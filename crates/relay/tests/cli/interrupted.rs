@@ -1,9 +1,9 @@
 //! A first signal ends what hangs, and says how to go on; a second one ends at once. What is waited for here
 //! never answers, so nothing but the signal can be why a command ends.
 
-use relay_broker::Queue;
 use std::fs;
 
+use relay_broker::Queue;
 use relay_event::DeadReason::AttemptsExhausted;
 use relay_testkit::{Answer, Process, Proxy, Receiver, wait_until};
 use serde_json::json;

@@ -1,4 +1,4 @@
-use relay_broker::DeadLetters;
+use relay_broker::{DeadLetters, Queue};
 use relay_event::DeadReason::{AttemptsExhausted, EndpointGone};
 use relay_testkit::wait_until;
 

@@ -1,6 +1,6 @@
-use relay_broker::Queue;
 use std::fmt::Write as _;
 
+use relay_broker::Queue;
 use relay_testkit::{PrivateBroker, private_broker, wait_until};
 
 use crate::support::{World, ended, ids, line};
@@ -62,7 +62,9 @@ async fn a_broker_that_dies_and_comes_back_confirms_all() {
     let mut broker = private_broker().await;
     let mut world = World::at(broker.amqp_url()).await;
     let path = world.write("events.ndjson", &lines(&ids("a", EVENTS)));
-    registered(&broker, Queue::Archive).await;
+    for queue in ["archive", "work"] {
+        registered(&broker, &world.name(queue)).await;
+    }
     let publishing = world.start(&["publish", "--file", &path]);
     wait_until("the first events", || async {
         world.depth(Queue::Archive).await > 0

@@ -74,6 +74,11 @@ impl World {
             .unwrap()
     }
 
+    /// The name of an object of the broker, such as `archive`.
+    pub(crate) fn name(&self, object: &str) -> String {
+        format!("{}.{object}", self.namespace)
+    }
+
     /// The broker of this world.
     pub(crate) fn amqp_url(&self) -> &str {
         &self.amqp_url
@@ -168,7 +173,7 @@ impl World {
             .await
             .unwrap();
         let channel = connection.create_channel().await.unwrap();
-        let queue = format!("{}.dead", self.namespace);
+        let queue = self.name("dead");
         let before = self.depth(Queue::Dead).await;
         let sent = channel.basic_publish(
             "".into(),
