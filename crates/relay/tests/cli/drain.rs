@@ -3,7 +3,7 @@ use relay_broker::Queue;
 use relay_event::DeadReason::{AttemptsExhausted, EndpointGone, EndpointRemoved};
 use serde_json::Value;
 
-use crate::support::{World, ids, line};
+use crate::support::{World, event, ids, line};
 
 #[tokio::test]
 async fn redelivered_letters_are_on_their_way_to_their_endpoint_again() {
@@ -35,11 +35,22 @@ async fn redelivered_letters_are_on_their_way_to_their_endpoint_again() {
     world.wait_depth(Queue::Again, 0).await;
 }
 
+/// The returns that a queue lets pass.
+const RETURNS: usize = 20;
+
 /// Deliverers that ended on it again and again brought it there before it was for any endpoint.
 #[tokio::test]
 async fn a_letter_without_an_endpoint_goes_to_all_that_want_its_event() {
     let world = World::new().await;
-    world.kill_garbage(line("a", "order.created").as_bytes()).await;
+    world.publish(&[event("a", "order.created")]).await;
+    for queue in [Queue::Work, Queue::WorkLate] {
+        let mut taken = world.session.consume(queue, 1).await.unwrap();
+        for _ in 0..=RETURNS {
+            taken.next().await.unwrap().give_back().await;
+        }
+        taken.stop().await;
+    }
+    world.wait_dead(1).await;
     let done = world.run(&["dlq", "drain", "--redeliver"]).await.ok();
     assert!(done.contains("1 dead letter redelivered"), "{done}");
     world.wait_dead(0).await;
