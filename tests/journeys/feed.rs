@@ -99,14 +99,14 @@ async fn log(world: &World) -> Vec<String> {
     let store = world.store().await;
     let (mut ids, mut before) = (Vec::new(), None);
     loop {
-        let events = store.logged_events(&EventFilter::default(), before, 1_000).await;
-        let events = events.unwrap();
-        let Some(oldest) = events.last() else {
+        let page = store.logged_events(&EventFilter::default(), before, 1_000).await;
+        let page = page.unwrap();
+        ids.extend(page.events.into_iter().map(|event| event.id.to_string()));
+        if page.before.is_none() {
             ids.reverse();
             return ids;
-        };
-        before = Some(oldest.sequence);
-        ids.extend(events.into_iter().map(|event| event.id.to_string()));
+        }
+        before = page.before;
     }
 }
 

@@ -111,7 +111,7 @@ async fn recorded(store: &Store) -> i64 {
         .logged_events(&EventFilter::default(), None, 1)
         .await
         .unwrap();
-    newest.first().map_or(0, |event| event.sequence)
+    newest.events.first().map_or(0, |event| event.sequence)
 }
 
 async fn the_log_agrees_with_what_the_receivers_saw(database: Database) {
@@ -274,17 +274,17 @@ fn compare_one(
 }
 
 async fn all_events(store: &Store) -> Vec<LoggedEvent> {
-    let mut events: Vec<LoggedEvent> = Vec::new();
+    let (mut events, mut before) = (Vec::new(), None);
     loop {
-        let before = events.last().map(|event| event.sequence);
         let page = store
             .logged_events(&EventFilter::default(), before, 1_000)
             .await
             .unwrap();
-        if page.is_empty() {
+        events.extend(page.events);
+        if page.before.is_none() {
             return events;
         }
-        events.extend(page);
+        before = page.before;
     }
 }
 

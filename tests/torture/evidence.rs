@@ -153,14 +153,16 @@ impl Inspector {
                 .logged_events(&EventFilter::default(), before, PAGE)
                 .await
                 .unwrap();
-            let Some(last) = page.last() else { return logged };
-            before = Some(last.sequence);
-            for event in page {
+            for event in page.events {
                 let body = self.store.event_body(event.sequence).await.unwrap();
                 let intact = |entry: &Entry| body.is_some_and(|body| entry.is_intact(&body));
                 let intact = entries.get(event.id.as_str()).is_some_and(intact);
                 logged.insert(event.id.to_string(), intact);
             }
+            if page.before.is_none() {
+                return logged;
+            }
+            before = page.before;
         }
     }
 

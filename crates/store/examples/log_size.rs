@@ -238,16 +238,21 @@ async fn ask(store: &Store, events: u64) {
     ];
     for (what, filter) in &filters {
         time_of(&format!("events {what}"), async |_| {
-            store.logged_events(filter, None, 100).await.unwrap().len()
+            store.logged_events(filter, None, 100).await.unwrap().events.len()
         })
         .await;
     }
     time_of("events before the middle", async |_| {
-        store.logged_events(&all, Some(middle), 100).await.unwrap().len()
+        store
+            .logged_events(&all, Some(middle), 100)
+            .await
+            .unwrap()
+            .events
+            .len()
     })
     .await;
     time_of("events, 1000 of them", async |_| {
-        store.logged_events(&all, None, 1000).await.unwrap().len()
+        store.logged_events(&all, None, 1000).await.unwrap().events.len()
     })
     .await;
     time_of("an event by id", async |n| {

@@ -14,8 +14,8 @@ mod url;
 pub use endpoints::StoredEndpoint;
 pub use error::Error;
 pub use log::{
-    AttemptStats, Consumer, DeliveryFilter, EventFilter, Extent, FeedPage, Forgotten, LoggedDelivery,
-    LoggedEvent, NewEvent, Record, Retention, Undelivered, UnderWay, WholeEvent, Written,
+    AttemptStats, Consumer, DeliveryFilter, EventFilter, EventPage, Extent, FeedPage, Forgotten,
+    LoggedDelivery, LoggedEvent, NewEvent, Record, Retention, Undelivered, UnderWay, WholeEvent, Written,
 };
 pub use url::StoreUrl;
 

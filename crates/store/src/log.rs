@@ -19,6 +19,7 @@ mod place;
 mod record;
 mod types;
 mod undelivered;
+mod walk;
 mod webhook_ids;
 
 use bytes::Bytes;
@@ -120,6 +121,15 @@ pub struct LoggedEvent {
     pub recorded_at: Timestamp,
     /// Its size in structured mode, in bytes.
     pub size: u64,
+}
+
+/// Events of the log, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventPage {
+    /// The events.
+    pub events: Vec<LoggedEvent>,
+    /// The place before which more may follow; `None` if none does.
+    pub before: Option<i64>,
 }
 
 /// Which events; what is not named does not matter.

@@ -75,7 +75,8 @@ struct Page<'a> {
 
 /// List events.
 ///
-/// Newest first, without their data.
+/// Newest first, without their data. A page may have fewer events than its limit, even none, and a next page all
+/// the same: a filter that matches few of many events is answered a part of the log at a time.
 #[utoipa::path(
     get, path = "/v1/events", operation_id = "list_events", tag = "events",
     params(Wanted),
@@ -90,15 +91,10 @@ pub(crate) async fn list(
         Some(Cursor::Events { before }) => Some(before),
         Some(_) => return Err(Cursor::refused().into()),
     };
-    let limit = wanted.limit;
+    let limit = wanted.limit.get();
     let filter = wanted.filter()?;
-    let fetched = gateway
-        .store
-        .logged_events(&filter, before, limit.fetched())
-        .await?;
-    let (events, next) = limit.page(fetched, |event| Cursor::Events {
-        before: event.sequence,
-    });
-    let events = events.iter().map(EventView::of).collect();
+    let page = gateway.store.logged_events(&filter, before, limit).await?;
+    let events = page.events.iter().map(EventView::of).collect();
+    let next = page.before.map(|before| Cursor::Events { before });
     Ok(Json(Page { events, next }).into_response())
 }

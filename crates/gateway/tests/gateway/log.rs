@@ -114,6 +114,51 @@ async fn events_are_listed_newest_first_in_pages() {
 }
 
 /// Ids are whatever a header can carry, and events are shown as they are delivered.
+/// Each event has a type of its own, as a producer may give it: so many that they are looked at part by part.
+#[tokio::test]
+async fn few_of_very_many_types_are_found_part_by_part() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let numbers: Vec<usize> = (0..9_000).collect();
+    for batch in numbers.chunks(1_000) {
+        let new = |number: &usize| {
+            let event_type = match number {
+                3 | 8_995 => "order.created".to_owned(),
+                _ => format!("spam.t{number}"),
+            };
+            Record::Event(NewEvent {
+                event: event(&number.to_string(), &event_type),
+                published_at: None,
+                routed_to: Vec::new(),
+            })
+        };
+        let records: Vec<_> = batch.iter().map(new).collect();
+        relay.store.record(&records, Timestamp::now()).await.unwrap();
+    }
+    let expected = vec![vec!["8995".to_owned()], vec!["3".to_owned()]];
+    let listed = pages(&relay, "/v1/events?types=*.created", "events", "id").await;
+    assert_eq!(listed, expected);
+    let none = pages(&relay, "/v1/events?types=*.paid", "events", "id").await;
+    assert_eq!(none, [[""; 0]; 2]);
+    let all_at_once = pages(&relay, "/v1/events?types=order.*", "events", "id").await;
+    assert_eq!(all_at_once, [["8995", "3"]]);
+
+    let (mut after, mut fed) = ("start".to_owned(), Vec::new());
+    for more in [true, false] {
+        let page = relay
+            .get(&format!("/v1/feed?types=*.created&after={after}"))
+            .await;
+        assert_eq!(page.status, 200, "{page:?}");
+        assert_eq!(page.header("retry-after") == Some("0"), more);
+        let page = page.json();
+        assert_eq!(page["more"], more, "{page}");
+        let ids = page["events"].as_array().unwrap().iter();
+        fed.extend(ids.map(|item| item["event"]["id"].as_str().unwrap().to_owned()));
+        after = page["next"].as_str().unwrap().to_owned();
+    }
+    assert_eq!(fed, ["3", "8995"]);
+}
+
 #[tokio::test]
 async fn an_event_is_shown_byte_for_byte_whatever_its_id() {
     let folder = folder();

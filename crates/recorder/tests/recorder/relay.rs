@@ -113,7 +113,11 @@ impl Relay {
     /// The events of the log, newest first.
     pub(crate) async fn events(&self) -> Vec<LoggedEvent> {
         let all = EventFilter::default();
-        self.store.logged_events(&all, None, 100_000).await.unwrap()
+        self.store
+            .logged_events(&all, None, 100_000)
+            .await
+            .unwrap()
+            .events
     }
 
     /// Waits until so many events are in the log, and answers with them, newest first.

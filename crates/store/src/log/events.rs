@@ -1,11 +1,14 @@
+//! Events of the log as lists: the newest first, by any filter.
+
 use bytes::Bytes;
-use relay_event::Timestamp;
+use relay_event::{Timestamp, TypePattern};
 use sqlx::{Database, Encode, QueryBuilder, Type};
 
 use super::{
-    EventFilter, LoggedEvent, codes,
-    place::Part,
+    EventFilter, EventPage, LoggedEvent, codes,
+    place::{Order, Part},
     types::{self, Wanted},
+    walk::{Found, Walk},
 };
 use crate::{
     Error, Store,
@@ -15,6 +18,10 @@ use crate::{
 /// Branches in a statement: each finds the first events of one type.
 const BRANCHES: usize = 50;
 
+/// A part of so few places is walked through rather than searched by its types, as is the end of the log that a
+/// reader of the feed has not seen yet.
+const SHORT: i64 = 200;
+
 /// What is read of an event. SQLite and PostgreSQL know how long a body is without reading it.
 pub(super) const COLUMNS: &str = "SELECT e.sequence, e.id, e.source, t.name, e.subject, e.published_at, e.recorded_at, \
      CAST(LENGTH(e.body) AS BIGINT) FROM events e JOIN types t ON t.id = e.type ";
@@ -22,7 +29,9 @@ pub(super) const COLUMNS: &str = "SELECT e.sequence, e.id, e.source, t.name, e.s
 pub(super) type Columns = (i64, String, String, String, Option<String>, Option<i64>, i64, i64);
 
 impl Store {
-    /// Events, newest first; those before the sequence number `before`, if one is given.
+    /// Events, newest first, at most `limit`; those before the sequence number `before`, if one is given. A page
+    /// has fewer, or none, and more follow, if too many events had to be looked at to find those that the filter
+    /// wants.
     ///
     /// # Errors
     /// The database failed.
@@ -31,15 +40,24 @@ impl Store {
         filter: &EventFilter,
         before: Option<i64>,
         limit: u32,
-    ) -> Result<Vec<LoggedEvent>, Error> {
+    ) -> Result<EventPage, Error> {
         let work = async {
             let mut tx = self.pool.read().await?;
             let Some(part) = Part::recorded(&mut tx, filter.since, filter.until).await? else {
-                return Ok(Vec::new());
+                return Ok(EventPage::default());
             };
-            let order = Order::NewestFirst;
-            let sequences = places(&mut tx, filter, part.before(before), order, limit).await?;
-            rows(&mut tx, &sequences, order).await
+            let (order, most) = (Order::NewestFirst, usize::try_from(limit).unwrap_or(usize::MAX));
+            let one_more = limit.saturating_add(1);
+            let Found { mut places, left } =
+                places(&mut tx, filter, part.before(before), order, one_more).await?;
+            let more = places.len() > most;
+            places.truncate(most);
+            let events = rows(&mut tx, &places, order).await?;
+            let before = match places.last() {
+                Some(last) if more => Some(*last),
+                _ => left.map(|left| left.before),
+            };
+            Ok(EventPage { events, before })
         };
         self.within("read events from the log", work).await
     }
@@ -73,60 +91,26 @@ impl Store {
     }
 }
 
-/// From which end of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
-    NewestFirst,
-    OldestFirst,
-}
-
-impl Order {
-    fn sql(self) -> &'static str {
-        match self {
-            Self::NewestFirst => "DESC",
-            Self::OldestFirst => "ASC",
-        }
-    }
-
-    fn sort(self, places: &mut [i64]) {
-        places.sort_unstable();
-        if self == Self::NewestFirst {
-            places.reverse();
-        }
-    }
-
-    /// Of this part, what comes before a place in this order.
-    fn up_to(self, part: Part, place: i64) -> Part {
-        match self {
-            Self::NewestFirst => Part {
-                from: place + 1,
-                ..part
-            },
-            Self::OldestFirst => part.before(Some(place)),
-        }
-    }
-}
-
-/// The places of the first events. An index has them in order for each type, each type of each
+/// Finds the places of the first events, at most `limit`. An index has them in order for each type, each type of each
 /// source, and each subject; so the first of each are found at once wherever they are, and only then
-/// are the events read.
+/// are the events read. Types that are too many for that, and parts that are short, are walked through.
 pub(super) async fn places(
     tx: &mut Transaction,
     filter: &EventFilter,
     mut part: Part,
     order: Order,
     limit: u32,
-) -> Result<Vec<i64>, sqlx::Error> {
+) -> Result<Found, sqlx::Error> {
     let mut search = Search::of(filter, order);
-    let types = match types::matching(tx, &filter.types).await? {
-        Wanted::These(types) if types.is_empty() => return Ok(Vec::new()),
+    let types = match search.wanted(tx, &filter.types, part).await? {
+        Wanted::All => return search.page(tx, part, limit).await.map(Found::enough),
+        Wanted::ByName => return search.walk(&filter.types).page(tx, part, limit).await,
+        Wanted::These(types) if types.is_empty() => return Ok(Found::enough(types)),
         Wanted::These(types) => types,
-        Wanted::All if search.by_source() => types::all(tx).await?,
-        Wanted::All => return search.page(tx, part, limit).await,
     };
     if search.subject.is_some() {
         search.types = Types::In(types);
-        return search.page(tx, part, limit).await;
+        return search.page(tx, part, limit).await.map(Found::enough);
     }
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut first = Vec::new();
@@ -139,7 +123,7 @@ pub(super) async fn places(
             part = order.up_to(part, *last);
         }
     }
-    Ok(first)
+    Ok(Found::enough(first))
 }
 
 /// What is looked for in one statement.
@@ -172,6 +156,36 @@ impl Search {
     /// Whether the index by source is the one to use: it has the type before the order.
     fn by_source(&self) -> bool {
         self.source.is_some() && self.subject.is_none()
+    }
+
+    /// Decides how to find the events: by the numbers of their types, which the index of a source needs in any case,
+    /// or by their names.
+    async fn wanted(
+        &self,
+        tx: &mut Transaction,
+        patterns: &[TypePattern],
+        part: Part,
+    ) -> Result<Wanted, sqlx::Error> {
+        let any = patterns.is_empty() && !self.by_source();
+        if !any && part.len() <= SHORT {
+            return Ok(Wanted::ByName);
+        }
+        let wanted = types::matching(tx, patterns).await?;
+        match &self.source {
+            Some(source) if self.by_source() && !matches!(wanted, Wanted::These(_)) => {
+                types::of_source(tx, source, patterns).await
+            }
+            _ => Ok(wanted),
+        }
+    }
+
+    fn walk<'f>(&'f self, types: &'f [TypePattern]) -> Walk<'f> {
+        Walk {
+            order: self.order,
+            types,
+            source: self.source.as_deref(),
+            subject: self.subject.as_deref(),
+        }
     }
 
     async fn page(&self, tx: &mut Transaction, part: Part, limit: u32) -> Result<Vec<i64>, sqlx::Error> {

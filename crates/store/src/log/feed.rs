@@ -6,10 +6,10 @@ use relay_event::Timestamp;
 use sqlx::QueryBuilder;
 
 use super::{
-    EventFilter, Extent, FeedPage, LoggedEvent, WholeEvent,
-    events::{self, Order},
-    place::{self, Part},
+    EventFilter, Extent, FeedPage, LoggedEvent, WholeEvent, events,
+    place::{self, Order, Part},
     types,
+    walk::Found,
 };
 use crate::{
     Error, Store,
@@ -45,7 +45,8 @@ impl Store {
     }
 
     /// The events after the place `after`, oldest first: at most `limit`, and with more than one at most
-    /// `bytes` of bodies. The times of `filter` do not matter.
+    /// `bytes` of bodies. The times of `filter` do not matter. A page has fewer, or none, and more follow, if too
+    /// many events had to be looked at to find those that the filter wants.
     ///
     /// # Errors
     /// The database failed.
@@ -62,15 +63,15 @@ impl Store {
             if after >= extent.last {
                 return Ok(FeedPage::empty(after, extent));
             }
-            let part = Part::ALL.after(after);
+            let part = Part::ALL.after(after).before(extent.last.checked_add(1));
             let order = Order::OldestFirst;
-            let places = events::places(&mut tx, filter, part, order, limit).await?;
+            let Found { places, left } = events::places(&mut tx, filter, part, order, limit).await?;
             let all = places.len() < usize::try_from(limit).unwrap_or(usize::MAX);
             let mut found = events::rows(&mut tx, &places, order).await?;
             let cut = within(&mut found, bytes);
             let through = match found.last() {
                 Some(last) if cut || !all => last.sequence,
-                _ => extent.last,
+                _ => left.map_or(extent.last, |left| left.from - 1),
             };
             let events = with_bodies(&mut tx, found).await?;
             Ok(FeedPage {

@@ -1,7 +1,9 @@
+//! What is old is forgotten, a little at a time.
+
 use relay_event::Timestamp;
 use sqlx::QueryBuilder;
 
-use super::{Forgotten, Retention, codes, insert, place};
+use super::{Forgotten, Retention, codes, insert, place, types};
 use crate::{
     Error, Store,
     pool::{self, Transaction, on},
@@ -74,10 +76,7 @@ impl Due {
         self.events
             .delete(tx, "DELETE FROM deliveries WHERE event < $1")
             .await?;
-        let events = self
-            .events
-            .delete(tx, "DELETE FROM events WHERE sequence < $1")
-            .await?;
+        let events = self.forget_events(tx).await?;
         let attempts = self
             .attempts
             .delete(tx, "DELETE FROM attempts WHERE event < $1")
@@ -93,6 +92,21 @@ impl Due {
             attempts,
             more: self.events.more || self.attempts.more || self.early.more || self.confirmed.more,
         })
+    }
+
+    /// Forgets events, and the types that only these had. Returns the number of events.
+    async fn forget_events(&self, tx: &mut Transaction) -> Result<u64, sqlx::Error> {
+        let Some(before) = self.events.before else {
+            return Ok(0);
+        };
+        let sql = "DELETE FROM events WHERE sequence < $1 RETURNING type";
+        let mut types: Vec<i64> =
+            on!(&mut *tx, tx => sqlx::query_scalar(sql).bind(before).fetch_all(&mut **tx).await?);
+        let events = types.len();
+        types.sort_unstable();
+        types.dedup();
+        types::forget(tx, &types).await?;
+        Ok(u64::try_from(events).unwrap_or(u64::MAX))
     }
 }
 

@@ -1,10 +1,12 @@
+//! Events that an endpoint wants and was not delivered.
+
 use bytes::Bytes;
-use relay_event::{DeliveryState, Event};
-use sqlx::{AssertSqlSafe, Database, Encode, QueryBuilder, Type};
+use relay_event::{DeliveryState, Event, TypePattern};
+use sqlx::{Database, Encode, QueryBuilder, Type};
 
 use super::{
     Undelivered, codes,
-    place::Part,
+    place::{Order, Part, Window},
     types::{self, Wanted},
 };
 use crate::{
@@ -15,6 +17,9 @@ use crate::{
 /// Places of the log that are looked through at once. It bounds the list of deliveries that these are
 /// compared with, whatever a database believes of its length.
 const WINDOW: i64 = 20_000;
+
+/// The same where each event comes with its type's name.
+const WINDOW_BY_NAME: i64 = 2_000;
 
 impl Store {
     /// How many events an endpoint wants and was not delivered.
@@ -27,7 +32,7 @@ impl Store {
             let mut search = Search::begin(&mut tx, of, 0).await?;
             let mut count = 0;
             while let Some(window) = search.next(&mut tx).await? {
-                count += window.count(&mut tx, &search).await?;
+                count += search.count(&mut tx, window).await?;
             }
             codes::duration(count)
         };
@@ -54,7 +59,7 @@ impl Store {
             while found.len() < most
                 && let Some(window) = search.next(&mut tx).await?
             {
-                found.extend(window.oldest(&mut tx, &search, most - found.len()).await?);
+                found.extend(search.oldest(&mut tx, window, most - found.len()).await?);
             }
             found.into_iter().map(event).collect()
         };
@@ -71,6 +76,7 @@ fn event((sequence, body): (i64, Vec<u8>)) -> Result<(i64, Event), sqlx::Error> 
 /// What is looked for, and where still.
 struct Search {
     types: Wanted,
+    patterns: Vec<TypePattern>,
     endpoint: Vec<u8>,
     /// The states of a delivery that is not wanted again.
     done: &'static [DeliveryState],
@@ -90,6 +96,7 @@ impl Search {
         let rest = rest.map(|part| part.after(after));
         Ok(Self {
             types,
+            patterns: of.types.clone(),
             endpoint: of.endpoint.to_bytes().to_vec(),
             done: if of.waiting_too {
                 &[Delivered]
@@ -100,44 +107,28 @@ impl Search {
         })
     }
 
+    fn is_by_name(&self) -> bool {
+        self.types == Wanted::ByName
+    }
+
     /// The next window in which there is any event.
     async fn next(&mut self, tx: &mut Transaction) -> Result<Option<Window>, sqlx::Error> {
-        let sql = "SELECT sequence, recorded_at FROM events WHERE sequence >= $1 AND sequence < $2 ORDER BY sequence";
-        let first = edge(tx, &format!("{sql} LIMIT 1"), self.rest).await?;
-        let Some((from, since)) = first else {
-            return Ok(None);
-        };
-        let part = Part {
-            from,
-            before: self.rest.before.min(from.saturating_add(WINDOW)),
-        };
-        self.rest.from = part.before;
-        let last = edge(tx, &format!("{sql} DESC LIMIT 1"), part).await?;
-        Ok(last.map(|(_, until)| Window { part, since, until }))
+        let most = if self.is_by_name() { WINDOW_BY_NAME } else { WINDOW };
+        let next = Window::first(tx, self.rest, Order::OldestFirst, most).await?;
+        if let Some(window) = &next {
+            self.rest.from = window.part.before;
+        }
+        Ok(next)
     }
-}
 
-/// Place and time of the event that a query finds in a part of the log.
-async fn edge(tx: &mut Transaction, sql: &str, part: Part) -> Result<Option<(i64, i64)>, sqlx::Error> {
-    on!(tx, tx => sqlx::query_as(AssertSqlSafe(sql))
-        .bind(part.from)
-        .bind(part.before)
-        .fetch_optional(&mut **tx)
-        .await)
-}
-
-/// A part of the log, and the times at which its first and its last event were recorded.
-struct Window {
-    part: Part,
-    since: i64,
-    until: i64,
-}
-
-impl Window {
-    async fn count(&self, tx: &mut Transaction, search: &Search) -> Result<i64, sqlx::Error> {
+    async fn count(&self, tx: &mut Transaction, window: Window) -> Result<i64, sqlx::Error> {
+        if self.is_by_name() {
+            let found = self.places(tx, window).await?;
+            return Ok(i64::try_from(found.len()).unwrap_or(i64::MAX));
+        }
         on!(tx, tx => {
-            let mut query = QueryBuilder::new("SELECT COUNT(*) FROM events e ");
-            self.push(&mut query, search);
+            let mut query = QueryBuilder::new("SELECT COUNT(*) FROM events e WHERE ");
+            self.push(&mut query, window);
             query.build_query_scalar().persistent(false).fetch_one(&mut **tx).await
         })
     }
@@ -145,12 +136,18 @@ impl Window {
     async fn oldest(
         &self,
         tx: &mut Transaction,
-        search: &Search,
+        window: Window,
         limit: usize,
     ) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
+        if self.is_by_name() {
+            let mut found = self.places(tx, window).await?;
+            found.truncate(limit);
+            return bodies(tx, &found).await;
+        }
         on!(tx, tx => {
-            let mut query = QueryBuilder::new("SELECT b.sequence, b.body FROM (SELECT e.sequence FROM events e ");
-            self.push(&mut query, search);
+            let mut query =
+                QueryBuilder::new("SELECT b.sequence, b.body FROM (SELECT e.sequence FROM events e WHERE ");
+            self.push(&mut query, window);
             query.push(format_args!(
                 " ORDER BY e.recorded_at, e.sequence LIMIT {limit}) AS k JOIN events b ON b.sequence = k.sequence \
                  ORDER BY b.sequence",
@@ -159,28 +156,41 @@ impl Window {
         })
     }
 
-    /// The conditions for an event `e`. The index by time has the types too, and the order of the log;
-    /// the signs keep a database from other indexes.
-    fn push<'a, DB: Database>(&self, query: &mut QueryBuilder<DB>, search: &'a Search)
+    /// Finds the places in a window, oldest first, where the types are known by their names only.
+    async fn places(&self, tx: &mut Transaction, window: Window) -> Result<Vec<i64>, sqlx::Error> {
+        let rows: Vec<(i64, String)> = on!(tx, tx => {
+            let mut query = QueryBuilder::new(types::NAMED);
+            self.push(&mut query, window);
+            query.push(" ORDER BY e.recorded_at, e.sequence");
+            query.build_query_as().persistent(false).fetch_all(&mut **tx).await?
+        });
+        let mut places = Vec::new();
+        for (place, name) in rows {
+            if types::is_match(&self.patterns, &name)? {
+                places.push(place);
+            }
+        }
+        Ok(places)
+    }
+
+    /// The conditions for an event `e`. The signs keep a database from other indexes than that by time.
+    fn push<'a, DB: Database>(&'a self, query: &mut QueryBuilder<DB>, window: Window)
     where
         &'a [u8]: Encode<'a, DB> + Type<DB>,
     {
-        let Part { from, before } = self.part;
-        query.push(format_args!(
-            "WHERE e.recorded_at >= {} AND e.recorded_at <= {} AND +e.sequence >= {from} AND +e.sequence < {before}",
-            self.since, self.until,
-        ));
-        if let Wanted::These(types) = &search.types {
+        window.push(query);
+        if let Wanted::These(types) = &self.types {
             query.push(" AND +e.type IN (");
             types::push_list(query, types);
             query.push(")");
         }
+        let Part { from, before } = window.part;
         query.push(" AND e.sequence NOT IN (SELECT d.event FROM deliveries d WHERE d.endpoint = ");
-        query.push_bind(search.endpoint.as_slice());
+        query.push_bind(self.endpoint.as_slice());
         query.push(format_args!(
             " AND d.event >= {from} AND d.event < {before} AND d.state IN ("
         ));
-        let done: Vec<i64> = search
+        let done: Vec<i64> = self
             .done
             .iter()
             .map(|state| codes::state_code(*state).into())
@@ -188,4 +198,16 @@ impl Window {
         types::push_list(query, &done);
         query.push("))");
     }
+}
+
+async fn bodies(tx: &mut Transaction, places: &[i64]) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
+    if places.is_empty() {
+        return Ok(Vec::new());
+    }
+    on!(tx, tx => {
+        let mut query = QueryBuilder::new("SELECT sequence, body FROM events WHERE sequence IN (");
+        types::push_list(&mut query, places);
+        query.push(") ORDER BY sequence");
+        query.build_query_as().persistent(false).fetch_all(&mut **tx).await
+    })
 }

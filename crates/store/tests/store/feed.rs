@@ -43,7 +43,7 @@ async fn a_reader_meets_each_event_once_while_others_write(place: Place) {
         }
     }
     assert!(met.is_sorted_by(|a, b| a.sequence < b.sequence));
-    let mut all = store.logged_events(&filter, None, 10_000).await.unwrap();
+    let mut all = store.logged_events(&filter, None, 10_000).await.unwrap().events;
     all.reverse();
     assert_eq!(met, all);
 }

@@ -172,7 +172,8 @@ async fn writers_at_once_leave_no_gap_that_fills_later(place: Place) {
         let seen = reader
             .logged_events(&EventFilter::default(), None, 10_000)
             .await
-            .unwrap();
+            .unwrap()
+            .events;
         let expected: Vec<i64> = (1..=seen.len() as i64).rev().collect();
         let sequences: Vec<i64> = seen.iter().map(|event| event.sequence).collect();
         assert_eq!(sequences, expected);
@@ -252,7 +253,8 @@ async fn a_clock_that_is_set_back_is_waited_for(place: Place) {
     let logged = store
         .logged_events(&EventFilter::default(), None, 9)
         .await
-        .unwrap();
+        .unwrap()
+        .events;
     let recorded: Vec<_> = logged.iter().map(|event| event.recorded_at).collect();
     assert_eq!(recorded, [101, 101, 100, 100, 100].map(at));
     let filter = EventFilter {
@@ -260,7 +262,7 @@ async fn a_clock_that_is_set_back_is_waited_for(place: Place) {
         until: Some(at(101)),
         ..EventFilter::default()
     };
-    let between = store.logged_events(&filter, None, 9).await.unwrap();
+    let between = store.logged_events(&filter, None, 9).await.unwrap().events;
     let sequences: Vec<_> = between.iter().map(|event| event.sequence).collect();
     assert_eq!(sequences, [3, 2, 1]);
 }

@@ -15,6 +15,7 @@ on_both!(
     events_by_any_filter,
     the_feed_by_any_filter,
     events_of_more_types_than_one_statement_asks_for,
+    events_of_nearly_as_many_types,
     deliveries_by_any_filter,
     what_was_not_delivered,
     what_was_not_delivered_is_far_apart,
@@ -91,21 +92,23 @@ async fn everything(store: &Store) -> Vec<LoggedEvent> {
     let all = store
         .logged_events(&EventFilter::default(), None, 10_000)
         .await
-        .unwrap();
+        .unwrap()
+        .events;
     assert!(all.is_sorted_by(|a, b| a.sequence > b.sequence));
     all
 }
 
 async fn all_pages(store: &Store, filter: &EventFilter, limit: u32) -> Vec<LoggedEvent> {
-    let mut all = Vec::new();
+    let (mut all, mut before) = (Vec::new(), None);
     loop {
-        let before = all.last().map(|event: &LoggedEvent| event.sequence);
         let page = store.logged_events(filter, before, limit).await.unwrap();
-        let end = page.len() < limit as usize;
-        all.extend(page);
-        if end {
+        assert!(page.events.len() <= limit as usize);
+        all.extend(page.events);
+        if page.before.is_none() {
             return all;
         }
+        assert!(before.is_none() || page.before < before, "it goes on");
+        before = page.before;
     }
 }
 
@@ -237,6 +240,127 @@ async fn events_of_more_types_than_one_statement_asks_for(place: Place) {
             assert_eq!(events, expected, "{filter:?}");
         }
     }
+}
+
+/// More events than are looked at for one page.
+const MANY: usize = 9_000;
+
+/// Records events: nearly all have a type of their own, some one of several hundred types, and few a common one.
+async fn fill_with_types(store: &Store) {
+    let mut dice = Dice::new(7);
+    let mut records = Vec::new();
+    for n in 0..MANY {
+        let kind = match n {
+            5 | 4_000 | 8_990 => "order.created".to_owned(),
+            6 | 8_000 => "order.paid".to_owned(),
+            _ if n % 9 == 0 => format!("kind.{}", dice.roll(450)),
+            _ => format!("spam.t{n}"),
+        };
+        let source = if n % 300 == 5 {
+            "/rare"
+        } else {
+            dice.pick(&["/s", "/t"])
+        };
+        let mut attributes = json!({"id": n.to_string(), "source": source, "type": kind});
+        if dice.roll(20) > 0 {
+            attributes["subject"] = dice.pick(&["x", "x", "x", "x", "x", "x", "y"]).into();
+        }
+        records.push(Record::Event(event_of(attributes)));
+    }
+    for (second, batch) in (0..).zip(records.chunks(1_000)) {
+        store.record(batch, at(second)).await.unwrap();
+    }
+}
+
+/// Returns a filter for the events that an endpoint wants; without types it wants none.
+fn filter_of(wanted: &Undelivered) -> EventFilter {
+    let types = if wanted.types.is_empty() {
+        patterns(&["none"])
+    } else {
+        wanted.types.clone()
+    };
+    EventFilter {
+        types,
+        since: Some(wanted.since),
+        until: wanted.until,
+        ..EventFilter::default()
+    }
+}
+
+async fn events_of_nearly_as_many_types(place: Place) {
+    let store = place.open().await;
+    fill_with_types(&store).await;
+    let all = everything(&store).await;
+    let by_types = |types: &[&str]| EventFilter {
+        types: patterns(types),
+        ..EventFilter::default()
+    };
+    let of = |filter: EventFilter, source: Option<&str>, subject: Option<&str>| EventFilter {
+        source: source.map(str::to_owned),
+        subject: subject.map(str::to_owned),
+        ..filter
+    };
+    for filter in [
+        by_types(&["order.created"]),
+        by_types(&["order.*", "none.#"]),
+        by_types(&["*.created"]),
+        by_types(&["kind.*"]),
+        by_types(&["kind.#", "spam.t11", "order"]),
+        by_types(&["#.t1237", "none"]),
+        by_types(&["spam.*"]),
+        of(by_types(&[]), Some("/s"), None),
+        of(by_types(&[]), Some("/rare"), None),
+        of(by_types(&[]), Some("/none"), None),
+        of(by_types(&["*.created"]), Some("/rare"), None),
+        of(by_types(&["*.created"]), Some("/t"), None),
+        of(by_types(&["order.*"]), Some("/t"), None),
+        of(by_types(&["kind.*"]), None, Some("y")),
+        of(by_types(&["*.paid"]), None, Some("x")),
+        of(by_types(&["order.#"]), None, Some("x")),
+        of(by_types(&["kind.*"]), Some("/s"), Some("x")),
+    ] {
+        let expected: Vec<_> = all
+            .iter()
+            .filter(|event| is_wanted(event, &filter))
+            .cloned()
+            .collect();
+        assert_eq!(all_pages(&store, &filter, 700).await, expected, "{filter:?}");
+        let feed = whole_feed(&store, &filter, 700, u64::MAX).await;
+        let mut events: Vec<_> = feed.into_iter().map(|whole| whole.event).collect();
+        events.reverse();
+        assert_eq!(events, expected, "{filter:?}");
+
+        let wanted = Undelivered {
+            endpoint: endpoint(1),
+            types: filter.types,
+            since: at(2),
+            until: Some(at(7)),
+            waiting_too: true,
+        };
+        let mut expected: Vec<_> = all
+            .iter()
+            .filter(|event| is_wanted(event, &filter_of(&wanted)))
+            .map(|event| event.sequence)
+            .collect();
+        expected.reverse();
+        assert_eq!(
+            store.count_undelivered(&wanted).await.unwrap(),
+            expected.len() as u64
+        );
+        let found = store.undelivered(&wanted, 3_500, 90).await.unwrap();
+        let found: Vec<_> = found.into_iter().map(|(sequence, _)| sequence).collect();
+        let rest = expected.into_iter().filter(|sequence| *sequence > 3_500);
+        assert_eq!(found, rest.take(90).collect::<Vec<_>>());
+    }
+
+    // A page ends before the log does where too much had to be looked at.
+    let filter = by_types(&["*.created"]);
+    let page = store.logged_events(&filter, None, 9).await.unwrap();
+    assert_eq!(page.events.len(), 2);
+    assert!(page.before.is_some_and(|before| before > 6), "{:?}", page.before);
+    let page = store.feed(&filter, 0, 9, u64::MAX).await.unwrap();
+    assert_eq!(page.events.len(), 2);
+    assert!(page.through < page.extent.last, "{}", page.through);
 }
 
 async fn deliveries(store: &Store, all: &[LoggedEvent]) -> Vec<LoggedDelivery> {

@@ -47,6 +47,21 @@ impl Place {
         }
     }
 
+    /// Reads texts that the store does not show.
+    pub(crate) async fn texts(&self, sql: &'static str) -> Vec<String> {
+        match &self.folder {
+            Some(folder) => {
+                let options = SqliteConnectOptions::new().filename(folder.path().join(FILE));
+                let mut connection = options.connect().await.unwrap();
+                sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap()
+            }
+            None => {
+                let mut connection = PgConnection::connect(&self.server).await.unwrap();
+                sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap()
+            }
+        }
+    }
+
     /// Connections of its own, as another process has them.
     pub(crate) async fn open(&self) -> Store {
         Store::open(&self.url).await.unwrap()

@@ -45,7 +45,8 @@ async fn an_event_reads_as_it_was_written(place: Place) {
     let listed = store
         .logged_events(&EventFilter::default(), None, 9)
         .await
-        .unwrap();
+        .unwrap()
+        .events;
     assert_eq!(listed, [logged]);
     assert_eq!(store.event_body(1).await.unwrap(), Some(body));
     assert_eq!(store.event_body(2).await.unwrap(), None);
@@ -78,7 +79,8 @@ async fn what_was_written_before_changes_nothing(place: Place) {
         store
             .logged_events(&EventFilter::default(), None, 9)
             .await
-            .unwrap(),
+            .unwrap()
+            .events,
         store.deliveries_of(1).await.unwrap(),
         store.deliveries_of(2).await.unwrap(),
     );
@@ -93,7 +95,8 @@ async fn what_was_written_before_changes_nothing(place: Place) {
         store
             .logged_events(&EventFilter::default(), None, 9)
             .await
-            .unwrap(),
+            .unwrap()
+            .events,
         store.deliveries_of(1).await.unwrap(),
         store.deliveries_of(2).await.unwrap(),
     );
@@ -358,7 +361,7 @@ async fn nul_and_times_without_end_are_no_obstacle(place: Place) {
         subject: Some("\0".to_owned()),
         ..EventFilter::default()
     };
-    assert_eq!(store.logged_events(&filter, None, 9).await.unwrap(), []);
+    assert_eq!(store.logged_events(&filter, None, 9).await.unwrap().events, []);
     assert_eq!(store.logged_event(&id("e"), Some("\0")).await.unwrap(), None);
 }
 

@@ -15,6 +15,9 @@ on_both!(
     what_was_confirmed_goes_by_the_events_age,
     an_event_with_many_deliveries_goes_with_fewer_others,
     what_comes_meanwhile_is_kept,
+    a_type_goes_with_the_last_of_its_events,
+    a_type_that_is_used_again_meanwhile_is_kept,
+    types_that_older_versions_left_go,
 );
 
 /// Before everything.
@@ -39,7 +42,8 @@ async fn kept(store: &Store) -> (Vec<i64>, usize, u64) {
     let events = store
         .logged_events(&EventFilter::default(), None, 1000)
         .await
-        .unwrap();
+        .unwrap()
+        .events;
     let deliveries = store
         .logged_deliveries(&DeliveryFilter::default(), None, 1000)
         .await
@@ -249,4 +253,80 @@ async fn what_comes_meanwhile_is_kept(place: Place) {
         assert!(found("new").await.is_some());
         assert!(found("old").await.is_none());
     }
+}
+
+async fn types(place: &Place) -> Vec<String> {
+    place.texts("SELECT name FROM types ORDER BY id").await
+}
+
+fn before(second: u64) -> Retention {
+    Retention {
+        events_before: at(second),
+        attempts_before: at(second),
+    }
+}
+
+async fn a_type_goes_with_the_last_of_its_events(place: Place) {
+    let store = place.open().await;
+    let kinds = ["a", "b", "a.b", "a", "c", "b", "d"];
+    for (second, kind) in (0..).zip(kinds) {
+        let new = events([event(&second.to_string(), kind)]);
+        store.record(&new, at(second)).await.unwrap();
+    }
+    for (second, kept) in [
+        (1, &["a", "b", "a.b", "c", "d"][..]),
+        (3, &["a", "b", "c", "d"]),
+        (5, &["b", "d"]),
+        (6, &["d"]),
+        (7, &[]),
+    ] {
+        // An event at a time: no portion knows of the others.
+        while store.forget(&before(second), 1).await.unwrap().more {}
+        assert_eq!(types(&place).await, kept, "before {second} s");
+    }
+    let again = events([event("again", "b"), event("more", "e")]);
+    store.record(&again, at(9)).await.unwrap();
+    let filter = EventFilter {
+        types: vec!["b".parse().unwrap()],
+        ..EventFilter::default()
+    };
+    let found = store.feed(&filter, 0, 9, u64::MAX).await.unwrap();
+    let found: Vec<_> = found.events.iter().map(|whole| whole.event.id.as_str()).collect();
+    assert_eq!(found, ["again"]);
+}
+
+async fn a_type_that_is_used_again_meanwhile_is_kept(place: Place) {
+    let (writer, keeper) = (place.open().await, place.open().await);
+    for round in 0..40 {
+        let (old, new) = (format!("old-{round}"), format!("new-{round}"));
+        let second = 2 * round;
+        writer
+            .record(&events([event(&old, "a.b")]), at(second))
+            .await
+            .unwrap();
+        let (records, retention) = (events([event(&new, "a.b")]), before(second + 1));
+        let (written, forgotten) = tokio::join!(
+            writer.record(&records, at(second + 1)),
+            keeper.forget(&retention, 10)
+        );
+        assert_eq!((written.unwrap().events, forgotten.unwrap().more), (1, false));
+        let found = writer.logged_event(&id(&new), None).await.unwrap();
+        assert_eq!(found.unwrap().event_type.as_str(), "a.b");
+        assert_eq!(types(&place).await, ["a.b"]);
+    }
+}
+
+async fn types_that_older_versions_left_go(place: Place) {
+    let store = place.open().await;
+    store.record(&events([event("1", "a.b")]), at(0)).await.unwrap();
+    let left = "INSERT INTO types (id, name) VALUES (900, 'left.behind'), (901, 'left.too'); \
+         DELETE FROM _sqlx_migrations WHERE version = 6";
+    place.execute(left).await;
+    let store = place.open().await;
+    assert_eq!(types(&place).await, ["a.b"]);
+    store
+        .record(&events([event("2", "left.too")]), at(0))
+        .await
+        .unwrap();
+    assert_eq!(types(&place).await, ["a.b", "left.too"]);
 }

@@ -44,7 +44,12 @@ fn some_events(prefix: &str, count: usize) -> Vec<Record> {
 
 async fn recorded(store: &Store) -> usize {
     let all = EventFilter::default();
-    store.logged_events(&all, None, 100_000).await.unwrap().len()
+    store
+        .logged_events(&all, None, 100_000)
+        .await
+        .unwrap()
+        .events
+        .len()
 }
 
 #[tokio::test(flavor = "multi_thread")]
