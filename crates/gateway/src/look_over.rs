@@ -152,7 +152,7 @@ impl LookOver {
         let patience = self.gateway.config.confirm_timeout;
         let deleted = timeout(patience, delete_if_empty(session, id)).await;
         if deleted.map_err(|_| Error::Slow(patience))?? {
-            self.store.delete(id).await?;
+            self.store.delete(id, Timestamp::now()).await?;
             let removed = EndpointState::Removed { at: removed };
             self.gateway.metrics.moved(Some(&removed), None);
             self.unbound.remove(id);

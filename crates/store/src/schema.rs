@@ -33,6 +33,11 @@ macro_rules! steps {
                 "webhook_ids",
                 include_str!(concat!("../migrations/", $folder, "/0005_webhook_ids.sql")),
             ),
+            (
+                6,
+                "fleet",
+                include_str!(concat!("../migrations/", $folder, "/0006_fleet.sql")),
+            ),
         ]
     };
 }
