@@ -6,7 +6,7 @@ use std::{
 };
 
 use relay_broker::{Broker, Error, Session};
-use relay_store::Store;
+use relay_store::{KnownEndpoints, Store};
 use tokio::time::MissedTickBehavior;
 
 use crate::{Config, metrics::Metrics};
@@ -17,15 +17,16 @@ const OTHER: &str = "other";
 pub(crate) async fn watch(broker: &Broker, store: &Store, metrics: &Metrics, config: &Config) {
     let mut ticks = tokio::time::interval(config.backlog_interval.max(Duration::from_millis(100)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut endpoints = KnownEndpoints::new(|_| Some(()));
     let mut shown = HashSet::new();
     loop {
         ticks.tick().await;
         let session = broker.session().await;
         // A database or broker that is away is said elsewhere; the next round has news.
-        let Ok(endpoints) = store.endpoints().await else {
+        if endpoints.refresh(store).await.is_err() {
             continue;
-        };
-        let queues = endpoints.iter().map(|stored| &stored.endpoint.id);
+        }
+        let queues = endpoints.iter().map(|(id, ())| id);
         let Ok(lengths) = lengths(&session, queues, config.endpoint_labels).await else {
             continue;
         };

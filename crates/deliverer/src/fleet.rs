@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use relay_broker::{Broker, Error, Session};
 use relay_event::{Endpoint, EndpointId, EndpointState, Timestamp};
 use relay_service::Component;
-use relay_store::Store;
+use relay_store::{KnownEndpoints, Store, StoredEndpoint};
 use tokio::{
     task::JoinSet,
     time::{MissedTickBehavior, timeout},
@@ -29,6 +29,9 @@ use crate::{
     pace::Pace,
 };
 
+/// How often it is read whether an endpoint changed, should an announcement have been missed: one row of the store.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// How often it is looked over which endpoints fail.
 const REVIEW: Duration = Duration::from_secs(2);
 
@@ -42,11 +45,15 @@ pub(crate) struct Fleet {
     workshop: Arc<Workshop>,
     store: Store,
     store_health: Component,
-    /// As the store last had them: with it away, delivery goes on with these. Since when they fail
-    /// stands apart, and since when they are bound is left out, for a consumer need not be replaced for it.
-    known: Vec<Arc<Endpoint>>,
+    /// As the store last had them: with it away, delivery goes on with these.
+    known: KnownEndpoints<Known>,
     notes: Notes,
+    /// Endpoints of which this process wrote down something since the store was last read. Another process may
+    /// have written something else meanwhile.
+    written: Vec<EndpointId>,
     consumers: HashMap<EndpointId, Consumer>,
+    /// Whether the consumers are those of the known endpoints, as far as that is known.
+    aligned: bool,
     paces: HashMap<EndpointId, Pace>,
     /// Endpoints whose queues could not be taken from at the last try.
     troubled: HashSet<EndpointId>,
@@ -57,6 +64,29 @@ pub(crate) struct Fleet {
     /// What is being written down, by one task at most: with the store away that takes long, and neither
     /// consumers nor a new session wait for it.
     writing: JoinSet<Vec<(EndpointId, Option<Timestamp>)>>,
+}
+
+/// An endpoint that has a queue. Since when it fails stands apart, and since when it is bound is left out, for a
+/// consumer need not be replaced for it.
+#[derive(PartialEq)]
+struct Known {
+    endpoint: Arc<Endpoint>,
+    failing_since: Option<Timestamp>,
+}
+
+impl Known {
+    fn of(stored: StoredEndpoint) -> Option<Self> {
+        let mut endpoint = stored.endpoint;
+        if !is_there(&endpoint) {
+            return None;
+        }
+        let failing_since = endpoint.failing_since.take();
+        endpoint.bound_since = None;
+        Some(Self {
+            endpoint: Arc::new(endpoint),
+            failing_since,
+        })
+    }
 }
 
 /// A consumer as it was started; a changed endpoint gets another one.
@@ -73,9 +103,11 @@ impl Fleet {
             workshop,
             store,
             store_health,
-            known: Vec::new(),
+            known: KnownEndpoints::new(Known::of),
             notes: Notes::default(),
+            written: Vec::new(),
             consumers: HashMap::new(),
+            aligned: false,
             paces: HashMap::new(),
             troubled: HashSet::new(),
             ended: JoinSet::new(),
@@ -107,8 +139,10 @@ impl Fleet {
     /// Keeps the consumers in step until the session is lost or the process stops.
     async fn serve(&mut self, session: &Session, config: &Config, shutdown: &CancellationToken) {
         let mut changes = session.changes().await;
-        let mut look = tokio::time::interval(config.recheck);
+        let mut look = tokio::time::interval(LOOK.min(config.recheck));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut recheck = tokio::time::interval(config.recheck);
+        recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut review = tokio::time::interval(REVIEW);
         review.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -118,7 +152,10 @@ impl Fleet {
                 () = session.lost() => return,
                 Some(Ok((endpoint, ended))) = self.ended.join_next() => {
                     match ended {
-                        Ok(Ended::Lost) | Err(_) => look.reset_after(CONSUME_AGAIN),
+                        Ok(Ended::Lost) | Err(_) => {
+                            self.aligned = false;
+                            look.reset_after(CONSUME_AGAIN);
+                        }
                         Ok(Ended::Gone) => review.reset_immediately(),
                         Ok(_) => {}
                     }
@@ -130,6 +167,8 @@ impl Fleet {
                     continue;
                 }
                 () = changes.next() => {}
+                // Where something arrives that nobody announces, as in a removed endpoint's queue.
+                _ = recheck.tick() => self.aligned = false,
                 _ = look.tick() => {}
                 _ = review.tick() => {
                     self.review(session, config.disable_after);
@@ -142,17 +181,31 @@ impl Fleet {
                 () = session.lost() => return,
                 () = self.look() => {}
             }
-            self.align(session);
+            if !self.aligned {
+                self.align(session);
+            }
         }
     }
 
-    /// Reads the endpoints anew.
+    /// Reads which endpoints changed.
     async fn look(&mut self) {
-        match self.store.endpoints().await {
-            Ok(stored) => {
-                self.know(stored.into_iter().map(|stored| stored.endpoint));
+        match self.known.refresh(&self.store).await {
+            Ok(changed) => {
+                self.aligned &= changed.is_empty();
+                let changed = changed.into_iter().map(|changed| changed.id);
+                for id in changed
+                    .chain(std::mem::take(&mut self.written))
+                    .collect::<Vec<_>>()
+                {
+                    self.learn(id);
+                }
+                let known = &self.known;
+                self.gone.retain(|gone| {
+                    let known = known.get(&gone.id);
+                    known.is_some_and(|known| is_unchanged(&known.endpoint, gone))
+                });
                 if self.store_health.ready() {
-                    tracing::info!(endpoints = self.known.len(), "the endpoints are read");
+                    tracing::info!(endpoints = self.known.iter().count(), "the endpoints are read");
                 }
             }
             Err(error) => {
@@ -163,23 +216,21 @@ impl Fleet {
         }
     }
 
-    fn know(&mut self, endpoints: impl Iterator<Item = Endpoint>) {
-        let mut notes = Notes::default();
-        self.known.clear();
-        for mut endpoint in endpoints.filter(is_there) {
-            if let Some(since) = endpoint.failing_since.take() {
-                notes.insert(endpoint.id.clone(), since);
-            }
-            endpoint.bound_since = None;
-            self.known.push(Arc::new(endpoint));
+    /// Takes note of since when an endpoint fails, as the store has it now.
+    fn learn(&mut self, id: EndpointId) {
+        let noted = self.known.get(&id).and_then(|known| known.failing_since);
+        let before = self.notes.get(&id).copied();
+        if let Some(pace) = self.paces.get(&id) {
+            pace.learn(before, noted);
         }
-        for (id, pace) in &self.paces {
-            pace.learn(self.notes.get(id).copied(), notes.get(id).copied());
-        }
-        self.notes = notes;
-        let known = &self.known;
-        self.gone
-            .retain(|gone| known.iter().any(|known| is_unchanged(known, gone)));
+        self.set_note(id, noted);
+    }
+
+    fn set_note(&mut self, id: EndpointId, noted: Option<Timestamp>) {
+        match noted {
+            Some(since) => self.notes.insert(id, since),
+            None => self.notes.remove(&id),
+        };
     }
 
     /// Has written down what was learnt of endpoints that are gone, that fail, or no longer do.
@@ -198,6 +249,7 @@ impl Fleet {
         let active = self
             .known
             .iter()
+            .map(|(_, known)| &known.endpoint)
             .filter(|endpoint| endpoint.state == EndpointState::Active);
         let learnt = active.filter_map(|endpoint| {
             let noted = self.notes.get(&endpoint.id).copied();
@@ -216,10 +268,8 @@ impl Fleet {
     /// Takes note of what the store knows now.
     fn written(&mut self, written: Vec<(EndpointId, Option<Timestamp>)>) {
         for (id, noted) in written {
-            match noted {
-                Some(since) => self.notes.insert(id, since),
-                None => self.notes.remove(&id),
-            };
+            self.written.push(id.clone());
+            self.set_note(id, noted);
         }
     }
 
@@ -229,6 +279,7 @@ impl Fleet {
         let consumed = self
             .known
             .iter()
+            .map(|(_, known)| &known.endpoint)
             .filter(|endpoint| is_consumed(&endpoint.state) && !is_gone(endpoint));
         let wanted: HashMap<EndpointId, Arc<Endpoint>> = consumed
             .map(|endpoint| (endpoint.id.clone(), Arc::clone(endpoint)))
@@ -254,6 +305,7 @@ impl Fleet {
                 self.start(session, endpoint, replaced);
             }
         }
+        self.aligned = true;
         self.count();
     }
 
@@ -318,6 +370,7 @@ impl Fleet {
             consumer.stop.cancel();
         }
         self.consumers.clear();
+        self.aligned = false;
         while self.ended.join_next().await.is_some() {}
         self.count();
     }
