@@ -137,7 +137,7 @@ impl<T> Node<T> {
         exact.into_iter().chain(self.any_word.as_deref())
     }
 
-    /// Whether no pattern ends here or further on.
+    /// Returns true if no pattern ends here or further on.
     fn is_empty(&self) -> bool {
         self.values.is_empty() && self.words.is_empty() && self.any_word.is_none() && self.any_words.is_none()
     }

@@ -44,13 +44,13 @@ impl Known {
         })
     }
 
-    /// Whether somebody may be waiting until its new queue can be used: another one does not see that it is new.
+    /// Returns true if somebody may be waiting until its new queue can be used: another one does not see that it is new.
     fn is_being_created(&self, wait: Duration) -> bool {
         let is_new = !self.is_bound && self.updated_at == self.created_at;
         is_new && age(self.created_at) < 2 * wait
     }
 
-    /// Whether something may be undone of it.
+    /// Returns true if something may be undone of it.
     fn is_due(&self, every: Duration) -> bool {
         removed_at(&self.state).is_some()
             || !self.is_bound

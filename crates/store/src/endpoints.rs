@@ -8,7 +8,7 @@ use crate::{
     sql::{self, Row},
 };
 
-/// How long it is known that an endpoint was removed. A reader that knows the endpoints of an earlier time reads all.
+/// The time for which a removal is known. A reader that knows the endpoints of an earlier time reads all.
 const REMOVALS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// An endpoint, and what the broker may still hold of it.
