@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use relay_event::EndpointId;
 
-use crate::{ChangedEndpoints, Error, FleetVersion, Store, StoredEndpoint};
+use crate::{ChangedEndpoints, Changes, Error, FleetVersion, Store, StoredEndpoint};
 
 /// The endpoints as the store last had them, and what a reader keeps of each.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct KnownEndpoints<T> {
 pub struct Changed<T> {
     /// The endpoint.
     pub id: EndpointId,
-    /// What was kept of it; `None` if nothing was. What is kept now is in [`KnownEndpoints::get`].
+    /// The value that was kept of it; `None` if nothing was. [`KnownEndpoints::get`] has the one that is kept now.
     pub before: Option<T>,
 }
 
@@ -40,9 +40,20 @@ impl<T: PartialEq> KnownEndpoints<T> {
     /// # Errors
     /// The endpoints cannot be read. Those known before stay.
     pub async fn refresh(&mut self, store: &Store) -> Result<Vec<Changed<T>>, Error> {
-        let changes = store.changes_since(self.version.as_ref()).await?;
+        let changes = store.changes_since(self.version()).await?;
+        Ok(self.apply(changes))
+    }
+
+    /// The version at which the endpoints are known, if they were ever read.
+    pub fn version(&self) -> Option<&FleetVersion> {
+        self.version.as_ref()
+    }
+
+    /// Takes over what was read since [`Self::version`], and returns each endpoint of which something else is kept
+    /// now.
+    pub fn apply(&mut self, changes: Changes) -> Vec<Changed<T>> {
         self.version = Some(changes.version);
-        Ok(match changes.endpoints {
+        match changes.endpoints {
             ChangedEndpoints::All(all) => self.replace(all),
             ChangedEndpoints::Since { changed, removed } => {
                 let changed = changed.into_iter().map(|stored| {
@@ -55,10 +66,10 @@ impl<T: PartialEq> KnownEndpoints<T> {
                     .filter_map(|(id, now)| self.set(id, now))
                     .collect()
             }
-        })
+        }
     }
 
-    /// What is kept of an endpoint.
+    /// Returns what is kept of an endpoint.
     pub fn get(&self, id: &EndpointId) -> Option<&T> {
         self.kept.get(id)
     }

@@ -15,7 +15,7 @@ mod url;
 
 pub use endpoints::StoredEndpoint;
 pub use error::Error;
-pub use fleet::{ChangedEndpoints, Changes, FleetVersion};
+pub use fleet::{ChangeReader, ChangedEndpoints, Changes, FleetVersion};
 pub use known::{Changed, KnownEndpoints};
 pub use log::{
     AttemptStats, Consumer, DeliveryFilter, EventFilter, Extent, FeedPage, Forgotten, LoggedDelivery,

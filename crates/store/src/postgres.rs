@@ -13,7 +13,7 @@ use url::Url;
 use crate::{Error, StoreUrl, error, pool::Pool, schema};
 
 /// How long it may take to reach the server, and to get a connection from the pool.
-const CONNECT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT: Duration = Duration::from_secs(5);
 
 /// How long a connection may take to show that it is still one.
 const ANSWER: Duration = Duration::from_secs(2);

@@ -7,7 +7,7 @@ pub(crate) use changes::{insert, remove, update};
 
 use sqlx::Error;
 
-use crate::pool::{Pool, Transaction, on};
+use crate::pool::{Own, Pool, TransactionOn, on};
 
 /// A row of `endpoints`. Its document holds secrets, so it does not print.
 pub(crate) struct Row {
@@ -79,20 +79,26 @@ pub(crate) async fn fleet(pool: &Pool) -> Result<Fleet, Error> {
     Ok(row.into())
 }
 
+/// The fleet's row, read on a connection of somebody's own.
+pub(crate) async fn fleet_on(connection: &mut Own) -> Result<Fleet, Error> {
+    let row: FleetColumns = on!(connection, it => sqlx::query_as(FLEET).fetch_one(&mut *it).await?);
+    Ok(row.into())
+}
+
 /// The fleet's row in a transaction.
-pub(crate) async fn fleet_in(tx: &mut Transaction) -> Result<Fleet, Error> {
+pub(crate) async fn fleet_in(tx: &mut TransactionOn<'_>) -> Result<Fleet, Error> {
     let row: FleetColumns = on!(tx, tx => sqlx::query_as(FLEET).fetch_one(&mut **tx).await?);
     Ok(row.into())
 }
 
 /// All endpoints, in a transaction.
-pub(crate) async fn endpoints_in(tx: &mut Transaction) -> Result<Vec<Row>, Error> {
+pub(crate) async fn endpoints_in(tx: &mut TransactionOn<'_>) -> Result<Vec<Row>, Error> {
     let rows: Vec<Columns> = on!(tx, tx => sqlx::query_as(ENDPOINTS).fetch_all(&mut **tx).await?);
     Ok(rows.into_iter().map(Row::from).collect())
 }
 
 /// The endpoints that changed after this number of the fleet's version, in a transaction.
-pub(crate) async fn changed_in(tx: &mut Transaction, after: i64) -> Result<Vec<Row>, Error> {
+pub(crate) async fn changed_in(tx: &mut TransactionOn<'_>, after: i64) -> Result<Vec<Row>, Error> {
     let sql = "SELECT id, document, bound, version FROM endpoints
         WHERE changed_in > $1 AND document IS NOT NULL ORDER BY changed_in";
     let rows: Vec<Columns> = on!(tx, tx => sqlx::query_as(sql).bind(after).fetch_all(&mut **tx).await?);
@@ -100,7 +106,7 @@ pub(crate) async fn changed_in(tx: &mut Transaction, after: i64) -> Result<Vec<R
 }
 
 /// The ids of endpoints that were removed after this number of the fleet's version, in a transaction.
-pub(crate) async fn removed_in(tx: &mut Transaction, after: i64) -> Result<Vec<String>, Error> {
+pub(crate) async fn removed_in(tx: &mut TransactionOn<'_>, after: i64) -> Result<Vec<String>, Error> {
     let sql = "SELECT id FROM endpoints WHERE changed_in > $1 AND document IS NULL ORDER BY changed_in";
     on!(tx, tx => sqlx::query_scalar(sql).bind(after).fetch_all(&mut **tx).await)
 }

@@ -105,7 +105,7 @@ async fn a_reader_is_told_what_changed_since_a_version(place: Place) {
     assert_eq!(changed[1].endpoint.timeout_ms, 7_000);
 }
 
-/// What deliverers and gateways note of an endpoint is a change; what is refused or is so already is none.
+/// A note of a deliverer or a gateway about an endpoint is a change; one that is refused or is there already is none.
 async fn what_changes_nothing_makes_no_version(place: Place) {
     let store = place.open().await;
     let endpoint = endpoint("a");
@@ -249,7 +249,8 @@ async fn write(store: Store, mut dice: Dice, shared: EndpointId) {
     }
 }
 
-/// Each of 12 writers on 3 stores, whose pools are as in processes of their own.
+/// Each of 12 writers on 3 stores, whose pools are as in processes of their own. The changes are read on a
+/// connection of the reader's own.
 async fn a_reader_misses_no_change_of_many_writers(place: Place) {
     let reader = place.open().await;
     let shared = added(&reader, "shared").await;
@@ -261,11 +262,12 @@ async fn a_reader_misses_no_change_of_many_writers(place: Place) {
             writers.push(tokio::spawn(write(store.clone(), dice, shared.clone())));
         }
     }
-    let first = reader.changes_since(None).await.unwrap();
+    let mut own = reader.change_reader();
+    let first = own.changes_since(None).await.unwrap();
     let (mut version, mut known) = (first.version.clone(), by_id(all(first)));
     loop {
         let ended = writers.iter().all(|writer| writer.is_finished());
-        let changes = since(&reader, &version).await;
+        let changes = own.changes_since(Some(&version)).await.unwrap();
         assert!(changes.version.number >= version.number);
         version = changes.version;
         match changes.endpoints {
