@@ -1,7 +1,7 @@
 //! Which endpoints are taken from: one consumer each, kept in step with the store.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
@@ -11,10 +11,11 @@ use futures_util::FutureExt;
 use relay_broker::{Broker, Error, Session};
 use relay_event::{Endpoint, EndpointId, EndpointState, Timestamp};
 use relay_service::Component;
-use relay_store::{KnownEndpoints, Store, StoredEndpoint};
+use relay_store::{ChangeReader, Changes, KnownEndpoints, Store, StoredEndpoint};
 use tokio::{
+    sync::{Mutex, watch},
     task::JoinSet,
-    time::{MissedTickBehavior, timeout},
+    time::{Instant, MissedTickBehavior, sleep_until, timeout},
 };
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -29,8 +30,11 @@ use crate::{
     pace::Pace,
 };
 
-/// How often it is read whether an endpoint changed, should an announcement have been missed: one row of the store.
+/// The time between two looks for changed endpoints, should an announcement have been missed: one row of the store.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// The longest time for which a look delays consumers that are to be started or stopped.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// How often it is looked over which endpoints fail.
 const REVIEW: Duration = Duration::from_secs(2);
@@ -45,15 +49,25 @@ pub(crate) struct Fleet {
     workshop: Arc<Workshop>,
     store: Store,
     store_health: Component,
-    /// As the store last had them: with it away, delivery goes on with these.
+    /// The endpoints as the store last had them: with it away, delivery goes on with these.
     known: KnownEndpoints<Known>,
+    /// The ids of the known endpoints.
+    ids: watch::Sender<BTreeSet<EndpointId>>,
+    /// A connection on which nobody else reads.
+    reader: Arc<Mutex<ChangeReader>>,
+    /// The look under way, at most one: nothing waits for a store that does not answer.
+    looking: JoinSet<Looked>,
+    /// Set if a change was announced during the look under way, which may have read too early.
+    look_again: bool,
     notes: Notes,
     /// Endpoints of which this process wrote down something since the store was last read. Another process may
     /// have written something else meanwhile.
     written: Vec<EndpointId>,
     consumers: HashMap<EndpointId, Consumer>,
-    /// Whether the consumers are those of the known endpoints, as far as that is known.
+    /// Set if the consumers are those of the known endpoints.
     aligned: bool,
+    /// The time at which consumers are started and stopped even if the store does not answer.
+    align_at: Instant,
     paces: HashMap<EndpointId, Pace>,
     /// Endpoints whose queues could not be taken from at the last try.
     troubled: HashSet<EndpointId>,
@@ -89,6 +103,12 @@ impl Known {
     }
 }
 
+/// An answer of the store, and the endpoints of which this process had written down something before it asked.
+struct Looked {
+    changes: Result<Changes, relay_store::Error>,
+    written: Vec<EndpointId>,
+}
+
 /// A consumer as it was started; a changed endpoint gets another one.
 struct Consumer {
     endpoint: Arc<Endpoint>,
@@ -99,15 +119,21 @@ struct Consumer {
 
 impl Fleet {
     pub(crate) fn new(workshop: Arc<Workshop>, store: Store, store_health: Component) -> Self {
+        let reader = Arc::new(Mutex::new(store.change_reader()));
         Self {
             workshop,
             store,
             store_health,
             known: KnownEndpoints::new(Known::of),
+            ids: watch::Sender::default(),
+            reader,
+            looking: JoinSet::new(),
+            look_again: false,
             notes: Notes::default(),
             written: Vec::new(),
             consumers: HashMap::new(),
             aligned: false,
+            align_at: Instant::now(),
             paces: HashMap::new(),
             troubled: HashSet::new(),
             ended: JoinSet::new(),
@@ -115,6 +141,11 @@ impl Fleet {
             gone: Vec::new(),
             writing: JoinSet::new(),
         }
+    }
+
+    /// The ids of the endpoints that have a queue, as they are known at any time.
+    pub(crate) fn ids(&self) -> watch::Receiver<BTreeSet<EndpointId>> {
+        self.ids.subscribe()
     }
 
     /// Delivers, session after session, until told to stop; then finishes what is under way.
@@ -154,6 +185,7 @@ impl Fleet {
                     match ended {
                         Ok(Ended::Lost) | Err(_) => {
                             self.aligned = false;
+                            self.align_at = Instant::now() + CONSUME_AGAIN + PATIENCE;
                             look.reset_after(CONSUME_AGAIN);
                         }
                         Ok(Ended::Gone) => review.reset_immediately(),
@@ -166,20 +198,27 @@ impl Fleet {
                     self.written(written);
                     continue;
                 }
-                () = changes.next() => {}
-                // Where something arrives that nobody announces, as in a removed endpoint's queue.
-                _ = recheck.tick() => self.aligned = false,
-                _ = look.tick() => {}
+                Some(Ok(looked)) = self.looking.join_next() => self.looked(looked),
+                () = changes.next() => {
+                    self.look_again = !self.looking.is_empty();
+                    self.look();
+                    continue;
+                }
+                _ = recheck.tick() => {
+                    // Where something arrives that nobody announces, as in a removed endpoint's queue.
+                    self.aligned = false;
+                    self.look();
+                    continue;
+                }
+                _ = look.tick() => {
+                    self.look();
+                    continue;
+                }
                 _ = review.tick() => {
                     self.review(session, config.disable_after);
                     continue;
                 }
-            }
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return,
-                () = session.lost() => return,
-                () = self.look() => {}
+                () = sleep_until(self.align_at), if !self.aligned => {}
             }
             if !self.aligned {
                 self.align(session);
@@ -187,16 +226,31 @@ impl Fleet {
         }
     }
 
-    /// Reads which endpoints changed.
-    async fn look(&mut self) {
-        match self.known.refresh(&self.store).await {
+    /// Begins to read which endpoints changed, unless that is under way.
+    fn look(&mut self) {
+        if !self.looking.is_empty() {
+            return;
+        }
+        self.align_at = self.align_at.max(Instant::now() + PATIENCE);
+        let reader = Arc::clone(&self.reader);
+        let version = self.known.version().cloned();
+        let written = std::mem::take(&mut self.written);
+        self.looking.spawn(async move {
+            let changes = reader.lock().await.changes_since(version.as_ref()).await;
+            Looked { changes, written }
+        });
+    }
+
+    /// Takes note of what was read.
+    fn looked(&mut self, Looked { changes, written }: Looked) {
+        match changes.map(|changes| self.known.apply(changes)) {
             Ok(changed) => {
                 self.aligned &= changed.is_empty();
-                let changed = changed.into_iter().map(|changed| changed.id);
-                for id in changed
-                    .chain(std::mem::take(&mut self.written))
-                    .collect::<Vec<_>>()
-                {
+                let changed: Vec<_> = changed.into_iter().map(|changed| changed.id).collect();
+                if !changed.is_empty() {
+                    self.publish_ids(&changed);
+                }
+                for id in changed.into_iter().chain(written) {
                     self.learn(id);
                 }
                 let known = &self.known;
@@ -209,11 +263,28 @@ impl Fleet {
                 }
             }
             Err(error) => {
+                self.written.extend(written);
                 if self.store_health.not_ready(error.to_string()) {
-                    tracing::warn!(%error, "the endpoints cannot be read; going on with those known");
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "the endpoints cannot be read; going on with those known");
                 }
             }
         }
+        if std::mem::take(&mut self.look_again) {
+            self.look();
+        }
+    }
+
+    fn publish_ids(&self, changed: &[EndpointId]) {
+        self.ids.send_modify(|ids| {
+            for id in changed {
+                if self.known.get(id).is_some() {
+                    ids.insert(id.clone());
+                } else {
+                    ids.remove(id);
+                }
+            }
+        });
     }
 
     /// Takes note of since when an endpoint fails, as the store has it now.
