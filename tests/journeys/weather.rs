@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use relay_testkit::{Answer, Receiver, private_broker_with, wait_until};
+use relay_testkit::{Answer, Proxy, Receiver, private_broker_with, shared_broker, wait_until};
 use relay_tests::{Database, World, limit, metrics_address};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -118,10 +118,9 @@ async fn delivery_goes_on_without_the_store() {
 
     let database = format!("sqlite:{}", world.folder().join("relay.db").display());
     let mut database = sqlx::SqliteConnection::connect(&database).await.unwrap();
-    sqlx::query("UPDATE endpoints SET document = 'damaged'")
-        .execute(&mut database)
-        .await
-        .unwrap();
+    let damage = "UPDATE fleet SET number = number + 1;
+        UPDATE endpoints SET document = 'damaged', changed_in = (SELECT number FROM fleet)";
+    sqlx::raw_sql(damage).execute(&mut database).await.unwrap();
     let metrics = metrics_address(&world.deliverers[0]).await;
     world.api.wait_until_not_ready(&metrics).await;
     proxy.cut();
@@ -271,4 +270,40 @@ async fn what_a_paused_endpoint_had_fetched_returns_however_slow_the_broker_is()
     proxy.freeze(false);
     wait_until("four to be back", || async { world.waiting(&queue).await == 4 }).await;
     receiver.release();
+}
+
+/// A database that says nothing delays nothing that a deliverer does meanwhile: after the broker's wire was cut
+/// it takes again from the endpoints that it knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_database_delays_no_delivery() {
+    let mut world = World::on(shared_broker().await, Database::Postgres).await;
+    let broker = Proxy::start(&world.amqp_url).await;
+    let database = Proxy::start(&world.store_url).await;
+    let (amqp_url, store_url) = (broker.url(), database.url());
+    world
+        .add_deliverer_with(&[("RELAY_AMQP_URL", &amqp_url), ("RELAY_STORE_URL", &store_url)])
+        .await;
+    let receiver = Receiver::start().await;
+    let endpoint = world.api.add(&receiver, &["#"], json!({})).await;
+    world.api.publish("a.b", json!(1)).await;
+    receiver.wait_for(1).await;
+
+    database.freeze(true);
+    let deliverer = &world.deliverers[0];
+    deliverer.wait_for_output("the endpoints cannot be read").await;
+    broker.cut();
+    world.api.publish("a.b", json!(2)).await;
+    receiver.wait_for(2).await;
+    // The database has not answered since.
+    let output = deliverer.output();
+    assert_eq!(output.matches("the endpoints are read").count(), 1, "{output}");
+
+    // What changes meanwhile is found afterwards.
+    world.api.change(&endpoint.id, json!({"paused": true})).await;
+    database.freeze(false);
+    let metrics = metrics_address(deliverer).await;
+    world
+        .api
+        .wait_for_metric(&metrics, "relay_endpoints_consumed 0")
+        .await;
 }

@@ -1,32 +1,34 @@
 //! How much waits where, for the metrics.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     time::Duration,
 };
 
 use relay_broker::{Broker, Error, Session};
-use relay_store::Store;
-use tokio::time::MissedTickBehavior;
+use relay_event::EndpointId;
+use tokio::{sync::watch, time::MissedTickBehavior};
 
 use crate::{Config, metrics::Metrics};
 
 const OTHER: &str = "other";
 
 /// Reads the queues' lengths now and then, for ever.
-pub(crate) async fn watch(broker: &Broker, store: &Store, metrics: &Metrics, config: &Config) {
+pub(crate) async fn watch(
+    broker: &Broker,
+    endpoints: &watch::Receiver<BTreeSet<EndpointId>>,
+    metrics: &Metrics,
+    config: &Config,
+) {
     let mut ticks = tokio::time::interval(config.backlog_interval.max(Duration::from_millis(100)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut shown = HashSet::new();
     loop {
         ticks.tick().await;
         let session = broker.session().await;
-        // A database or broker that is away is said elsewhere; the next round has news.
-        let Ok(endpoints) = store.endpoints().await else {
-            continue;
-        };
-        let queues = endpoints.iter().map(|stored| &stored.endpoint.id);
-        let Ok(lengths) = lengths(&session, queues, config.endpoint_labels).await else {
+        let queues = endpoints.borrow().clone();
+        // A broker that is away is said elsewhere; the next round has news.
+        let Ok(lengths) = lengths(&session, &queues, config.endpoint_labels).await else {
             continue;
         };
         show(metrics, &lengths, &mut shown);
@@ -35,13 +37,13 @@ pub(crate) async fn watch(broker: &Broker, store: &Store, metrics: &Metrics, con
 }
 
 /// Ready messages by label: the first endpoints by their ids, the others summed up.
-async fn lengths<'a>(
+async fn lengths(
     session: &Session,
-    endpoints: impl Iterator<Item = &'a relay_event::EndpointId>,
+    endpoints: &BTreeSet<EndpointId>,
     labels: usize,
 ) -> Result<BTreeMap<String, i64>, Error> {
     let mut lengths = BTreeMap::new();
-    for (position, id) in endpoints.enumerate() {
+    for (position, id) in endpoints.iter().enumerate() {
         let label = if position < labels {
             id.to_string()
         } else {

@@ -50,7 +50,7 @@ pub struct Config {
     #[arg(long, env = "RELAY_MAX_EVENT_BYTES", value_name = "BYTES", default_value_t = relay_event::DEFAULT_MAX_EVENT_BYTES)]
     pub max_event_bytes: usize,
 
-    /// How often the endpoints are read anew, should an announcement of a change have been missed
+    /// The time between two checks of all consumers, which are also checked at each change of an endpoint
     #[arg(long, env = "RELAY_RECHECK", value_name = "TIME", default_value = "60s", value_parser = time)]
     pub recheck: Duration,
 

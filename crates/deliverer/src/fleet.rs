@@ -1,7 +1,7 @@
 //! Which endpoints are taken from: one consumer each, kept in step with the store.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
@@ -11,10 +11,11 @@ use futures_util::FutureExt;
 use relay_broker::{Broker, Error, Session};
 use relay_event::{Endpoint, EndpointId, EndpointState, Timestamp};
 use relay_service::Component;
-use relay_store::Store;
+use relay_store::{ChangeReader, Changes, KnownEndpoints, Store, StoredEndpoint};
 use tokio::{
+    sync::{Mutex, watch},
     task::JoinSet,
-    time::{MissedTickBehavior, timeout},
+    time::{Instant, MissedTickBehavior, sleep_until, timeout},
 };
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -29,6 +30,12 @@ use crate::{
     pace::Pace,
 };
 
+/// The time between two looks for changed endpoints, should an announcement have been missed: one row of the store.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The longest time for which a look delays consumers that are to be started or stopped.
+const PATIENCE: Duration = Duration::from_millis(250);
+
 /// How often it is looked over which endpoints fail.
 const REVIEW: Duration = Duration::from_secs(2);
 
@@ -42,11 +49,25 @@ pub(crate) struct Fleet {
     workshop: Arc<Workshop>,
     store: Store,
     store_health: Component,
-    /// As the store last had them: with it away, delivery goes on with these. Since when they fail
-    /// stands apart, and since when they are bound is left out, for a consumer need not be replaced for it.
-    known: Vec<Arc<Endpoint>>,
+    /// The endpoints as the store last had them: with it away, delivery goes on with these.
+    known: KnownEndpoints<Known>,
+    /// The ids of the known endpoints.
+    ids: watch::Sender<BTreeSet<EndpointId>>,
+    /// A connection on which nobody else reads.
+    reader: Arc<Mutex<ChangeReader>>,
+    /// The look under way, at most one: nothing waits for a store that does not answer.
+    looking: JoinSet<Looked>,
+    /// Set if a change was announced during the look under way, which may have read too early.
+    look_again: bool,
     notes: Notes,
+    /// Endpoints of which this process wrote down something since the store was last read. Another process may
+    /// have written something else meanwhile.
+    written: Vec<EndpointId>,
     consumers: HashMap<EndpointId, Consumer>,
+    /// Set if the consumers are those of the known endpoints.
+    aligned: bool,
+    /// The time at which consumers are started and stopped even if the store does not answer.
+    align_at: Instant,
     paces: HashMap<EndpointId, Pace>,
     /// Endpoints whose queues could not be taken from at the last try.
     troubled: HashSet<EndpointId>,
@@ -59,6 +80,35 @@ pub(crate) struct Fleet {
     writing: JoinSet<Vec<(EndpointId, Option<Timestamp>)>>,
 }
 
+/// An endpoint that has a queue. Since when it fails stands apart, and since when it is bound is left out, for a
+/// consumer need not be replaced for it.
+#[derive(PartialEq)]
+struct Known {
+    endpoint: Arc<Endpoint>,
+    failing_since: Option<Timestamp>,
+}
+
+impl Known {
+    fn of(stored: StoredEndpoint) -> Option<Self> {
+        let mut endpoint = stored.endpoint;
+        if !is_there(&endpoint) {
+            return None;
+        }
+        let failing_since = endpoint.failing_since.take();
+        endpoint.bound_since = None;
+        Some(Self {
+            endpoint: Arc::new(endpoint),
+            failing_since,
+        })
+    }
+}
+
+/// An answer of the store, and the endpoints of which this process had written down something before it asked.
+struct Looked {
+    changes: Result<Changes, relay_store::Error>,
+    written: Vec<EndpointId>,
+}
+
 /// A consumer as it was started; a changed endpoint gets another one.
 struct Consumer {
     endpoint: Arc<Endpoint>,
@@ -69,13 +119,21 @@ struct Consumer {
 
 impl Fleet {
     pub(crate) fn new(workshop: Arc<Workshop>, store: Store, store_health: Component) -> Self {
+        let reader = Arc::new(Mutex::new(store.change_reader()));
         Self {
             workshop,
             store,
             store_health,
-            known: Vec::new(),
+            known: KnownEndpoints::new(Known::of),
+            ids: watch::Sender::default(),
+            reader,
+            looking: JoinSet::new(),
+            look_again: false,
             notes: Notes::default(),
+            written: Vec::new(),
             consumers: HashMap::new(),
+            aligned: false,
+            align_at: Instant::now(),
             paces: HashMap::new(),
             troubled: HashSet::new(),
             ended: JoinSet::new(),
@@ -83,6 +141,11 @@ impl Fleet {
             gone: Vec::new(),
             writing: JoinSet::new(),
         }
+    }
+
+    /// The ids of the endpoints that have a queue, as they are known at any time.
+    pub(crate) fn ids(&self) -> watch::Receiver<BTreeSet<EndpointId>> {
+        self.ids.subscribe()
     }
 
     /// Delivers, session after session, until told to stop; then finishes what is under way.
@@ -107,8 +170,10 @@ impl Fleet {
     /// Keeps the consumers in step until the session is lost or the process stops.
     async fn serve(&mut self, session: &Session, config: &Config, shutdown: &CancellationToken) {
         let mut changes = session.changes().await;
-        let mut look = tokio::time::interval(config.recheck);
+        let mut look = tokio::time::interval(LOOK.min(config.recheck));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut recheck = tokio::time::interval(config.recheck);
+        recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut review = tokio::time::interval(REVIEW);
         review.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -118,7 +183,11 @@ impl Fleet {
                 () = session.lost() => return,
                 Some(Ok((endpoint, ended))) = self.ended.join_next() => {
                     match ended {
-                        Ok(Ended::Lost) | Err(_) => look.reset_after(CONSUME_AGAIN),
+                        Ok(Ended::Lost) | Err(_) => {
+                            self.aligned = false;
+                            self.align_at = Instant::now() + CONSUME_AGAIN + PATIENCE;
+                            look.reset_after(CONSUME_AGAIN);
+                        }
                         Ok(Ended::Gone) => review.reset_immediately(),
                         Ok(_) => {}
                     }
@@ -129,57 +198,110 @@ impl Fleet {
                     self.written(written);
                     continue;
                 }
-                () = changes.next() => {}
-                _ = look.tick() => {}
+                Some(Ok(looked)) = self.looking.join_next() => self.looked(looked),
+                () = changes.next() => {
+                    self.look_again = !self.looking.is_empty();
+                    self.look();
+                    continue;
+                }
+                _ = recheck.tick() => {
+                    // Where something arrives that nobody announces, as in a removed endpoint's queue.
+                    self.aligned = false;
+                    self.look();
+                    continue;
+                }
+                _ = look.tick() => {
+                    self.look();
+                    continue;
+                }
                 _ = review.tick() => {
                     self.review(session, config.disable_after);
                     continue;
                 }
+                () = sleep_until(self.align_at), if !self.aligned => {}
             }
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return,
-                () = session.lost() => return,
-                () = self.look() => {}
+            if !self.aligned {
+                self.align(session);
             }
-            self.align(session);
         }
     }
 
-    /// Reads the endpoints anew.
-    async fn look(&mut self) {
-        match self.store.endpoints().await {
-            Ok(stored) => {
-                self.know(stored.into_iter().map(|stored| stored.endpoint));
+    /// Begins to read which endpoints changed, unless that is under way.
+    fn look(&mut self) {
+        if !self.looking.is_empty() {
+            return;
+        }
+        self.align_at = self.align_at.max(Instant::now() + PATIENCE);
+        let reader = Arc::clone(&self.reader);
+        let version = self.known.version().cloned();
+        let written = std::mem::take(&mut self.written);
+        self.looking.spawn(async move {
+            let changes = reader.lock().await.changes_since(version.as_ref()).await;
+            Looked { changes, written }
+        });
+    }
+
+    /// Takes note of what was read.
+    fn looked(&mut self, Looked { changes, written }: Looked) {
+        match changes.map(|changes| self.known.apply(changes)) {
+            Ok(changed) => {
+                self.aligned &= changed.is_empty();
+                let changed: Vec<_> = changed.into_iter().map(|changed| changed.id).collect();
+                if !changed.is_empty() {
+                    self.publish_ids(&changed);
+                }
+                for id in changed.into_iter().chain(written) {
+                    self.learn(id);
+                }
+                let known = &self.known;
+                self.gone.retain(|gone| {
+                    let known = known.get(&gone.id);
+                    known.is_some_and(|known| is_unchanged(&known.endpoint, gone))
+                });
                 if self.store_health.ready() {
-                    tracing::info!(endpoints = self.known.len(), "the endpoints are read");
+                    tracing::info!(endpoints = self.known.iter().count(), "the endpoints are read");
                 }
             }
             Err(error) => {
+                self.written.extend(written);
                 if self.store_health.not_ready(error.to_string()) {
-                    tracing::warn!(%error, "the endpoints cannot be read; going on with those known");
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "the endpoints cannot be read; going on with those known");
                 }
             }
         }
+        if std::mem::take(&mut self.look_again) {
+            self.look();
+        }
     }
 
-    fn know(&mut self, endpoints: impl Iterator<Item = Endpoint>) {
-        let mut notes = Notes::default();
-        self.known.clear();
-        for mut endpoint in endpoints.filter(is_there) {
-            if let Some(since) = endpoint.failing_since.take() {
-                notes.insert(endpoint.id.clone(), since);
+    fn publish_ids(&self, changed: &[EndpointId]) {
+        self.ids.send_modify(|ids| {
+            for id in changed {
+                if self.known.get(id).is_some() {
+                    ids.insert(id.clone());
+                } else {
+                    ids.remove(id);
+                }
             }
-            endpoint.bound_since = None;
-            self.known.push(Arc::new(endpoint));
+        });
+    }
+
+    /// Takes note of since when an endpoint fails, as the store has it now.
+    fn learn(&mut self, id: EndpointId) {
+        let noted = self.known.get(&id).and_then(|known| known.failing_since);
+        let before = self.notes.get(&id).copied();
+        if let Some(pace) = self.paces.get(&id) {
+            pace.learn(before, noted);
         }
-        for (id, pace) in &self.paces {
-            pace.learn(self.notes.get(id).copied(), notes.get(id).copied());
-        }
-        self.notes = notes;
-        let known = &self.known;
-        self.gone
-            .retain(|gone| known.iter().any(|known| is_unchanged(known, gone)));
+        self.set_note(id, noted);
+    }
+
+    fn set_note(&mut self, id: EndpointId, noted: Option<Timestamp>) {
+        match noted {
+            Some(since) => self.notes.insert(id, since),
+            None => self.notes.remove(&id),
+        };
     }
 
     /// Has written down what was learnt of endpoints that are gone, that fail, or no longer do.
@@ -198,6 +320,7 @@ impl Fleet {
         let active = self
             .known
             .iter()
+            .map(|(_, known)| &known.endpoint)
             .filter(|endpoint| endpoint.state == EndpointState::Active);
         let learnt = active.filter_map(|endpoint| {
             let noted = self.notes.get(&endpoint.id).copied();
@@ -216,10 +339,8 @@ impl Fleet {
     /// Takes note of what the store knows now.
     fn written(&mut self, written: Vec<(EndpointId, Option<Timestamp>)>) {
         for (id, noted) in written {
-            match noted {
-                Some(since) => self.notes.insert(id, since),
-                None => self.notes.remove(&id),
-            };
+            self.written.push(id.clone());
+            self.set_note(id, noted);
         }
     }
 
@@ -229,6 +350,7 @@ impl Fleet {
         let consumed = self
             .known
             .iter()
+            .map(|(_, known)| &known.endpoint)
             .filter(|endpoint| is_consumed(&endpoint.state) && !is_gone(endpoint));
         let wanted: HashMap<EndpointId, Arc<Endpoint>> = consumed
             .map(|endpoint| (endpoint.id.clone(), Arc::clone(endpoint)))
@@ -254,6 +376,7 @@ impl Fleet {
                 self.start(session, endpoint, replaced);
             }
         }
+        self.aligned = true;
         self.count();
     }
 
@@ -318,6 +441,7 @@ impl Fleet {
             consumer.stop.cancel();
         }
         self.consumers.clear();
+        self.aligned = false;
         while self.ended.join_next().await.is_some() {}
         self.count();
     }

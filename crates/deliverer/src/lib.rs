@@ -66,11 +66,12 @@ pub async fn run(config: &Config, context: &Context, broker: &Broker, store: &St
         store.clone(),
         context.health.component("store"),
     );
+    let endpoints = fleet.ids();
     let broker_health = context.health.component("broker");
     context.health.begun(PART);
     tokio::select! {
         () = fleet.run(broker, config, &context.shutdown) => {}
-        () = backlog::watch(broker, store, &workshop.metrics, config) => {}
+        () = backlog::watch(broker, &endpoints, &workshop.metrics, config) => {}
         () = broker_health.follow(broker.status(), Status::trouble) => {}
     }
     Ok(())

@@ -15,6 +15,7 @@ mod id;
 mod invalid;
 pub mod limits;
 pub mod list;
+mod matching;
 mod pattern;
 mod secret;
 pub mod signature;
@@ -32,6 +33,7 @@ pub use event::{DEFAULT_MAX_EVENT_BYTES, Event, Fill, KEY_BESIDE_ID, without_byt
 pub use headers::CustomHeaders;
 pub use id::{AttemptId, DEFAULT_SOURCE, EndpointId, EventId, WebhookId};
 pub use invalid::Invalid;
+pub use matching::PatternIndex;
 pub use pattern::{EventType, TypePattern};
 pub use secret::Secret;
 pub use text::check_source;

@@ -1,16 +1,12 @@
 //! Looking over all endpoints now and then: what a crash, or a broker that was away, left undone is
 //! done, and removed endpoints are forgotten once nothing is left of them.
 
-use std::{
-    collections::{HashMap, HashSet},
-    future::ready,
-    time::Duration,
-};
+use std::{collections::HashMap, future::ready, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use relay_broker::{Broker, Session};
-use relay_event::{Endpoint, EndpointId, EndpointState, Timestamp};
-use relay_store::{Store, StoredEndpoint};
+use relay_event::{EndpointId, EndpointState, Timestamp};
+use relay_store::{KnownEndpoints, Store, StoredEndpoint};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
@@ -25,11 +21,50 @@ const LOOKS_AFTER_CHANGE: u32 = 3;
 /// queue is left alone: at another broker that is all of them.
 const AT_ONCE: usize = 64;
 
+/// An endpoint, as far as it decides whether something is to be done.
+#[derive(PartialEq)]
+struct Known {
+    state: EndpointState,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    is_bound: bool,
+    is_unsettled: bool,
+}
+
+impl Known {
+    fn of(stored: StoredEndpoint) -> Option<Self> {
+        let is_unsettled = is_unsettled(&stored);
+        let endpoint = stored.endpoint;
+        Some(Self {
+            state: endpoint.state,
+            created_at: endpoint.created_at,
+            updated_at: endpoint.updated_at,
+            is_bound: endpoint.bound_since.is_some(),
+            is_unsettled,
+        })
+    }
+
+    /// Returns true if somebody may be waiting until its new queue can be used: another one does not see that it is new.
+    fn is_being_created(&self, wait: Duration) -> bool {
+        let is_new = !self.is_bound && self.updated_at == self.created_at;
+        is_new && age(self.created_at) < 2 * wait
+    }
+
+    /// Returns true if something may be undone of it.
+    fn is_due(&self, every: Duration) -> bool {
+        removed_at(&self.state).is_some()
+            || !self.is_bound
+            || self.is_unsettled
+            || age(self.updated_at) < every * LOOKS_AFTER_CHANGE
+    }
+}
+
 /// The task that looks.
 pub(crate) struct LookOver {
     gateway: Gateway,
     broker: Broker,
     store: Store,
+    known: KnownEndpoints<Known>,
     every: Duration,
     session: Option<Session>,
     /// Whether all are to be brought into step, and not only those where something may be undone.
@@ -44,6 +79,7 @@ impl LookOver {
         Self {
             broker: gateway.broker.clone(),
             store: gateway.store.clone(),
+            known: KnownEndpoints::new(Known::of),
             every: gateway.config.recheck,
             gateway: gateway.clone(),
             session: None,
@@ -73,18 +109,20 @@ impl LookOver {
     }
 
     async fn look(&mut self) -> Result<(), Error> {
-        let rows = self.store.endpoints().await?;
-        self.gateway.metrics.count(&rows);
-        let known: HashSet<_> = rows.iter().map(|row| &row.endpoint.id).collect();
-        self.unbound.retain(|id, _| known.contains(id));
+        self.known.refresh(&self.store).await?;
+        let known = &self.known;
+        self.gateway
+            .metrics
+            .count(known.iter().map(|(_, known)| &known.state));
+        self.unbound.retain(|id, _| known.get(id).is_some());
         let Some(session) = self.session.clone() else {
             return Ok(()); // The broker's absence is said where it is noticed.
         };
         let mut due = Vec::new();
         let wait = self.gateway.config.new_queue_wait;
-        for row in rows.iter().filter(|row| !is_being_created(&row.endpoint, wait)) {
-            if self.all || self.is_due(row) || !has_queue(&session, &row.endpoint.id).await? {
-                due.push(row.endpoint.id.clone());
+        for (id, known) in known.iter().filter(|(_, known)| !known.is_being_created(wait)) {
+            if self.all || known.is_due(self.every) || !has_queue(&session, id).await? {
+                due.push(id.clone());
             }
         }
         let mut looked = Ok(());
@@ -114,17 +152,8 @@ impl LookOver {
             .await
     }
 
-    /// Whether something may be undone of an endpoint.
-    fn is_due(&self, stored: &StoredEndpoint) -> bool {
-        let endpoint = &stored.endpoint;
-        removed_at(endpoint).is_some()
-            || endpoint.bound_since.is_none()
-            || is_unsettled(stored)
-            || age(endpoint.updated_at) < self.every * LOOKS_AFTER_CHANGE
-    }
-
     async fn attend(&mut self, session: &Session, stored: &StoredEndpoint) -> Result<(), Error> {
-        match removed_at(&stored.endpoint) {
+        match removed_at(&stored.endpoint.state) {
             Some(at) => self.forget(session, &stored.endpoint.id, at).await,
             None => self.settle(stored).await,
         }
@@ -152,7 +181,7 @@ impl LookOver {
         let patience = self.gateway.config.confirm_timeout;
         let deleted = timeout(patience, delete_if_empty(session, id)).await;
         if deleted.map_err(|_| Error::Slow(patience))?? {
-            self.store.delete(id).await?;
+            self.store.delete(id, Timestamp::now()).await?;
             let removed = EndpointState::Removed { at: removed };
             self.gateway.metrics.moved(Some(&removed), None);
             self.unbound.remove(id);
@@ -190,15 +219,9 @@ async fn delete_if_empty(session: &Session, id: &EndpointId) -> Result<bool, rel
     Ok(true)
 }
 
-/// Whether somebody may be waiting until its new queue can be used: another one does not see that it is new.
-fn is_being_created(endpoint: &Endpoint, wait: Duration) -> bool {
-    let is_new = endpoint.bound_since.is_none() && endpoint.updated_at == endpoint.created_at;
-    is_new && age(endpoint.created_at) < 2 * wait
-}
-
-fn removed_at(endpoint: &Endpoint) -> Option<Timestamp> {
-    match endpoint.state {
-        EndpointState::Removed { at } => Some(at),
+fn removed_at(state: &EndpointState) -> Option<Timestamp> {
+    match state {
+        EndpointState::Removed { at } => Some(*at),
         _ => None,
     }
 }

@@ -4,7 +4,6 @@ use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 use relay_event::EndpointState;
-use relay_store::StoredEndpoint;
 
 const STATES: [&str; 4] = ["active", "paused", "disabled", "removed"];
 
@@ -200,15 +199,15 @@ impl Metrics {
     }
 
     /// The truth, with what other gateways did.
-    pub(crate) fn count(&self, stored: &[StoredEndpoint]) {
-        for state in STATES {
-            let count = stored
-                .iter()
-                .filter(|stored| stored.endpoint.state.as_str() == state)
-                .count();
-            self.endpoints
-                .with_label_values(&[state])
-                .set(i64::try_from(count).unwrap_or(i64::MAX));
+    pub(crate) fn count<'a>(&self, endpoints: impl Iterator<Item = &'a EndpointState>) {
+        let mut counts = STATES.map(|state| (state, 0));
+        for endpoint in endpoints {
+            for (state, count) in &mut counts {
+                *count += i64::from(*state == endpoint.as_str());
+            }
+        }
+        for (state, count) in counts {
+            self.endpoints.with_label_values(&[state]).set(count);
         }
     }
 }

@@ -1,7 +1,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use relay_event::{Delay, Invalid, RetrySchedule};
-use relay_store::{Error, Store};
+use relay_store::{Error, KnownEndpoints, Store};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// The most distinct delays of all endpoints together: each is a queue in the broker.
@@ -10,16 +10,20 @@ const MAX_DELAYS: usize = 200;
 /// Keeps the number of distinct delays within its limit.
 pub(crate) struct Schedules {
     store: Store,
-    alone: Arc<Mutex<()>>,
+    /// The endpoints' schedules. Locked until the one that is admitted is stored.
+    known: Arc<Mutex<KnownEndpoints<RetrySchedule>>>,
 }
 
 /// That a schedule may be stored, as long as this is held.
-pub(crate) struct Admitted(#[expect(dead_code, reason = "held, not read")] Option<OwnedMutexGuard<()>>);
+pub(crate) struct Admitted(
+    #[expect(dead_code, reason = "held, not read")] Option<OwnedMutexGuard<KnownEndpoints<RetrySchedule>>>,
+);
 
 impl Schedules {
     pub(crate) fn new(store: Store) -> Self {
-        let alone = Arc::default();
-        Self { store, alone }
+        let known = KnownEndpoints::new(|stored| Some(stored.endpoint.retry));
+        let known = Arc::new(Mutex::new(known));
+        Self { store, known }
     }
 
     /// Refuses a schedule that would name too many delays in all. The usual schedule is never refused.
@@ -32,9 +36,9 @@ impl Schedules {
         {
             return Ok(Admitted(None));
         }
-        let alone = Arc::clone(&self.alone).lock_owned().await;
-        let stored = self.store.endpoints().await?;
-        let stored = stored.iter().flat_map(|stored| stored.endpoint.delays());
+        let mut known = Arc::clone(&self.known).lock_owned().await;
+        known.refresh(&self.store).await?;
+        let stored = known.iter().flat_map(|(_, schedule)| schedule.delays());
         let used: HashSet<&Delay> = usual.delays().iter().chain(stored).collect();
         let new: HashSet<&Delay> = schedule
             .delays()
@@ -47,6 +51,6 @@ impl Schedules {
             );
             return Err(Invalid::new("retry", problem).into());
         }
-        Ok(Admitted(Some(alone)))
+        Ok(Admitted(Some(known)))
     }
 }

@@ -72,7 +72,7 @@ impl Batch {
     }
 
     /// Says where its events went.
-    pub(crate) fn route(&mut self, router: &mut Router) {
+    pub(crate) fn route(&mut self, router: &Router) {
         for record in &mut self.records {
             if let Record::Event(new) = record {
                 new.routed_to = router.routed_to(new.event.event_type(), new.published_at);

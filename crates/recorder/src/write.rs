@@ -114,7 +114,7 @@ impl Writer<'_> {
     /// Writes a batch and settles its messages; gives them back if that cannot be.
     async fn write(&mut self, mut batch: Batch) -> Result<(), Ended> {
         self.router.up_to_date().await;
-        batch.route(&mut self.router);
+        batch.route(&self.router);
         match self.record(&batch.records).await {
             Ok(refusals) => {
                 for (record, error) in refusals {

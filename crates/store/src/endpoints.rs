@@ -1,11 +1,15 @@
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
-use relay_event::{Endpoint, EndpointId, Invalid, TypePattern};
+use relay_event::{Endpoint, EndpointId, Invalid, Timestamp, TypePattern};
+use uuid::Uuid;
 
 use crate::{
     Error, Store,
     sql::{self, Row},
 };
+
+/// The time for which a removal is known. A reader that knows the endpoints of an earlier time reads all.
+const REMOVALS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// An endpoint, and what the broker may still hold of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,11 +44,15 @@ impl Store {
     /// Adds an endpoint. Its queue may be bound by its types from now on.
     ///
     /// # Errors
-    /// It does not pass [`Endpoint::check`], its id is taken, or the database failed.
+    /// It does not pass [`Endpoint::check`], its id is taken or was that of an endpoint that was deleted within
+    /// the last week, or the database failed.
     pub async fn insert(&self, endpoint: &Endpoint) -> Result<(), Error> {
         endpoint.check()?;
         let row = write(endpoint, &endpoint.types, 1)?;
-        let inserted = self.pool.within(sql::insert(&self.pool, &row)).await;
+        let inserted = self
+            .pool
+            .within(sql::insert(&self.pool, &row, &new_change()))
+            .await;
         inserted.map_err(|source| match source.as_database_error() {
             Some(refused) if refused.is_unique_violation() => Error::Exists {
                 id: endpoint.id.clone(),
@@ -103,12 +111,16 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets an endpoint; that there is none is no error.
+    /// Deletes an endpoint; that there is none is no error. For a week at least, until another one is deleted,
+    /// readers of what changed are told that it is removed.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn delete(&self, id: &EndpointId) -> Result<(), Error> {
-        let deleting = sql::delete(&self.pool, id.as_str());
+    pub async fn delete(&self, id: &EndpointId, now: Timestamp) -> Result<(), Error> {
+        let now = now.as_millis();
+        let kept = i64::try_from(REMOVALS_KEPT.as_millis()).unwrap_or(i64::MAX);
+        let change = new_change();
+        let deleting = sql::remove(&self.pool, id.as_str(), &change, now, now.saturating_sub(kept));
         self.within(format!("delete endpoint {id}"), deleting).await
     }
 
@@ -118,12 +130,18 @@ impl Store {
     }
 
     async fn write(&self, id: &EndpointId, row: &Row) -> Result<bool, Error> {
-        let changing = sql::update(&self.pool, row);
+        let change = new_change();
+        let changing = sql::update(&self.pool, row, &change);
         self.within(format!("change endpoint {id}"), changing).await
     }
 }
 
-fn read(row: &Row) -> Result<StoredEndpoint, Error> {
+/// The id of a change; no other has it.
+fn new_change() -> String {
+    Uuid::now_v7().simple().to_string()
+}
+
+pub(crate) fn read(row: &Row) -> Result<StoredEndpoint, Error> {
     let unreadable = |part| {
         move |source| Error::Unreadable {
             id: row.id.clone(),

@@ -3,6 +3,8 @@
 
 mod endpoints;
 mod error;
+mod fleet;
+mod known;
 mod log;
 mod pool;
 mod postgres;
@@ -13,6 +15,8 @@ mod url;
 
 pub use endpoints::StoredEndpoint;
 pub use error::Error;
+pub use fleet::{ChangeReader, ChangedEndpoints, Changes, FleetVersion};
+pub use known::{Changed, KnownEndpoints};
 pub use log::{
     AttemptStats, Consumer, DeliveryFilter, EventFilter, EventPage, Extent, FeedPage, Forgotten,
     LoggedDelivery, LoggedEvent, NewEvent, Record, Retention, Undelivered, UnderWay, WholeEvent, Written,

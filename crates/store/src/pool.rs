@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use sqlx::{PgPool, Postgres, Sqlite, SqlitePool};
+use sqlx::{
+    ConnectOptions, Connection, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool,
+};
 use tokio::time::timeout;
 
 use crate::{postgres, sqlite};
@@ -14,9 +16,15 @@ pub(crate) enum Either<S, P> {
     Postgres(P),
 }
 
-/// Rolls back unless it is committed. Statements run on `&mut **` of what is in it.
-pub(crate) type Transaction =
-    Either<sqlx::Transaction<'static, Sqlite>, sqlx::Transaction<'static, Postgres>>;
+/// A transaction on a connection of a pool. Rolls back unless it is committed. Statements run on `&mut **` of
+/// what is in it.
+pub(crate) type Transaction = TransactionOn<'static>;
+
+/// A transaction that may be on a connection of somebody's own.
+pub(crate) type TransactionOn<'c> = Either<sqlx::Transaction<'c, Sqlite>, sqlx::Transaction<'c, Postgres>>;
+
+/// A connection of somebody's own.
+pub(crate) type Own = Either<SqliteConnection, PgConnection>;
 
 /// `on!(either, it => expression)`: the expression, compiled for each database. Its value must be of
 /// one type.
@@ -64,9 +72,30 @@ impl Pool {
         &self,
         work: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, sqlx::Error> {
-        match self.limit {
+        self.within_time(Duration::MAX, work).await
+    }
+
+    /// Does `work` as [`Self::within`], and in PostgreSQL gives it up after `limit` at the latest.
+    pub(crate) async fn within_time<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        match self.limit.map(|longest| longest.min(limit)) {
             Some(limit) => timeout(limit, work).await.unwrap_or_else(|_| Err(silent(limit))),
             None => work.await,
+        }
+    }
+
+    /// Opens a connection beside the pool, to read.
+    pub(crate) async fn connect(&self) -> Result<Own, sqlx::Error> {
+        match &self.reading {
+            Either::Sqlite(pool) => pool.connect_options().connect().await.map(Either::Sqlite),
+            Either::Postgres(pool) => {
+                let options = pool.connect_options();
+                let connecting = async { options.connect().await.map(Either::Postgres) };
+                self.within_time(postgres::CONNECT, connecting).await
+            }
         }
     }
 
@@ -87,6 +116,15 @@ impl Pool {
     }
 }
 
+/// Begins to read on a connection of somebody's own: all statements see the same moment. Whoever gives it up while
+/// it begins must give up the connection too.
+pub(crate) async fn read_on(connection: &mut Own) -> Result<TransactionOn<'_>, sqlx::Error> {
+    match connection {
+        Either::Sqlite(connection) => connection.begin_with(sqlite::READ).await.map(Either::Sqlite),
+        Either::Postgres(connection) => connection.begin_with(postgres::READ).await.map(Either::Postgres),
+    }
+}
+
 /// To its end, even if nobody waits for it any more: sqlx forgets a transaction of PostgreSQL that is given up
 /// while it begins, and who gets the connection next would read the past in it.
 async fn begin(
@@ -103,6 +141,6 @@ pub(crate) async fn commit(transaction: Transaction) -> Result<(), sqlx::Error> 
 }
 
 fn silent(limit: Duration) -> sqlx::Error {
-    let problem = format!("no answer within {} s", limit.as_secs());
+    let problem = format!("no answer within {limit:?}");
     std::io::Error::new(std::io::ErrorKind::TimedOut, problem).into()
 }

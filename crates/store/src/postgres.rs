@@ -13,7 +13,7 @@ use url::Url;
 use crate::{Error, StoreUrl, error, pool::Pool, schema};
 
 /// How long it may take to reach the server, and to get a connection from the pool.
-const CONNECT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT: Duration = Duration::from_secs(5);
 
 /// How long a connection may take to show that it is still one.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -28,8 +28,10 @@ const CONNECTIONS: u32 = 8;
 /// a process that froze in the middle of a write does not hold up all others for longer; and to read
 /// along the indexes, which every question here has in its order. Of a table that has grown since it
 /// was last analyzed it would otherwise believe that reading and sorting all of it is less. Compiling
-/// a query that then seems dear takes longer than any of them.
-const SESSION: [(&str, &str); 9] = [
+/// a query that then seems dear takes longer than any of them. A statement that waited for another
+/// one's commit goes on with what that wrote, whatever the server's own default is.
+const SESSION: [(&str, &str); 10] = [
+    ("default_transaction_isolation", "read committed"),
     ("enable_bitmapscan", "off"),
     ("enable_seqscan", "off"),
     ("jit", "off"),

@@ -38,6 +38,11 @@ macro_rules! steps {
                 "types",
                 include_str!(concat!("../migrations/", $folder, "/0006_types.sql")),
             ),
+            (
+                7,
+                "fleet",
+                include_str!(concat!("../migrations/", $folder, "/0007_fleet.sql")),
+            ),
         ]
     };
 }

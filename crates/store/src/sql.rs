@@ -1,10 +1,13 @@
-//! Every statement about endpoints, in SQL that SQLite and PostgreSQL both take. Rows go in and come
-//! out as they are stored; what they mean is said elsewhere. Each write is one statement that commits
-//! by itself, so no transaction is ever open while something else is waited for.
+//! Every statement about endpoints. Rows go in and come out as they are stored; what they mean is said
+//! elsewhere. Reads are in SQL that SQLite and PostgreSQL both take.
+
+mod changes;
+
+pub(crate) use changes::{insert, remove, update};
 
 use sqlx::Error;
 
-use crate::pool::{Pool, on};
+use crate::pool::{Own, Pool, TransactionOn, on};
 
 /// A row of `endpoints`. Its document holds secrets, so it does not print.
 pub(crate) struct Row {
@@ -27,6 +30,32 @@ impl From<Columns> for Row {
     }
 }
 
+type FleetColumns = (String, i64, String, i64);
+
+/// The row of `fleet`.
+pub(crate) struct Fleet {
+    pub(crate) lineage: String,
+    pub(crate) number: i64,
+    pub(crate) change: String,
+    pub(crate) forgotten: i64,
+}
+
+impl From<FleetColumns> for Fleet {
+    fn from((lineage, number, change, forgotten): FleetColumns) -> Self {
+        Self {
+            lineage,
+            number,
+            change,
+            forgotten,
+        }
+    }
+}
+
+const ENDPOINTS: &str =
+    "SELECT id, document, bound, version FROM endpoints WHERE document IS NOT NULL ORDER BY id";
+
+const FLEET: &str = "SELECT lineage, number, change, forgotten FROM fleet";
+
 /// Reads a page of the file, where `SELECT 1` would not.
 pub(crate) async fn ping(pool: &Pool) -> Result<(), Error> {
     let sql = "SELECT 1 FROM endpoints LIMIT 1";
@@ -34,45 +63,50 @@ pub(crate) async fn ping(pool: &Pool) -> Result<(), Error> {
 }
 
 pub(crate) async fn endpoints(pool: &Pool) -> Result<Vec<Row>, Error> {
-    let sql = "SELECT id, document, bound, version FROM endpoints ORDER BY id";
-    let rows: Vec<Columns> = on!(&pool.reading, pool => sqlx::query_as(sql).fetch_all(pool).await?);
+    let rows: Vec<Columns> = on!(&pool.reading, pool => sqlx::query_as(ENDPOINTS).fetch_all(pool).await?);
     Ok(rows.into_iter().map(Row::from).collect())
 }
 
 pub(crate) async fn endpoint(pool: &Pool, id: &str) -> Result<Option<Row>, Error> {
-    let sql = "SELECT id, document, bound, version FROM endpoints WHERE id = $1";
+    let sql = "SELECT id, document, bound, version FROM endpoints WHERE id = $1 AND document IS NOT NULL";
     let row: Option<Columns> =
         on!(&pool.reading, pool => sqlx::query_as(sql).bind(id).fetch_optional(pool).await?);
     Ok(row.map(Row::from))
 }
 
-pub(crate) async fn insert(pool: &Pool, row: &Row) -> Result<(), Error> {
-    let sql = "INSERT INTO endpoints (id, document, bound, version) VALUES ($1, $2, $3, $4)";
-    on!(&pool.writing, pool => sqlx::query(sql)
-        .bind(&row.id)
-        .bind(&row.document)
-        .bind(&row.bound)
-        .bind(row.version)
-        .execute(pool)
-        .await
-        .map(drop))
+pub(crate) async fn fleet(pool: &Pool) -> Result<Fleet, Error> {
+    let row: FleetColumns = on!(&pool.reading, pool => sqlx::query_as(FLEET).fetch_one(pool).await?);
+    Ok(row.into())
 }
 
-/// Writes `row` as the next version; `false` if the stored one is no longer `row.version`.
-pub(crate) async fn update(pool: &Pool, row: &Row) -> Result<bool, Error> {
-    let sql = "UPDATE endpoints SET document = $1, bound = $2, version = version + 1 WHERE id = $3 AND version = $4";
-    let changed = on!(&pool.writing, pool => sqlx::query(sql)
-        .bind(&row.document)
-        .bind(&row.bound)
-        .bind(&row.id)
-        .bind(row.version)
-        .execute(pool)
-        .await?
-        .rows_affected());
-    Ok(changed == 1)
+/// The fleet's row, read on a connection of somebody's own.
+pub(crate) async fn fleet_on(connection: &mut Own) -> Result<Fleet, Error> {
+    let row: FleetColumns = on!(connection, it => sqlx::query_as(FLEET).fetch_one(&mut *it).await?);
+    Ok(row.into())
 }
 
-pub(crate) async fn delete(pool: &Pool, id: &str) -> Result<(), Error> {
-    let sql = "DELETE FROM endpoints WHERE id = $1";
-    on!(&pool.writing, pool => sqlx::query(sql).bind(id).execute(pool).await.map(drop))
+/// The fleet's row in a transaction.
+pub(crate) async fn fleet_in(tx: &mut TransactionOn<'_>) -> Result<Fleet, Error> {
+    let row: FleetColumns = on!(tx, tx => sqlx::query_as(FLEET).fetch_one(&mut **tx).await?);
+    Ok(row.into())
+}
+
+/// All endpoints, in a transaction.
+pub(crate) async fn endpoints_in(tx: &mut TransactionOn<'_>) -> Result<Vec<Row>, Error> {
+    let rows: Vec<Columns> = on!(tx, tx => sqlx::query_as(ENDPOINTS).fetch_all(&mut **tx).await?);
+    Ok(rows.into_iter().map(Row::from).collect())
+}
+
+/// The endpoints that changed after this number of the fleet's version, in a transaction.
+pub(crate) async fn changed_in(tx: &mut TransactionOn<'_>, after: i64) -> Result<Vec<Row>, Error> {
+    let sql = "SELECT id, document, bound, version FROM endpoints
+        WHERE changed_in > $1 AND document IS NOT NULL ORDER BY changed_in";
+    let rows: Vec<Columns> = on!(tx, tx => sqlx::query_as(sql).bind(after).fetch_all(&mut **tx).await?);
+    Ok(rows.into_iter().map(Row::from).collect())
+}
+
+/// The ids of endpoints that were removed after this number of the fleet's version, in a transaction.
+pub(crate) async fn removed_in(tx: &mut TransactionOn<'_>, after: i64) -> Result<Vec<String>, Error> {
+    let sql = "SELECT id FROM endpoints WHERE changed_in > $1 AND document IS NULL ORDER BY changed_in";
+    on!(tx, tx => sqlx::query_scalar(sql).bind(after).fetch_all(&mut **tx).await)
 }

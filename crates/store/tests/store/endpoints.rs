@@ -66,8 +66,8 @@ async fn endpoints_come_back_as_they_were_in_the_order_of_their_ids(place: Place
     assert_eq!(again.endpoints().await.unwrap(), expected);
 
     let id = &endpoints[0].id;
-    again.delete(id).await.unwrap();
-    again.delete(id).await.unwrap();
+    again.delete(id, Timestamp::now()).await.unwrap();
+    again.delete(id, Timestamp::now()).await.unwrap();
     assert_eq!(again.endpoint(id).await.unwrap(), None);
     assert_eq!(again.update(id, |_| Ok(())).await.unwrap(), None);
     again.bindings_settled(id, &types(&["order.*"])).await.unwrap();

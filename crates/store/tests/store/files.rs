@@ -193,7 +193,7 @@ async fn a_lock_that_is_held_too_long_is_unavailable() {
     let mut hog = other(&path).await;
     let held = hog.begin_with("BEGIN IMMEDIATE").await.unwrap();
     assert_eq!(store.endpoints().await.unwrap().len(), 1);
-    let error = store.delete(&endpoint.id).await.unwrap_err();
+    let error = store.delete(&endpoint.id, Timestamp::now()).await.unwrap_err();
     assert!(error.is_unavailable());
     let expected = format!(
         "could not delete endpoint {}: the database is unavailable: (code: 5) database is locked",
@@ -201,5 +201,5 @@ async fn a_lock_that_is_held_too_long_is_unavailable() {
     );
     assert_eq!(chain(&error), expected);
     held.rollback().await.unwrap();
-    store.delete(&endpoint.id).await.unwrap();
+    store.delete(&endpoint.id, Timestamp::now()).await.unwrap();
 }

@@ -10,6 +10,7 @@ mod consumers;
 mod endpoints;
 mod feed;
 mod files;
+mod fleet;
 mod order;
 mod pages;
 mod records;

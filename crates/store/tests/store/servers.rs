@@ -6,7 +6,7 @@ use std::{
 };
 
 use relay_event::{Endpoint, Secret, Timestamp};
-use relay_store::{Error, EventFilter, Record, Store, StoreUrl};
+use relay_store::{ChangedEndpoints, Error, EventFilter, Record, Store, StoreUrl};
 use relay_testkit::{Proxy, database, private_postgres, wait_until};
 use sqlx::{Connection, PgConnection};
 use tokio::time;
@@ -252,6 +252,56 @@ async fn a_frozen_connection_is_noticed_and_replaced() {
     for event in found.collect::<Vec<_>>() {
         assert!(event.await.unwrap().unwrap().is_some());
     }
+}
+
+/// A reader with a connection of its own gives it up after 250 ms, and opens another one for its next question.
+#[tokio::test]
+async fn a_reader_of_changes_gives_up_a_frozen_connection_soon() {
+    let wire = Proxy::start(database().await).await;
+    let store = open(&wire.url()).await.unwrap();
+    let mut reader = store.change_reader();
+    let known = reader.changes_since(None).await.unwrap().version;
+    let endpoint = endpoint();
+    store.insert(&endpoint).await.unwrap();
+
+    wire.freeze(true);
+    time::pause();
+    let started = time::Instant::now();
+    let error = reader.changes_since(Some(&known)).await.unwrap_err();
+    let given_up = started.elapsed();
+    time::resume();
+    assert!(error.is_unavailable(), "{error:?}");
+    assert!(
+        chain(&error).contains("no answer within 250ms"),
+        "{}",
+        chain(&error)
+    );
+    assert!(given_up < Duration::from_millis(260), "{given_up:?}");
+
+    wire.freeze(false);
+    let changes = reader.changes_since(Some(&known)).await.unwrap();
+    assert_eq!(changes.version.number, known.number + 1);
+    let ChangedEndpoints::Since { changed, .. } = changes.endpoints else {
+        panic!("all: {changes:?}");
+    };
+    assert_eq!(changed.len(), 1);
+    assert_eq!(changed[0].endpoint, endpoint);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_changes_does_not_notice_that_the_server_was_started_again() {
+    let mut server = private_postgres().await;
+    let store = open(server.url()).await.unwrap();
+    let mut reader = store.change_reader();
+    let known = reader.changes_since(None).await.unwrap().version;
+    server.stop().await;
+    let error = reader.changes_since(Some(&known)).await.unwrap_err();
+    assert!(error.is_unavailable(), "{error:?}");
+    server.start().await;
+    reader.changes_since(Some(&known)).await.unwrap();
+    server.stop().await;
+    server.start().await;
+    assert_eq!(reader.changes_since(Some(&known)).await.unwrap().version, known);
 }
 
 /// A process that froze in the middle of a write holds up the others only so long.
