@@ -39,9 +39,9 @@ pub struct Received {
     pub event: Result<Event, Refused>,
     /// Its delivery's attempts so far.
     pub history: History,
-    /// Whether it came by the exchange of events, which gave it to every endpoint that wants it.
+    /// Set if it came by the exchange of events, which gave it to every endpoint that wants it.
     pub published: bool,
-    /// Whether it came by the exchange of events and claims that the broker has moved it before. Such a message is
+    /// Set if it came by the exchange of events and claims that the broker has moved it before. Such a message is
     /// given to the archive alone.
     pub claims_death: bool,
     /// The end that a redelivered event had before; `None` for other events.

@@ -21,7 +21,7 @@ pub(crate) struct Item {
     pub(crate) records: Vec<Record>,
     /// The message, if any part of it is not to be recorded.
     pub(crate) refused: Option<Refused>,
-    /// An event to be sent once more, after what is recorded of it.
+    /// An event to be sent once more, after the records of it, if there are any.
     pub(crate) resend: Option<Resend>,
     /// Held as long as its event is not recorded.
     pub(crate) waiting: Option<Waiting>,

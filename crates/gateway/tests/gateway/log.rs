@@ -113,7 +113,6 @@ async fn events_are_listed_newest_first_in_pages() {
     assert!(listed.get("subject").is_none(), "{listed}");
 }
 
-/// Ids are whatever a header can carry, and events are shown as they are delivered.
 /// Each event has a type of its own, as a producer may give it: so many that they are looked at part by part.
 #[tokio::test]
 async fn few_of_very_many_types_are_found_part_by_part() {
@@ -159,6 +158,7 @@ async fn few_of_very_many_types_are_found_part_by_part() {
     assert_eq!(fed, ["3", "8995"]);
 }
 
+/// Ids are whatever a header can carry, and events are shown as they are delivered.
 #[tokio::test]
 async fn an_event_is_shown_byte_for_byte_whatever_its_id() {
     let folder = folder();

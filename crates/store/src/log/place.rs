@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Database, QueryBuilder};
 use super::codes;
 use crate::pool::{Transaction, on};
 
-/// From which end of the log.
+/// The end of the log to begin at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     NewestFirst,
