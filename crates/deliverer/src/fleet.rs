@@ -57,6 +57,8 @@ pub(crate) struct Fleet {
     reader: Arc<Mutex<ChangeReader>>,
     /// The look under way, at most one: nothing waits for a store that does not answer.
     looking: JoinSet<Looked>,
+    /// Set if the next look reads all endpoints (see [`KnownEndpoints::refresh_all`]).
+    all: bool,
     /// Set if a change was announced during the look under way, which may have read too early.
     look_again: bool,
     notes: Notes,
@@ -128,6 +130,7 @@ impl Fleet {
             ids: watch::Sender::default(),
             reader,
             looking: JoinSet::new(),
+            all: false,
             look_again: false,
             notes: Notes::default(),
             written: Vec::new(),
@@ -170,6 +173,9 @@ impl Fleet {
     /// Keeps the consumers in step until the session is lost or the process stops.
     async fn serve(&mut self, session: &Session, config: &Config, shutdown: &CancellationToken) {
         let mut changes = session.changes().await;
+        // A look that began in the session before may not know what changed since, so no consumer begins by it.
+        let mut is_stale = !self.looking.is_empty();
+        self.align_at = Instant::now() + PATIENCE;
         let mut look = tokio::time::interval(LOOK.min(config.recheck));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut recheck = tokio::time::interval(config.recheck);
@@ -198,7 +204,13 @@ impl Fleet {
                     self.written(written);
                     continue;
                 }
-                Some(Ok(looked)) = self.looking.join_next() => self.looked(looked),
+                Some(Ok(looked)) = self.looking.join_next() => {
+                    self.looked(looked);
+                    if std::mem::take(&mut is_stale) {
+                        self.look();
+                        continue;
+                    }
+                }
                 () = changes.next() => {
                     self.look_again = !self.looking.is_empty();
                     self.look();
@@ -207,6 +219,7 @@ impl Fleet {
                 _ = recheck.tick() => {
                     // Where something arrives that nobody announces, as in a removed endpoint's queue.
                     self.aligned = false;
+                    self.all = true;
                     self.look();
                     continue;
                 }
@@ -233,7 +246,8 @@ impl Fleet {
         }
         self.align_at = self.align_at.max(Instant::now() + PATIENCE);
         let reader = Arc::clone(&self.reader);
-        let version = self.known.version().cloned();
+        let version = self.known.version().filter(|_| !self.all).cloned();
+        self.all = false;
         let written = std::mem::take(&mut self.written);
         self.looking.spawn(async move {
             let changes = reader.lock().await.changes_since(version.as_ref()).await;

@@ -109,7 +109,7 @@ impl LookOver {
     }
 
     async fn look(&mut self) -> Result<(), Error> {
-        self.known.refresh(&self.store).await?;
+        self.known.refresh_all(&self.store).await?;
         let known = &self.known;
         self.gateway
             .metrics

@@ -57,6 +57,17 @@ impl Routes {
         Ok(())
     }
 
+    /// Reads all endpoints.
+    ///
+    /// # Errors
+    /// They cannot be read. Those known before stay.
+    async fn look_at_all(&self) -> Result<(), Error> {
+        let mut known = self.known.lock().await;
+        let changed = known.refresh_all(&self.store).await?;
+        self.index_changed(&known, &changed);
+        Ok(())
+    }
+
     fn index_changed(&self, known: &KnownEndpoints<Route>, changed: &[Changed<Route>]) {
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         for Changed { id, before } in changed {
@@ -69,19 +80,19 @@ impl Routes {
         }
     }
 
-    /// Reads what changed whenever an endpoint did, and now and then, for ever.
+    /// Reads what changed whenever an endpoint did, and all endpoints now and then, for ever.
     pub(crate) async fn follow(&self, mut changes: Changes, recheck: Duration) {
         let mut look = tokio::time::interval(recheck);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         look.tick().await; // They have just been read.
         let mut failing = false;
         loop {
-            tokio::select! {
-                () = changes.next() => {}
-                _ = look.tick() => {}
-            }
+            let looked = tokio::select! {
+                () = changes.next() => self.look().await,
+                _ = look.tick() => self.look_at_all().await,
+            };
             // That the store is away is said where it is written to.
-            let unreadable = self.look().await.err().filter(|error| !error.is_unavailable());
+            let unreadable = looked.err().filter(|error| !error.is_unavailable());
             if let (Some(error), false) = (&unreadable, failing) {
                 say_unreadable(error);
             }

@@ -1,7 +1,8 @@
 //! Types of events, each by a number: what a pattern matches is known before the log is looked into.
 //!
 //! Producers may give each event a type of its own, so the number of types has no bound but that of the events
-//! themselves. No read looks at more than [`NAMES`] of them.
+//! themselves. No read looks at all of them: it reads some [`NAMES`] of them to find those that it lists, or the name
+//! of each event that it walks past.
 
 use std::collections::{BTreeSet, HashMap};
 
