@@ -29,7 +29,8 @@ pub struct Records {
     pub refused: Option<Refused>,
 }
 
-/// An event that did not get where it was to go.
+/// An event to be published once more: its time to live was over in an endpoint's queue, or it claims to have been
+/// moved by a broker and so went to the archive alone.
 #[derive(Debug)]
 pub struct Resend {
     /// The endpoint that it is for; `None` for all that want it.

@@ -139,17 +139,8 @@ impl Topology {
             ("x-match", text("any-with-x".to_owned())),
             ("x-death", AMQPValue::Void),
         ]);
-        let options = QueueBindOptions::default();
-        channel
-            .queue_bind(
-                self.archive().into(),
-                self.guard().into(),
-                "".into(),
-                options,
-                moved,
-            )
-            .await?;
-        // Of versions without the guard.
+        bind_by(channel, &self.archive(), &self.guard(), "", moved).await?;
+        // Versions without the guard bound it so.
         unbind(channel, &self.archive(), &self.events(), "#").await
     }
 
@@ -182,7 +173,7 @@ impl Topology {
         pattern: &TypePattern,
     ) -> lapin::Result<()> {
         bind(channel, &self.endpoint(id), &self.routes(), pattern.as_str()).await?;
-        // Of versions without the guard.
+        // Versions without the guard bound it so.
         unbind(channel, &self.endpoint(id), &self.events(), pattern.as_str()).await
     }
 
@@ -255,15 +246,20 @@ async fn queue<const N: usize>(
 }
 
 async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> lapin::Result<()> {
+    bind_by(channel, queue, exchange, key, FieldTable::default()).await
+}
+
+/// Binds a queue to a headers exchange by these arguments.
+async fn bind_by(
+    channel: &Channel,
+    queue: &str,
+    exchange: &str,
+    key: &str,
+    arguments: FieldTable,
+) -> lapin::Result<()> {
     let options = QueueBindOptions::default();
     channel
-        .queue_bind(
-            queue.into(),
-            exchange.into(),
-            key.into(),
-            options,
-            FieldTable::default(),
-        )
+        .queue_bind(queue.into(), exchange.into(), key.into(), options, arguments)
         .await
 }
 
