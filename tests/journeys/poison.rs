@@ -1,11 +1,13 @@
 //! Messages that no library would send. Each becomes a dead letter with its reason, and no process stops
 //! over it, nor does one that starts on what waits already.
 
+use std::time::Duration;
+
 use relay_event::{DeadLetter, DeadReason};
 use relay_testkit::{
     Answer, Process, Receiver, private_broker,
     raw_amqp::{RawProducer, RawProperties, field, long, nested_arrays, nested_tables, short},
-    wait_until,
+    wait_until, wait_until_within,
 };
 use relay_tests::{Database, World};
 use serde_json::json;
@@ -83,6 +85,11 @@ fn are_of(letters: &[DeadLetter], detail: &str) {
 /// The recorder's and the deliverer's letters of what was published, and then an event that is delivered.
 async fn become_letters(world: &World, receiver: &Receiver, published: usize) -> Vec<DeadLetter> {
     let count = 2 * published - CLAIM_A_DEATH;
+    // RabbitMQ 4 takes many seconds to hand out the deepest.
+    wait_until_within(Duration::from_secs(300), "the dead letters", || async {
+        usize::try_from(world.waiting("dead").await).unwrap() >= count
+    })
+    .await;
     let letters = world.dead_letters(u32::try_from(count).unwrap()).await;
     assert_eq!(letters.len(), count, "{letters:#?}");
     let good = world.api.publish("a.b", json!(1)).await;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use relay_broker::{DeadLetters, Session};
+use relay_broker::{DeadLetters, Queue, Session};
 use relay_event::EndpointId;
 use relay_store::{DeliveryFilter, EventFilter, LoggedDelivery, Store};
 use relay_testkit::wait_until_within;
@@ -70,33 +70,43 @@ impl Inspector {
 
     async fn queues(&self) -> (u32, Vec<String>) {
         let session = self.session().await;
-        let mut names = vec![session.topology().archive(), session.topology().attempts()];
-        names.extend(DELAYS.map(|delay| session.topology().retry(delay.parse().unwrap())));
-        match self.store.endpoints().await {
-            Ok(endpoints) => {
-                let ids = endpoints.iter().map(|stored| &stored.endpoint.id);
-                names.extend(ids.map(|id| session.topology().endpoint(id)));
-            }
-            Err(error) => return (u32::MAX, vec![format!("the endpoints cannot be read: {error}")]),
-        }
         let (mut messages, mut waiting) = (0, Vec::new());
-        for name in names {
-            match session.depth(&name).await {
-                Ok(Some(depth)) if depth.ready > 0 => {
-                    messages = depth.ready.saturating_add(messages);
-                    waiting.push(format!(
-                        "{name} holds {} ({} consumers)",
-                        depth.ready, depth.consumers
-                    ));
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    messages = u32::MAX; // There may be any number in it.
-                    waiting.push(format!("{name} cannot be looked at: {error}"));
-                }
+        let mut note = |place: String, count: Result<u32, String>| match count {
+            Ok(0) => {}
+            Ok(count) => {
+                messages = count.saturating_add(messages);
+                waiting.push(format!("{count} in {place}"));
             }
+            Err(error) => {
+                messages = u32::MAX; // There may be any number in it.
+                waiting.push(format!("{place} cannot be looked at: {error}"));
+            }
+        };
+        for queue in Queue::ALL.into_iter().filter(|queue| *queue != Queue::Dead) {
+            let depth = session.depth(queue).await;
+            let ready = depth.map(|depth| depth.map_or(0, |depth| depth.ready));
+            note(queue.to_string(), ready.map_err(|error| error.to_string()));
+        }
+        for delay in DELAYS {
+            let waits = session.waiting(delay.parse().unwrap()).await;
+            let waits = waits.map(Option::unwrap_or_default);
+            note(
+                format!("the delay of {delay}"),
+                waits.map_err(|error| error.to_string()),
+            );
         }
         session.close().await;
+        match self.store.waiting_by_endpoint().await {
+            Ok(held) => {
+                for endpoint in held.endpoints {
+                    let place = format!("the log for {}: {:?}", endpoint.endpoint, endpoint.by_reason);
+                    note(place, Ok(u32::try_from(endpoint.all()).unwrap_or(u32::MAX)));
+                }
+                let without_event = u32::try_from(held.without_event).unwrap_or(u32::MAX);
+                note("the log without their event".to_owned(), Ok(without_event));
+            }
+            Err(error) => note("the log".to_owned(), Err(error.to_string())),
+        }
         (messages, waiting)
     }
 

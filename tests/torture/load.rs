@@ -62,7 +62,7 @@ struct Draft {
     event_type: &'static str,
     source: String,
     data: String,
-    /// Whether its producer says over AMQP that a broker has moved it before.
+    /// Set if its producer says over AMQP that a broker has moved it before.
     claims_death: bool,
 }
 

@@ -50,7 +50,7 @@ pub struct Config {
     #[arg(long, env = "RELAY_MAX_EVENT_BYTES", value_name = "BYTES", default_value_t = relay_event::DEFAULT_MAX_EVENT_BYTES)]
     pub max_event_bytes: usize,
 
-    /// The time between two checks of all consumers, which are also checked at each change of an endpoint
+    /// The time between two reads of all endpoints; what changes is seen within a second without them
     #[arg(long, env = "RELAY_RECHECK", value_name = "TIME", default_value = "60s", value_parser = time)]
     pub recheck: Duration,
 

@@ -71,7 +71,7 @@ impl Deliverer {
         }
         let slots = self.slots;
         tokio::select! {
-            never = self.reader.run(session, &self.store_health, metrics) => never,
+            never = self.reader.run(session, config.recheck, &self.store_health, metrics) => never,
             never = review(&stay, store, config) => never,
             () = take(&stay, slots, config, shutdown) => {}
         }

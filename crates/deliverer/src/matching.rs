@@ -14,7 +14,7 @@ use relay_store::{ChangeReader, Changes, KnownEndpoints, Store, StoredEndpoint};
 use tokio::{
     sync::{mpsc, oneshot},
     task::{JoinError, JoinSet},
-    time::{Instant, MissedTickBehavior, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
 use crate::{metrics::Metrics, slots::Slots, worker::Worker};
@@ -95,6 +95,7 @@ impl Matching {
             answered_by_this: Vec::new(),
             answered_by_next: Vec::new(),
             again: false,
+            reading_all: JoinSet::new(),
             is_away: false,
         };
         (Self { shared, questions }, reader)
@@ -139,11 +140,21 @@ impl Matching {
     }
 
     fn known(&self) -> RwLockReadGuard<'_, Known> {
-        self.shared.known.read().unwrap_or_else(PoisonError::into_inner)
+        self.shared.known()
     }
 
     fn all_workers(&self) -> MutexGuard<'_, HashMap<EndpointId, Arc<Worker>>> {
-        self.shared.workers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.workers()
+    }
+}
+
+impl Shared {
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn workers(&self) -> MutexGuard<'_, HashMap<EndpointId, Arc<Worker>>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -167,6 +178,8 @@ pub(crate) struct Reader {
     answered_by_next: Vec<oneshot::Sender<Sight>>,
     /// Set if a change was announced during the read under way, which may have come too early for it.
     again: bool,
+    /// A read of all endpoints, beside those of what changed: it may take a while, and nobody waits for it.
+    reading_all: JoinSet<Result<Changes, relay_store::Error>>,
     /// Set while the store does not answer.
     is_away: bool,
 }
@@ -185,11 +198,22 @@ impl Reader {
         }
     }
 
-    /// Answers questions, and looks each second, until dropped.
-    pub(crate) async fn run(&mut self, session: &Session, health: &Component, metrics: &Metrics) -> ! {
+    /// Answers questions, looks each second, and reads all endpoints at each recheck, until dropped.
+    pub(crate) async fn run(
+        &mut self,
+        session: &Session,
+        recheck: Duration,
+        health: &Component,
+        metrics: &Metrics,
+    ) -> ! {
         let mut announced = session.changes().await;
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = interval(LOOK);
+        let mut recheck = interval(recheck);
+        for ticks in [&mut look, &mut recheck] {
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks.tick().await;
+        }
+        self.begin(); // It may have read in a session before.
         loop {
             let (late, is_late) = (self.began + PATIENCE, self.is_late());
             tokio::select! {
@@ -202,13 +226,18 @@ impl Reader {
                     self.begin();
                 }
                 _ = look.tick() => self.begin(),
+                _ = recheck.tick(), if self.reading_all.is_empty() => self.begin_all(),
+                Some(Ok(Ok(all))) = self.reading_all.join_next() => self.apply_all(all),
             }
         }
     }
 
     fn is_known(&self) -> bool {
-        let known = self.shared.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.endpoints.version().is_some()
+        self.known().endpoints.version().is_some()
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.shared.known()
     }
 
     fn is_late(&self) -> bool {
@@ -236,9 +265,7 @@ impl Reader {
             self.answered_by_this.push(question);
         }
         self.began = Instant::now();
-        let known = self.shared.known.read().unwrap_or_else(PoisonError::into_inner);
-        let version = known.endpoints.version().cloned();
-        drop(known);
+        let version = self.known().endpoints.version().cloned();
         self.reading.spawn(async move {
             let changes = source.changes_since(version.as_ref()).await;
             Read { source, changes }
@@ -257,6 +284,22 @@ impl Reader {
         }
         if std::mem::take(&mut self.again) || !self.answered_by_next.is_empty() {
             self.begin();
+        }
+    }
+
+    /// Begins to read all endpoints. Numbers do not tell of a change that a database has lost, if it made as many
+    /// others since it was restored or failed over.
+    fn begin_all(&mut self) {
+        let store = self.store.clone();
+        self.reading_all
+            .spawn(async move { store.changes_since(None).await });
+    }
+
+    /// Takes over all endpoints, unless something changed while they were read: then the next recheck does.
+    fn apply_all(&self, all: Changes) {
+        let is_newest = self.known().endpoints.version() == Some(&all.version);
+        if is_newest {
+            self.apply(all);
         }
     }
 
@@ -295,7 +338,7 @@ impl Reader {
 
     fn apply(&self, changes: Changes) {
         let mut known = self.shared.known.write().unwrap_or_else(PoisonError::into_inner);
-        let mut workers = self.shared.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut workers = self.shared.workers();
         let Known { endpoints, index } = &mut *known;
         for changed in endpoints.apply(changes) {
             if let Some(before) = changed.before {

@@ -180,7 +180,7 @@ impl Worker {
         if standing.pace.is_closed_off() {
             return Some(HoldReason::Circuit);
         }
-        let timeout = Duration::from_millis(standing.endpoint.timeout_ms.into());
+        let timeout = Duration::from_millis(standing.endpoint.timeout_ms);
         let is_slow = timeout > SLOW_TIMEOUT || self.is_slow.load(Ordering::Relaxed);
         is_slow.then_some(HoldReason::Slow)
     }

@@ -1,5 +1,5 @@
-//! Which endpoints an event was routed to. The broker does the routing and does not tell; so it is
-//! worked out again from the store's endpoints, where that is certain.
+//! The endpoints that an event surely goes to. Deliverers match each event and tell of it only with its first attempt
+//! or hold; so it is worked out here too, from the store's endpoints, where that is certain.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -57,6 +57,17 @@ impl Routes {
         Ok(())
     }
 
+    /// Reads all endpoints.
+    ///
+    /// # Errors
+    /// They cannot be read. Those known before stay.
+    async fn look_at_all(&self) -> Result<(), Error> {
+        let mut known = self.known.lock().await;
+        let changed = known.refresh_all(&self.store).await?;
+        self.index_changed(&known, &changed);
+        Ok(())
+    }
+
     fn index_changed(&self, known: &KnownEndpoints<Route>, changed: &[Changed<Route>]) {
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         for Changed { id, before } in changed {
@@ -69,19 +80,19 @@ impl Routes {
         }
     }
 
-    /// Reads what changed whenever an endpoint did, and now and then, for ever.
+    /// Reads what changed whenever an endpoint did, and all endpoints now and then, for ever.
     pub(crate) async fn follow(&self, mut changes: Changes, recheck: Duration) {
         let mut look = tokio::time::interval(recheck);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         look.tick().await; // They have just been read.
         let mut failing = false;
         loop {
-            tokio::select! {
-                () = changes.next() => {}
-                _ = look.tick() => {}
-            }
+            let looked = tokio::select! {
+                () = changes.next() => self.look().await,
+                _ = look.tick() => self.look_at_all().await,
+            };
             // That the store is away is said where it is written to.
-            let unreadable = self.look().await.err().filter(|error| !error.is_unavailable());
+            let unreadable = looked.err().filter(|error| !error.is_unavailable());
             if let (Some(error), false) = (&unreadable, failing) {
                 say_unreadable(error);
             }
@@ -166,11 +177,11 @@ mod tests {
         Timestamp::from_millis(seconds * 1000).unwrap()
     }
 
-    fn endpoint(types: &[&str], bound: i64) -> Endpoint {
+    fn endpoint(types: &[&str], since: i64) -> Endpoint {
         let types = types.iter().map(|pattern| pattern.parse().unwrap()).collect();
         let url = "http://127.0.0.1/".parse().unwrap();
         let mut endpoint = Endpoint::new(url, types, relay_event::Secret::generate(), at(0));
-        endpoint.types_since = at(bound);
+        endpoint.types_since = at(since);
         endpoint
     }
 
@@ -243,16 +254,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_published_before_an_endpoint_was_bound_is_not_known_to_have_gone_there() {
+    async fn what_was_published_before_an_endpoint_wanted_it_is_not_known_to_have_gone_there() {
         let mut known = Known::none().await;
         known.add(endpoint(&["a"], 10)).await;
         known.add(endpoint(&["a"], 20)).await;
-        known
-            .add(Endpoint {
-                bound_since: None,
-                ..endpoint(&["a"], 0)
-            })
-            .await;
         assert_eq!(known.routed("a", Some(9)), [0; 0]);
         assert_eq!(known.routed("a", Some(19)), [0]);
         assert_eq!(known.routed("a", Some(20)), [0, 1]);
@@ -268,7 +273,7 @@ mod tests {
         known
             .change(0, |endpoint| {
                 endpoint.types = vec!["b".parse().unwrap()];
-                endpoint.bound_since = Some(at(5));
+                endpoint.types_since = at(5);
             })
             .await;
         assert_eq!(known.routed("a", Some(9)), [1]);

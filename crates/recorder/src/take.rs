@@ -152,7 +152,7 @@ fn event(received: Received) -> Said {
             since: Some(published_at.unwrap_or_else(Timestamp::now)),
             ..Said::default()
         },
-        Err(refused) => unreadable(refused),
+        Err(refused) => unreadable(*refused),
     }
 }
 
@@ -163,14 +163,14 @@ fn suspect(received: Received) -> Said {
             again: Some((event, received.published_at)),
             ..Said::default()
         },
-        Err(refused) => unreadable(refused),
+        Err(refused) => unreadable(*refused),
     }
 }
 
-fn unreadable(refused: Box<Refused>) -> Said {
+fn unreadable(refused: Refused) -> Said {
     tracing::warn!(error = %refused.why, "a message of the archive is no valid event; it goes to the dead-letter queue");
     Said {
-        refused: Some(*refused),
+        refused: Some(refused),
         ..Said::default()
     }
 }

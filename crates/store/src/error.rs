@@ -72,8 +72,8 @@ pub enum Error {
         /// Why.
         source: serde_json::Error,
     },
-    /// There is an endpoint of this id already.
-    #[error("endpoint {id} exists already")]
+    /// There is an endpoint of this id, or there was one within the last week.
+    #[error("endpoint {id} exists already, or was deleted within the last week")]
     Exists {
         /// The endpoint.
         id: EndpointId,

@@ -8,6 +8,7 @@ use crate::{
     Error, Store, StoredEndpoint,
     endpoints::read,
     pool::{self, Own, Pool, TransactionOn, on},
+    postgres,
     sql::{self, Fleet, Row},
 };
 
@@ -93,8 +94,8 @@ pub struct ChangeReader {
 
 impl ChangeReader {
     /// The changes since `known`, as [`Store::changes_since`] returns them. PostgreSQL has 250 ms to tell the
-    /// version. It has 5 s to let the reader in, which is only necessary first and after an error, and 40 s to
-    /// send endpoints. Nothing is lost if this is dropped.
+    /// version. It has 5 s to let the reader in and 5 s for the first answer, which is only necessary first and after
+    /// an error, and 40 s to send endpoints. Nothing is lost if this is dropped.
     ///
     /// # Errors
     /// The database failed or did not answer in time, or an endpoint in it does not read.
@@ -122,7 +123,7 @@ impl ChangeReader {
     /// The version, and the connection by which it was read.
     async fn version(&mut self) -> Result<(FleetVersion, Own), sqlx::Error> {
         if let Some(mut connection) = self.connection.take() {
-            match self.ask(&mut connection).await {
+            match self.ask(&mut connection, ANSWER).await {
                 Ok(version) => return Ok((version, connection)),
                 Err(sqlx::Error::Io(error)) if error.kind() == ErrorKind::TimedOut => {
                     return Err(error.into());
@@ -131,12 +132,13 @@ impl ChangeReader {
             }
         }
         let mut connection = self.pool.connect().await?;
-        let version = self.ask(&mut connection).await?;
+        // A new connection needs more round trips for its first answer.
+        let version = self.ask(&mut connection, postgres::CONNECT).await?;
         Ok((version, connection))
     }
 
-    async fn ask(&self, connection: &mut Own) -> Result<FleetVersion, sqlx::Error> {
-        let asking = self.pool.within_time(ANSWER, sql::fleet_on(connection));
+    async fn ask(&self, connection: &mut Own, within: Duration) -> Result<FleetVersion, sqlx::Error> {
+        let asking = self.pool.within_time(within, sql::fleet_on(connection));
         asking.await.map(FleetVersion::from)
     }
 }

@@ -44,6 +44,16 @@ impl<T: PartialEq> KnownEndpoints<T> {
         Ok(self.apply(changes))
     }
 
+    /// Does the same by reading all endpoints. Numbers do not tell of a change that a database has lost, if it made
+    /// as many others since it was restored or failed over, nor of one that a relay made that did not know numbers.
+    ///
+    /// # Errors
+    /// The endpoints cannot be read. Those known before stay.
+    pub async fn refresh_all(&mut self, store: &Store) -> Result<Vec<Changed<T>>, Error> {
+        let changes = store.changes_since(None).await?;
+        Ok(self.apply(changes))
+    }
+
     /// The version at which the endpoints are known, if they were ever read.
     pub fn version(&self) -> Option<&FleetVersion> {
         self.version.as_ref()

@@ -13,6 +13,7 @@ fn attempt(event: &Event, endpoint: &EndpointId) -> Box<Attempt> {
         event_type: event.event_type().clone(),
         published_at: None,
         endpoint: endpoint.clone(),
+        hop: 0,
         attempt: 1,
         at: Timestamp::now(),
         duration_ms: 1,

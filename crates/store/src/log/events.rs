@@ -91,7 +91,7 @@ impl Store {
     }
 }
 
-/// The places of the first events, at most `limit`. An index has them in order for each type, each type of each
+/// Finds the places of the first events, at most `limit`. An index has them in order for each type, each type of each
 /// source, and each subject; so the first of each are found at once wherever they are, and only then
 /// are the events read. Types that are too many for that, and parts that are short, are walked through.
 pub(super) async fn places(
@@ -158,7 +158,8 @@ impl Search {
         self.source.is_some() && self.subject.is_none()
     }
 
-    /// The types to look for. Of a source they must be known by their numbers to use its index.
+    /// Decides how to find the events: by the numbers of their types, which the index of a source needs in any case,
+    /// or by their names.
     async fn wanted(
         &self,
         tx: &mut Transaction,

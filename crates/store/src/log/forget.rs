@@ -1,4 +1,4 @@
-//! What is old is forgotten, a little at a time.
+//! Forgetting of what is old, a little at a time.
 
 use relay_event::Timestamp;
 use sqlx::QueryBuilder;

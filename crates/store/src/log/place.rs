@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Database, QueryBuilder};
 use super::codes;
 use crate::pool::{Transaction, on};
 
-/// From which end of the log.
+/// The end of the log to begin at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     NewestFirst,
@@ -37,7 +37,7 @@ impl Order {
         }
     }
 
-    /// Of this part, what comes after a place in this order.
+    /// Returns the rest of a part behind a place, in this order.
     pub(super) fn behind(self, part: Part, place: i64) -> Part {
         match self {
             Self::NewestFirst => part.before(Some(place)),
@@ -112,8 +112,8 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// At most `most` places of a part: those from its first event on, in this order. `None` if the part has no
-    /// event.
+    /// Returns at most `most` places of a part: those from its first event on, in this order. `None` if the part has
+    /// no event.
     pub(super) async fn first(
         tx: &mut Transaction,
         part: Part,

@@ -1,7 +1,8 @@
 //! Types of events, each by a number: what a pattern matches is known before the log is looked into.
 //!
 //! Producers may give each event a type of its own, so the number of types has no bound but that of the events
-//! themselves. No read looks at more than [`NAMES`] of them.
+//! themselves. No read looks at all of them: it reads some [`NAMES`] of them to find those that it lists, or the name
+//! of each event that it walks past.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -47,7 +48,7 @@ impl Wanted {
     }
 }
 
-/// Whether any of the patterns matches the type of this name; without patterns all do.
+/// Returns `true` if any of the patterns matches the type of this name, or if there are no patterns.
 pub(super) fn is_match(patterns: &[TypePattern], name: &str) -> Result<bool, sqlx::Error> {
     if patterns.is_empty() {
         return Ok(true);
@@ -56,7 +57,7 @@ pub(super) fn is_match(patterns: &[TypePattern], name: &str) -> Result<bool, sql
     Ok(patterns.iter().any(|pattern| pattern.matches(&name)))
 }
 
-/// The types that any of the patterns matches; without patterns all.
+/// Finds the types that any of the patterns matches; without patterns all.
 pub(super) async fn matching(tx: &mut Transaction, patterns: &[TypePattern]) -> Result<Wanted, sqlx::Error> {
     if patterns.is_empty() || patterns.iter().any(|pattern| pattern.as_str() == "#") {
         return Ok(Wanted::All);
@@ -85,7 +86,7 @@ pub(super) async fn matching(tx: &mut Transaction, patterns: &[TypePattern]) -> 
     Ok(Wanted::numbered(numbers.into_iter()))
 }
 
-/// The types of a source's events, where any of the patterns matches them. An index has the types of a source
+/// Finds the types of a source's events that any of the patterns matches; without patterns all. An index has the types of a source
 /// in order: each is found behind the one before.
 pub(super) async fn of_source(
     tx: &mut Transaction,
@@ -174,7 +175,7 @@ impl<'p> Names<'p> {
     }
 }
 
-/// At most so many types with such names.
+/// Reads at most `most` types that have such names.
 async fn named(
     tx: &mut Transaction,
     names: &[Names<'_>],

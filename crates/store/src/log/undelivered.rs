@@ -156,7 +156,7 @@ impl Search {
         })
     }
 
-    /// The places in a window, oldest first, of events that are told by their type's name.
+    /// Finds the places in a window, oldest first, where the types are known by their names only.
     async fn places(&self, tx: &mut Transaction, window: Window) -> Result<Vec<i64>, sqlx::Error> {
         let rows: Vec<(i64, String)> = on!(tx, tx => {
             let mut query = QueryBuilder::new(types::NAMED);

@@ -25,7 +25,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// All there are, or as many as are wanted.
+    /// A page that is full, or goes to the end of its part.
     pub(super) fn enough(places: Vec<i64>) -> Self {
         Self { places, left: None }
     }
@@ -40,7 +40,7 @@ pub(super) struct Walk<'f> {
 }
 
 impl Walk<'_> {
-    /// The first events of a part, at most `limit`.
+    /// Finds the first events of a part, at most `limit`.
     pub(super) async fn page(
         &self,
         tx: &mut Transaction,
@@ -77,7 +77,7 @@ impl Walk<'_> {
         })
     }
 
-    /// The events at the first places of a part, each with its type's name; and what is left of the part.
+    /// Reads the events at the first places of a part, each with its type's name. Returns the rest of the part too.
     async fn at(
         &self,
         tx: &mut Transaction,
@@ -104,7 +104,7 @@ impl Walk<'_> {
         Ok((rows, Some(self.order.behind(part, last))))
     }
 
-    /// The same for events about a subject, which an index has in the order of the log.
+    /// Does the same for the events about a subject, which an index has in the order of the log.
     async fn about(
         &self,
         tx: &mut Transaction,

@@ -22,6 +22,7 @@ on_both!(
     a_reader_misses_no_change_of_many_writers,
     what_is_known_is_what_a_full_read_gives,
     what_is_known_follows_a_store_of_another_lineage,
+    what_numbers_do_not_tell_is_found_by_reading_all,
 );
 
 const WEEK: u64 = 7 * 24 * 3600;
@@ -351,6 +352,28 @@ async fn what_is_known_follows_a_store_of_another_lineage(place: Place) {
     });
     assert_eq!(sorted(changed), expected);
     assert_eq!(kept(&known), [(two, 7_000)]);
+}
+
+/// As after a restore: the number is right, and what was read before is not what is there.
+async fn what_numbers_do_not_tell_is_found_by_reading_all(place: Place) {
+    let store = place.open().await;
+    let (one, two) = (added(&store, "a").await, added(&store, "b").await);
+    let mut known = KnownEndpoints::new(quick);
+    known.refresh(&store).await.unwrap();
+    place
+        .execute(
+            r#"DELETE FROM endpoints WHERE document LIKE '%"types":["b"]%';
+            UPDATE endpoints SET document = REPLACE(document, '30000', '5000')"#,
+        )
+        .await;
+    assert_eq!(known.refresh(&store).await.unwrap(), []);
+    let changed = known.refresh_all(&store).await.unwrap();
+    let expected = [one.clone(), two].map(|id| Changed {
+        id,
+        before: Some(30_000),
+    });
+    assert_eq!(sorted(changed), expected);
+    assert_eq!(kept(&known), [(one, 5_000)]);
 }
 
 fn sorted(mut changed: Vec<Changed<u64>>) -> Vec<Changed<u64>> {

@@ -242,10 +242,10 @@ async fn events_of_more_types_than_one_statement_asks_for(place: Place) {
     }
 }
 
-/// As many as are looked at for one page, and some.
+/// More events than are looked at for one page.
 const MANY: usize = 9_000;
 
-/// Nearly all have a type of their own, some one of several hundred, and few a common one.
+/// Records events: nearly all have a type of their own, some one of several hundred types, and few a common one.
 async fn fill_with_types(store: &Store) {
     let mut dice = Dice::new(7);
     let mut records = Vec::new();
@@ -272,7 +272,7 @@ async fn fill_with_types(store: &Store) {
     }
 }
 
-/// No types are none here.
+/// Returns a filter for the events that an endpoint wants; without types it wants none.
 fn filter_of(wanted: &Undelivered) -> EventFilter {
     let types = if wanted.types.is_empty() {
         patterns(&["none"])
