@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use relay_event::{Attempt, Hold};
+use relay_event::{Attempt, BlindMatch, Hold};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -82,6 +82,13 @@ impl Session {
         const BESIDE: usize = 1_024;
         let event = hold.event.as_ref().map_or(0, String::len);
         self.holds().record(BESIDE + event, hold).await
+    }
+
+    /// Records a match that was made without the store, and returns once that is confirmed.
+    pub(crate) async fn match_blindly(&self, matched: &BlindMatch) -> Result<(), PublishError> {
+        let body = Bytes::from(serde_json::to_vec(matched).expect("a record is plain data"));
+        let outgoing = || wire::blind_match(self.topology(), &body);
+        self.publish_safely(outgoing).await
     }
 }
 

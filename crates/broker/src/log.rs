@@ -2,7 +2,7 @@
 //! held deliveries.
 
 use lapin::message::Delivery;
-use relay_event::{Attempt, DeadReason, Death, Event, Hold, HoldReason, Invalid, Timestamp};
+use relay_event::{Attempt, BlindMatch, DeadReason, Death, Event, Hold, HoldReason, Invalid, Timestamp};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -53,11 +53,13 @@ impl Records {
 }
 
 /// A message of [`Queue::Holds`](crate::Queue::Holds), read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Holds {
     /// The held deliveries in it. One that [`Queue::Again`](crate::Queue::Again) or
     /// [`Queue::Dispatch`](crate::Queue::Dispatch) returned too often is held as [`HoldReason::Returned`].
     pub holds: Vec<Hold>,
+    /// A match that was made without the store.
+    pub blind_match: Option<BlindMatch>,
     /// The message, if any part of it is no record.
     pub refused: Option<Refused>,
 }
@@ -70,21 +72,33 @@ impl Holds {
             match Received::read_addressed_batch(delivery) {
                 Ok(batch) => Self::of(batch, at),
                 Err(refused) => Self {
-                    holds: Vec::new(),
                     refused: Some(*refused),
+                    ..Self::default()
                 },
             }
         } else if is(wire::STRUCTURED) {
             let at = wire::died_at(delivery).unwrap_or(now);
             let single = Received::read_addressed(delivery, max_event_bytes);
             Self::of(vec![single], at)
+        } else if is(wire::BLIND_MATCH) {
+            let read = wire::check_own(delivery).and_then(|()| read_blind_match(&delivery.data));
+            let refused = read.as_ref().err().cloned();
+            Self {
+                blind_match: read.ok(),
+                refused: refused.map(|why| Refused::message(delivery, why)),
+                ..Self::default()
+            }
         } else {
             let (holds, refused) = match wire::check_own(delivery) {
                 Ok(()) => read_holds(&delivery.data),
                 Err(why) => (Vec::new(), Some(why)),
             };
             let refused = refused.map(|why| Refused::message(delivery, why));
-            Self { holds, refused }
+            Self {
+                holds,
+                refused,
+                ..Self::default()
+            }
         }
     }
 
@@ -100,7 +114,11 @@ impl Holds {
                 refused = refused.or(received.event.err().map(|why| *why));
             }
         }
-        Self { holds, refused }
+        Self {
+            holds,
+            refused,
+            ..Self::default()
+        }
     }
 }
 
@@ -116,6 +134,13 @@ pub(crate) fn read_attempts(body: &[u8]) -> (Vec<Attempt>, Option<Invalid>) {
 /// The records of held deliveries among the lines, and the first line that is none.
 pub(crate) fn read_holds(body: &[u8]) -> (Vec<Hold>, Option<Invalid>) {
     read_lines(body, Hold::check)
+}
+
+fn read_blind_match(body: &[u8]) -> Result<BlindMatch, Invalid> {
+    let read: Result<BlindMatch, _> = serde_json::from_slice(body);
+    let matched = read.map_err(|error| Invalid::new("body", error.to_string()))?;
+    matched.check()?;
+    Ok(matched)
 }
 
 fn read_lines<T: DeserializeOwned>(

@@ -261,6 +261,25 @@ impl Part {
         Ok(())
     }
 
+    /// Records that the event was matched without the store, and for which endpoints: so those that nobody told
+    /// the taker of get it later.
+    ///
+    /// # Errors
+    /// The session ended first.
+    pub async fn match_blindly(
+        mut self,
+        session: &Session,
+        message: &Received,
+        endpoints: Vec<EndpointId>,
+    ) -> Result<(), Unsettled> {
+        if let Ok(event) = &message.event {
+            let matched = message.match_blindly(event, endpoints, Timestamp::now());
+            session.match_blindly(&matched).await?;
+        }
+        self.fate = Fate::Safe;
+        Ok(())
+    }
+
     /// Puts the message back where it was, once no other part of it is under way.
     pub fn give_back(mut self) {
         self.fate = Fate::GivenBack;

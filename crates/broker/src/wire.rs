@@ -13,8 +13,8 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 use relay_event::{
-    DeadLetter, DeadReason, Death, Delay, DeliveryState, EndpointId, Event, History, Hold, HoldReason,
-    Invalid, Standing, Timestamp,
+    BlindMatch, DeadLetter, DeadReason, Death, Delay, DeliveryState, EndpointId, Event, History, Hold,
+    HoldReason, Invalid, Standing, Timestamp,
 };
 
 use self::encoding::decoded;
@@ -32,6 +32,9 @@ pub(crate) use self::headers::Headers;
 
 pub(crate) const STRUCTURED: &str = "application/cloudevents+json";
 const PERSISTENT: u8 = 2;
+
+/// The content type of the record of a match that was made without the store.
+pub(crate) const BLIND_MATCH: &str = "application/vnd.relay.blind-match+json";
 
 /// The longest detail of a dead letter, in bytes.
 const DETAIL_CAP: usize = 4 * 1024;
@@ -324,6 +327,24 @@ impl Received {
         }
     }
 
+    /// The record of its match with these endpoints, which was made without the store.
+    pub(crate) fn match_blindly(
+        &self,
+        event: &Event,
+        endpoints: Vec<EndpointId>,
+        at: Timestamp,
+    ) -> BlindMatch {
+        BlindMatch {
+            event_id: event.id().clone(),
+            event_source: event.source().to_owned(),
+            event_type: event.event_type().clone(),
+            published_at: self.published_at,
+            at,
+            endpoints,
+            event: self.for_the_log(event),
+        }
+    }
+
     /// The event as the record of a held delivery carries it; `None` if its copy goes to the log by itself.
     fn for_the_log(&self, event: &Event) -> Option<String> {
         // It was read as JSON, which is UTF-8.
@@ -467,6 +488,11 @@ pub(crate) fn dispatch(topology: &Topology, endpoint: &EndpointId, batch: &Bytes
     put_text(&mut headers, ENDPOINT, endpoint.as_str());
     let properties = properties(Some(dispatch::CONTENT_TYPE), headers);
     own(topology.dispatch(), properties, batch)
+}
+
+/// The record of a match that was made without the store.
+pub(crate) fn blind_match(topology: &Topology, record: &Bytes) -> Outgoing {
+    own(topology.holds(), own_properties(BLIND_MATCH), record)
 }
 
 /// A message to an exchange that has one queue.

@@ -16,7 +16,7 @@ use crate::{
     breaker::Change,
     client::Client,
     consumers::Holding,
-    matching::Matching,
+    matching::{Matching, Sight},
     metrics::Metrics,
     pace::Permit,
     post::{Exchanged, post},
@@ -76,7 +76,7 @@ impl Stay {
             Ok(event) => event.event_type().clone(),
             Err(refused) => return self.refuse(taken, refused).await,
         };
-        self.workshop.matching.look().await;
+        let sight = self.workshop.matching.look().await;
         let (received, holding) = (Arc::new(received), Arc::new(holding));
         let delivery = |part, endpoint| Delivery {
             stay: self.clone(),
@@ -88,14 +88,27 @@ impl Stay {
         if let Some(endpoint) = &received.endpoint {
             let worker = self.workshop.matching.worker(endpoint);
             for part in taken.divide(1) {
-                self.spawn(delivery(part, endpoint.clone()).run(worker.clone()));
+                let delivery = delivery(part, endpoint.clone());
+                match worker.clone() {
+                    None if sight == Sight::Blind => self.spawn(delivery.hold(HoldReason::Blind)),
+                    worker => self.spawn(delivery.run(worker)),
+                }
             }
             return;
         }
         let mut wanting = self.workshop.matching.wanting(&event_type);
         wanting.retain(|worker| worker.endpoint().wants(&event_type, received.published_at));
         let reason = why_held_by_all(&received, wanting.len());
-        for (part, worker) in taken.divide(wanting.len()).into_iter().zip(wanting) {
+        let is_blind = sight == Sight::Blind;
+        let mut parts = taken.divide(wanting.len() + usize::from(is_blind));
+        if is_blind && let Some(part) = parts.pop() {
+            let endpoints = wanting
+                .iter()
+                .map(|worker| worker.endpoint().id.clone())
+                .collect();
+            self.spawn(self.clone().record_blind(Arc::clone(&received), part, endpoints));
+        }
+        for (part, worker) in parts.into_iter().zip(wanting) {
             let delivery = delivery(part, worker.endpoint().id.clone());
             match reason {
                 Some(reason) => self.spawn(delivery.hold(reason)),
@@ -110,7 +123,7 @@ impl Stay {
             Ok(batch) => batch,
             Err(refused) => return self.refuse(taken, &refused).await,
         };
-        self.workshop.matching.look().await;
+        let sight = self.workshop.matching.look().await;
         let holding = Arc::new(holding);
         for (part, received) in taken.divide(batch.len()).into_iter().zip(batch) {
             let Some(endpoint) = received.endpoint.clone() else {
@@ -124,12 +137,24 @@ impl Stay {
                 endpoint,
                 _holding: Arc::clone(&holding),
             };
-            self.spawn(delivery.run_dispatched(worker));
+            match worker {
+                None if sight == Sight::Blind => self.spawn(delivery.hold(HoldReason::Blind)),
+                worker => self.spawn(delivery.run_dispatched(worker)),
+            }
         }
     }
 
     fn spawn(&self, delivering: impl Future<Output = ()> + Send + 'static) {
         drop(self.under_way.spawn(delivering));
+    }
+
+    /// Has the endpoints found later that want the event and are not among these.
+    async fn record_blind(self, received: Arc<Received>, part: Part, endpoints: Vec<EndpointId>) {
+        let recorded = part.match_blindly(&self.session, &received, endpoints).await;
+        if let Err(unsettled) = recorded {
+            let error = &unsettled as &dyn std::error::Error;
+            tracing::debug!(error, "will be redelivered");
+        }
     }
 
     async fn refuse(&self, taken: Taken, refused: &Refused) {

@@ -119,6 +119,24 @@ pub struct EarlierTypes {
     pub since: Timestamp,
 }
 
+/// Does what [`Endpoint::wants`] does, for who keeps nothing else of an endpoint.
+pub fn wants(
+    types_since: Timestamp,
+    earlier_types: &[EarlierTypes],
+    event_type: &EventType,
+    published_at: Timestamp,
+) -> bool {
+    let is_after = |since| since <= published_at + OLDER;
+    let mut since = types_since;
+    for earlier in earlier_types {
+        if is_after(since) || !earlier.types.iter().any(|pattern| pattern.matches(event_type)) {
+            break;
+        }
+        since = earlier.since;
+    }
+    is_after(since)
+}
+
 /// The time by which an event may be older than an endpoint that gets it: clocks differ, and an event is on its way
 /// for a while.
 const OLDER: Duration = Duration::from_secs(60);
@@ -128,18 +146,8 @@ impl Endpoint {
     /// more than a minute before the endpoint came to want such events. A change of its types makes no difference
     /// to events that it wanted before the change, too.
     pub fn wants(&self, event_type: &EventType, published_at: Option<Timestamp>) -> bool {
-        let Some(published_at) = published_at else {
-            return true;
-        };
-        let is_after = |since| since <= published_at + OLDER;
-        let mut since = self.types_since;
-        for earlier in &self.earlier_types {
-            if is_after(since) || !earlier.types.iter().any(|pattern| pattern.matches(event_type)) {
-                break;
-            }
-            since = earlier.since;
-        }
-        is_after(since)
+        let wants = |at| wants(self.types_since, &self.earlier_types, event_type, at);
+        published_at.is_none_or(wants)
     }
 
     /// Gives the endpoint other types from `now` on.

@@ -34,11 +34,13 @@ pub enum HoldReason {
     Returned,
     /// The time to live that its producer set was over.
     Expired,
+    /// The deliverer that took the event did not know the endpoint, and the store did not tell it.
+    Blind,
 }
 
 impl HoldReason {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Paused,
         Self::Disabled,
         Self::Circuit,
@@ -48,6 +50,7 @@ impl HoldReason {
         Self::Wide,
         Self::Returned,
         Self::Expired,
+        Self::Blind,
     ];
 
     /// The reason's name, as in JSON and metrics.
@@ -62,6 +65,7 @@ impl HoldReason {
             Self::Wide => "wide",
             Self::Returned => "returned",
             Self::Expired => "expired",
+            Self::Blind => "blind",
         }
     }
 }
@@ -121,17 +125,12 @@ impl Hold {
     /// # Errors
     /// The first field that no deliverer would write so.
     pub fn check(&self) -> Result<(), Invalid> {
-        check_source_of_old(&self.event_source)?;
-        let Some(event) = self.event()? else {
-            return Ok(());
-        };
-        if (event.id(), event.source(), event.event_type())
-            == (&self.event_id, self.event_source.as_str(), &self.event_type)
-        {
-            return Ok(());
-        }
-        let problem = "must have the id, the source and the type that stand beside it";
-        Err(Invalid::new("event", problem))
+        check(
+            &self.event_source,
+            &self.event_id,
+            &self.event_type,
+            self.event.as_deref(),
+        )
     }
 
     /// Reads the event that the record carries; `None` if it carries none.
@@ -139,10 +138,83 @@ impl Hold {
     /// # Errors
     /// It carries something else.
     pub fn event(&self) -> Result<Option<Event>, Invalid> {
-        let event = self.event.as_deref();
-        let read = |text: &str| Event::reread(Bytes::copy_from_slice(text.as_bytes()));
-        event.map(read).transpose()
+        read(self.event.as_deref())
     }
+}
+
+/// The record of an event that was matched while the store did not tell which endpoints there are: which of those
+/// known before want it. The others that want it are found from this once the store is back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlindMatch {
+    /// The event's id.
+    pub event_id: EventId,
+    /// The event's source; with the id it names the event.
+    pub event_source: String,
+    /// The event's type.
+    pub event_type: EventType,
+    /// The time at which the event was published, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub published_at: Option<Timestamp>,
+    /// The time of the match.
+    pub at: Timestamp,
+    /// The endpoints for which it was taken.
+    pub endpoints: Vec<EndpointId>,
+    /// The event in structured mode; `None` if the event is on its way to the log by itself.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub event: Option<String>,
+}
+
+impl BlindMatch {
+    /// The record of the delivery to an endpoint for which it was not taken.
+    pub fn hold(&self, endpoint: EndpointId) -> Hold {
+        Hold {
+            endpoint,
+            event_id: self.event_id.clone(),
+            event_source: self.event_source.clone(),
+            event_type: self.event_type.clone(),
+            published_at: self.published_at,
+            hop: 0,
+            history: History::default(),
+            reason: HoldReason::Blind,
+            at: self.at,
+            event: self.event.clone(),
+        }
+    }
+
+    /// The time that tells which endpoints came to want the event too late: that of its publishing, if it is known.
+    pub fn wanted_at(&self) -> Timestamp {
+        self.published_at.unwrap_or(self.at)
+    }
+
+    /// Checks what no single field can: anybody may publish records.
+    ///
+    /// # Errors
+    /// The first field that no deliverer would write so.
+    pub fn check(&self) -> Result<(), Invalid> {
+        check(
+            &self.event_source,
+            &self.event_id,
+            &self.event_type,
+            self.event.as_deref(),
+        )
+    }
+}
+
+fn check(source: &str, id: &EventId, event_type: &EventType, event: Option<&str>) -> Result<(), Invalid> {
+    check_source_of_old(source)?;
+    let Some(event) = read(event)? else {
+        return Ok(());
+    };
+    if (event.id(), event.source(), event.event_type()) == (id, source, event_type) {
+        return Ok(());
+    }
+    let problem = "must have the id, the source and the type that stand beside it";
+    Err(Invalid::new("event", problem))
+}
+
+fn read(event: Option<&str>) -> Result<Option<Event>, Invalid> {
+    let read = |text: &str| Event::reread(Bytes::copy_from_slice(text.as_bytes()));
+    event.map(read).transpose()
 }
 
 #[cfg(test)]

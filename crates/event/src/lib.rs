@@ -28,11 +28,11 @@ pub use attempt::{ANSWER_CAP, Attempt, DELIVERER_CAP, DETAIL_CAP, ErrorClass, Hi
 pub use dead::{DeadLetter, DeadReason, Death};
 pub use delay::{Delay, RetrySchedule};
 pub use delivery::{DeliveryState, Standing};
-pub use endpoint::{ActiveSecret, EarlierTypes, Endpoint, EndpointState, SignatureStyle};
+pub use endpoint::{ActiveSecret, EarlierTypes, Endpoint, EndpointState, SignatureStyle, wants};
 pub use endpoint_url::EndpointUrl;
 pub use event::{DEFAULT_MAX_EVENT_BYTES, Event, Fill, KEY_BESIDE_ID, without_byte_order_mark};
 pub use headers::CustomHeaders;
-pub use hold::{Hold, HoldReason};
+pub use hold::{BlindMatch, Hold, HoldReason};
 pub use id::{AttemptId, DEFAULT_SOURCE, EndpointId, EventId, WebhookId};
 pub use invalid::Invalid;
 pub use matching::PatternIndex;

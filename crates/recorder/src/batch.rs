@@ -1,11 +1,11 @@
 //! What is written in one transaction: all that is there by then, up to a limit.
 
 use relay_broker::{Queue, Refused, Taken};
-use relay_event::{DeadReason, Event, Invalid, Timestamp};
+use relay_event::{BlindMatch, DeadReason, Event, Invalid, Timestamp};
 use relay_store::Record;
 use tokio::sync::{OwnedSemaphorePermit, mpsc::Receiver};
 
-use crate::{lag::Waiting, routes::Router};
+use crate::{lag::Waiting, routes::Routes};
 
 /// Kinds of messages that take turns: a flood of one delays no other. Events, records of attempts and deaths, records
 /// of held deliveries.
@@ -29,6 +29,8 @@ pub(crate) struct Item {
     pub(crate) refused: Option<Refused>,
     /// An event to be published once more, and the time at which it was published before, if that is known.
     pub(crate) again: Option<(Event, Option<Timestamp>)>,
+    /// A match that was made without the store.
+    pub(crate) blind_match: Option<BlindMatch>,
     /// Held as long as its event is not recorded.
     pub(crate) waiting: Option<Waiting>,
     /// Its part of what may be in memory at once.
@@ -78,11 +80,31 @@ impl Batch {
     }
 
     /// Says where its events went.
-    pub(crate) fn route(&mut self, router: &Router) {
+    pub(crate) fn route(&mut self, routes: &Routes) {
         for record in &mut self.records {
             if let Record::Event(new) = record {
-                new.routed_to = router.routed_to(new.event.event_type(), new.published_at);
+                new.routed_to = routes.routed_to(new.event.event_type(), new.published_at);
             }
+        }
+    }
+
+    /// Tells whether it has a match that was made without the store.
+    pub(crate) fn has_blind_matches(&self) -> bool {
+        self.items.iter().any(|item| item.blind_match.is_some())
+    }
+
+    /// Adds a hold for each endpoint that wants an event and was not known to the deliverer that matched it.
+    /// `routes` knows the endpoints as they were at a moment after the match.
+    pub(crate) fn see_what_was_missed(&mut self, routes: &Routes) {
+        for (position, item) in self.items.iter_mut().enumerate() {
+            let Some(matched) = item.blind_match.take() else {
+                continue;
+            };
+            let missed = routes.missed_by(&matched);
+            let holds = missed.into_iter().map(|endpoint| matched.hold(endpoint));
+            self.records
+                .extend(holds.map(|hold| Record::Hold(Box::new(hold))));
+            self.owners.resize(self.records.len(), position);
         }
     }
 

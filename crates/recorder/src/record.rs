@@ -121,7 +121,7 @@ impl Recorder {
             keeper: &mut self.keeper,
             metrics: &self.metrics,
             lag: &self.lag,
-            router: self.routes.router(),
+            routes: self.routes.clone(),
             limits: Limits {
                 records: self.config.batch_records,
                 bytes: BATCH_BYTES,

@@ -2,13 +2,16 @@
 //! or hold; so it is worked out here too, from the store's endpoints, where that is certain.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    collections::HashSet,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
 
 use relay_broker::Changes;
-use relay_event::{EndpointId, EndpointState, EventType, PatternIndex, Timestamp, TypePattern};
-use relay_store::{Changed, Error, KnownEndpoints, Store, StoredEndpoint};
+use relay_event::{
+    BlindMatch, EarlierTypes, EndpointId, EndpointState, EventType, PatternIndex, Timestamp, TypePattern,
+};
+use relay_store::{Changed, Changes as StoreChanges, Error, KnownEndpoints, Store, StoredEndpoint};
 use tokio::{
     sync::Mutex,
     time::{MissedTickBehavior, timeout},
@@ -18,32 +21,43 @@ use tokio::{
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// An endpoint, as far as routing goes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, PartialEq)]
 struct Route {
     types: Vec<TypePattern>,
-    /// Since when it has these types: how events were routed before is not known.
+    /// The time from which it has these types.
     since: Timestamp,
+    earlier: Vec<EarlierTypes>,
 }
 
-/// The endpoints by their types, each with the time since when it has them.
-type Index = PatternIndex<(EndpointId, Timestamp)>;
+/// The endpoints that events are routed to, kept in step with the store. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Routes(Arc<Shared>);
 
-/// The endpoints that events are routed to, kept in step with the store.
 #[derive(Debug)]
-pub(crate) struct Routes {
+struct Shared {
     store: Store,
     /// Locked while they are read.
-    known: Arc<Mutex<KnownEndpoints<Route>>>,
-    index: Arc<RwLock<Index>>,
+    reading: Mutex<()>,
+    known: RwLock<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    endpoints: KnownEndpoints<Route>,
+    index: PatternIndex<EndpointId>,
 }
 
 impl Routes {
     pub(crate) fn new(store: Store) -> Self {
-        Self {
+        let known = Known {
+            endpoints: KnownEndpoints::new(route),
+            index: PatternIndex::default(),
+        };
+        Self(Arc::new(Shared {
             store,
-            known: Arc::new(Mutex::new(KnownEndpoints::new(route))),
-            index: Arc::default(),
-        }
+            reading: Mutex::default(),
+            known: RwLock::new(known),
+        }))
     }
 
     /// Reads the endpoints that changed.
@@ -51,33 +65,40 @@ impl Routes {
     /// # Errors
     /// They cannot be read. Those known before stay.
     pub(crate) async fn look(&self) -> Result<(), Error> {
-        let mut known = self.known.lock().await;
-        let changed = known.refresh(&self.store).await?;
-        self.index_changed(&known, &changed);
+        let _reading = self.0.reading.lock().await;
+        let version = self.known().endpoints.version().cloned();
+        let changes = self.0.store.changes_since(version.as_ref()).await?;
+        self.apply(changes);
         Ok(())
     }
 
-    /// Reads all endpoints.
+    /// Reads all endpoints. Numbers do not tell of a change that a database has lost, if it made as many others since
+    /// it was restored or failed over.
     ///
     /// # Errors
     /// They cannot be read. Those known before stay.
     async fn look_at_all(&self) -> Result<(), Error> {
-        let mut known = self.known.lock().await;
-        let changed = known.refresh_all(&self.store).await?;
-        self.index_changed(&known, &changed);
+        let _reading = self.0.reading.lock().await;
+        let changes = self.0.store.changes_since(None).await?;
+        self.apply(changes);
         Ok(())
     }
 
-    fn index_changed(&self, known: &KnownEndpoints<Route>, changed: &[Changed<Route>]) {
-        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-        for Changed { id, before } in changed {
-            if let Some(Route { types, since }) = before {
-                index.remove(types, &(id.clone(), *since));
+    fn apply(&self, changes: StoreChanges) {
+        let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
+        let Known { endpoints, index } = &mut *known;
+        for Changed { id, before } in endpoints.apply(changes) {
+            if let Some(before) = before {
+                index.remove(&before.types, &id);
             }
-            if let Some(Route { types, since }) = known.get(id) {
-                index.insert(types, &(id.clone(), *since));
+            if let Some(route) = endpoints.get(&id) {
+                index.insert(&route.types, &id);
             }
         }
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.0.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads what changed whenever an endpoint did, and all endpoints now and then, for ever.
@@ -100,12 +121,45 @@ impl Routes {
         }
     }
 
-    /// Somebody who asks where events went.
-    pub(crate) fn router(&self) -> Router {
-        Router {
-            known: Arc::clone(&self.known),
-            index: Arc::clone(&self.index),
-        }
+    /// Returns once no change that was heard of is yet to be read, but waits no longer than is worth it.
+    pub(crate) async fn up_to_date(&self) {
+        let read = async {
+            // The look under way may have read too early; who follows waits for the next turn by then.
+            for _ in 0..2 {
+                drop(self.0.reading.lock().await);
+            }
+        };
+        let _ = timeout(PATIENCE, read).await;
+    }
+
+    /// The endpoints that an event surely goes to. Of the others, such as all of an event that does not
+    /// say when it was published, the first attempt will tell.
+    pub(crate) fn routed_to(
+        &self,
+        event_type: &EventType,
+        published_at: Option<Timestamp>,
+    ) -> Vec<EndpointId> {
+        let Some(published_at) = published_at else {
+            return Vec::new();
+        };
+        self.matching(event_type, |route| route.since <= published_at)
+    }
+
+    /// The endpoints that want the event of a match and are not among those that it was taken for.
+    pub(crate) fn missed_by(&self, matched: &BlindMatch) -> Vec<EndpointId> {
+        let (event_type, at) = (&matched.event_type, matched.wanted_at());
+        let wants = |route: &Route| relay_event::wants(route.since, &route.earlier, event_type, at);
+        let taken: HashSet<&EndpointId> = matched.endpoints.iter().collect();
+        let mut missed = self.matching(event_type, wants);
+        missed.retain(|endpoint| !taken.contains(endpoint));
+        missed
+    }
+
+    fn matching(&self, event_type: &EventType, is_wanted: impl Fn(&Route) -> bool) -> Vec<EndpointId> {
+        let known = self.known();
+        let matching = known.index.matching(event_type).into_iter();
+        let wanted = matching.filter(|id| known.endpoints.get(id).is_some_and(&is_wanted));
+        wanted.cloned().collect()
     }
 }
 
@@ -124,45 +178,8 @@ fn route(stored: StoredEndpoint) -> Option<Route> {
     routed.then_some(Route {
         types: endpoint.types,
         since: endpoint.types_since,
+        earlier: endpoint.earlier_types,
     })
-}
-
-/// Tells where events went.
-#[derive(Debug)]
-pub(crate) struct Router {
-    known: Arc<Mutex<KnownEndpoints<Route>>>,
-    index: Arc<RwLock<Index>>,
-}
-
-impl Router {
-    /// Returns once no change that was heard of is yet to be read, but waits no longer than is worth it.
-    pub(crate) async fn up_to_date(&self) {
-        let read = async {
-            // The look under way may have read too early; who follows waits for the next turn by then.
-            for _ in 0..2 {
-                drop(self.known.lock().await);
-            }
-        };
-        let _ = timeout(PATIENCE, read).await;
-    }
-
-    /// The endpoints that an event surely went to. Of the others, such as all of an event that does not
-    /// say when it was published, the first attempt will tell.
-    pub(crate) fn routed_to(
-        &self,
-        event_type: &EventType,
-        published_at: Option<Timestamp>,
-    ) -> Vec<EndpointId> {
-        let Some(published_at) = published_at else {
-            return Vec::new();
-        };
-        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let matching = index.matching(event_type).into_iter();
-        matching
-            .filter(|(_, since)| *since <= published_at)
-            .map(|(endpoint, _)| endpoint.clone())
-            .collect()
-    }
 }
 
 #[cfg(test)]
@@ -203,7 +220,7 @@ mod tests {
         }
 
         async fn add(&mut self, endpoint: Endpoint) {
-            self.routes.store.insert(&endpoint).await.unwrap();
+            self.routes.0.store.insert(&endpoint).await.unwrap();
             self.endpoints.push(endpoint.id);
             self.routes.look().await.unwrap();
         }
@@ -213,7 +230,7 @@ mod tests {
                 change(endpoint);
                 Ok(())
             };
-            let changed = self.routes.store.update(&self.endpoints[place], change).await;
+            let changed = self.routes.0.store.update(&self.endpoints[place], change).await;
             changed.unwrap().unwrap();
             self.routes.look().await.unwrap();
         }
@@ -221,7 +238,7 @@ mod tests {
         /// The places, among those added, of the endpoints that the event went to.
         fn routed(&self, event_type: &str, published: Option<i64>) -> Vec<usize> {
             let (event_type, published) = (event_type.parse().unwrap(), published.map(at));
-            let routed = self.routes.router().routed_to(&event_type, published);
+            let routed = self.routes.routed_to(&event_type, published);
             let place = |id: &EndpointId| self.endpoints.iter().position(|known| known == id);
             let mut places: Vec<usize> = routed.iter().map(|id| place(id).unwrap()).collect();
             places.sort_unstable();
@@ -287,6 +304,7 @@ mod tests {
         assert_eq!(known.routed("a", Some(9)), [0; 0]);
         known
             .routes
+            .0
             .store
             .delete(&known.endpoints[0], at(9))
             .await

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use relay_broker::{Holds, Queue, Received, Records, Refused, Session, Subscription, Taken};
-use relay_event::{Event, Timestamp};
+use relay_event::{BlindMatch, Event, Timestamp};
 use relay_store::{NewEvent, Record};
 use tokio::sync::{Semaphore, mpsc::Sender};
 use tokio_util::sync::CancellationToken;
@@ -55,6 +55,7 @@ struct Said {
     records: Vec<Record>,
     refused: Option<Refused>,
     again: Option<(Event, Option<Timestamp>)>,
+    blind_match: Option<BlindMatch>,
     /// When its event was published.
     since: Option<Timestamp>,
 }
@@ -105,6 +106,7 @@ impl Taker {
             records: said.records,
             refused: said.refused,
             again: said.again,
+            blind_match: said.blind_match,
             waiting,
             room,
         };
@@ -124,8 +126,15 @@ impl Said {
         const MESSAGE: usize = 512;
         let records: usize = self.records.iter().map(weight).sum();
         let again = self.again.as_ref().map_or(0, |(event, _)| event.body().len());
-        MESSAGE + records + again + self.refused.as_ref().map_or(0, Refused::size)
+        let blind = self.blind_match.as_ref().map_or(0, weight_of_match);
+        MESSAGE + records + again + blind + self.refused.as_ref().map_or(0, Refused::size)
     }
+}
+
+/// Its endpoints, and what may become a hold of each that is not among them.
+fn weight_of_match(matched: &BlindMatch) -> usize {
+    const ENDPOINT: usize = 64;
+    matched.endpoints.len() * ENDPOINT + matched.event.as_ref().map_or(0, String::len)
 }
 
 fn weight(record: &Record) -> usize {
@@ -201,6 +210,7 @@ fn holds(holds: Holds) -> Said {
     let records = holds.holds.into_iter().map(|hold| Record::Hold(Box::new(hold)));
     Said {
         records: records.collect(),
+        blind_match: holds.blind_match,
         refused: holds.refused,
         ..Said::default()
     }

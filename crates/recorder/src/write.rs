@@ -16,7 +16,7 @@ use crate::{
     lag::Lag,
     metrics::Metrics,
     parts::Parts,
-    routes::Router,
+    routes::{Routes, say_unreadable},
 };
 
 /// How long messages are held that cannot be settled, for a store or a dead-letter queue that takes
@@ -48,7 +48,7 @@ pub(crate) struct Writer<'a> {
     pub(crate) keeper: &'a mut Keeper,
     pub(crate) metrics: &'a Metrics,
     pub(crate) lag: &'a Lag,
-    pub(crate) router: Router,
+    pub(crate) routes: Routes,
     pub(crate) limits: Limits,
     pub(crate) stop: &'a CancellationToken,
     pub(crate) asides: Asides,
@@ -60,6 +60,15 @@ pub(crate) struct Writer<'a> {
 struct Patience {
     delays: Delays,
     until: Instant,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self {
+            delays: Delays::new(),
+            until: Instant::now() + HOLD,
+        }
+    }
 }
 
 impl Writer<'_> {
@@ -110,9 +119,13 @@ impl Writer<'_> {
 
     /// Writes a batch and settles its messages; gives them back if that cannot be.
     async fn write(&mut self, mut batch: Batch) -> Result<(), Ended> {
-        self.router.up_to_date().await;
-        batch.route(&self.router);
-        match self.record(&batch.records).await {
+        self.routes.up_to_date().await;
+        batch.route(&self.routes);
+        let recorded = match self.see(&mut batch).await {
+            Ok(()) => self.record(&batch.records).await,
+            Err(ended) => Err(ended),
+        };
+        match recorded {
             Ok(refusals) => {
                 for (record, error) in refusals {
                     say_refused(&batch.records[record], &error);
@@ -131,12 +144,26 @@ impl Writer<'_> {
         }
     }
 
+    /// Finds what was missed by matches that were made without the store.
+    async fn see(&mut self, batch: &mut Batch) -> Result<(), Ended> {
+        if !batch.has_blind_matches() {
+            return Ok(());
+        }
+        let mut patience = Patience::new();
+        while let Err(error) = self.routes.look().await {
+            if !error.is_unavailable() {
+                say_unreadable(&error);
+                break;
+            }
+            self.wait(&mut patience).await?;
+        }
+        batch.see_what_was_missed(&self.routes);
+        Ok(())
+    }
+
     /// Writes all that the store takes, and waits for a store that is away.
     async fn record(&mut self, records: &[Record]) -> Result<Refusals, Ended> {
-        let mut patience = Patience {
-            delays: Delays::new(),
-            until: Instant::now() + HOLD,
-        };
+        let mut patience = Patience::new();
         let mut refusals = Vec::new();
         let mut parts = Parts::whole(records.len());
         while let Some(part) = parts.next() {

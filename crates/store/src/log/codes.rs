@@ -40,6 +40,7 @@ pub(super) const fn hold_code(reason: HoldReason) -> i16 {
         HoldReason::Wide => 6,
         HoldReason::Returned => 7,
         HoldReason::Expired => 8,
+        HoldReason::Blind => 9,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use relay_event::{EndpointId, HoldReason};
+use relay_event::EndpointId;
 use sqlx::QueryBuilder;
 
 use super::{
@@ -15,23 +15,9 @@ use crate::{
     pool::{Transaction, on},
 };
 
-/// The endpoint's id, the ends of its claims, the number of its claims, and the number of lines by reason.
-type Columns = (
-    String,
-    i64,
-    i64,
-    i64,
-    i64,
-    i64,
-    i64,
-    i64,
-    i64,
-    i64,
-    i64,
-    i64,
-    i64,
-    i64,
-);
+/// The endpoint's id, the ends of its claims, a reason, the number of its lines with this reason, and that of those
+/// that are claimed.
+type Columns = (String, i64, i64, i64, i16, i64, i64);
 
 impl Store {
     /// All that is held, by endpoint and reason. Every held delivery is looked at: some 200 ms for a million.
@@ -44,22 +30,14 @@ impl Store {
             let last = "SELECT held_changes FROM log";
             let through = on!(&mut tx, tx => sqlx::query_scalar(last).fetch_one(&mut **tx).await?);
             let rows: Vec<Columns> = on!(&mut tx, tx => {
-                let mut query = QueryBuilder::new("SELECT o.id, o.delivered, o.failed, o.returned, h.claimed");
-                for reason in HoldReason::ALL {
-                    query.push(", h.").push(reason);
-                }
-                query.push(" FROM (SELECT endpoint, COUNT(claimed_at) AS claimed");
-                for reason in HoldReason::ALL {
-                    let code = codes::hold_code(reason);
-                    query.push(format_args!(", COUNT(CASE WHEN reason = {code} THEN 1 END) AS {reason}"));
-                }
-                query.push(" FROM held GROUP BY endpoint) h JOIN held_endpoints o ON o.number = h.endpoint");
-                query.build_query_as().persistent(false).fetch_all(&mut **tx).await?
+                let sql = "SELECT o.id, o.delivered, o.failed, o.returned, h.reason, h.lines, h.claimed FROM \
+                     (SELECT endpoint, reason, COUNT(*) AS lines, COUNT(claimed_at) AS claimed FROM held \
+                     GROUP BY endpoint, reason) h JOIN held_endpoints o ON o.number = h.endpoint ORDER BY o.id";
+                sqlx::query_as(sql).fetch_all(&mut **tx).await?
             });
-            let endpoints = rows.into_iter().map(held_for).collect::<Result<_, _>>()?;
             Ok(HeldNow {
                 through,
-                endpoints,
+                endpoints: by_endpoint(rows)?,
                 without_event: codes::duration(early::count(&mut tx).await?)?,
             })
         };
@@ -67,20 +45,29 @@ impl Store {
     }
 }
 
-fn held_for(row: Columns) -> Result<HeldFor, sqlx::Error> {
-    let (id, delivered, failed, returned, claimed, a, b, c, d, e, f, g, h, i) = row;
-    let mut by_reason = Vec::new();
-    for (reason, count) in HoldReason::ALL.into_iter().zip([a, b, c, d, e, f, g, h, i]) {
-        if count > 0 {
-            by_reason.push((reason, codes::duration(count)?));
+/// Puts the rows of an endpoint, which come one after the other, together.
+fn by_endpoint(rows: Vec<Columns>) -> Result<Vec<HeldFor>, sqlx::Error> {
+    let mut endpoints: Vec<HeldFor> = Vec::new();
+    for (id, delivered, failed, returned, reason, lines, claimed) in rows {
+        let by_reason = (codes::hold(reason)?, codes::duration(lines)?);
+        let claimed = codes::duration(claimed)?;
+        match endpoints.last_mut() {
+            Some(last) if last.endpoint.as_str() == id => {
+                last.by_reason.push(by_reason);
+                last.claimed += claimed;
+            }
+            _ => endpoints.push(HeldFor {
+                endpoint: codes::parsed(&id)?,
+                by_reason: vec![by_reason],
+                claimed,
+                ends: ends(delivered, failed, returned)?,
+            }),
         }
     }
-    Ok(HeldFor {
-        endpoint: codes::parsed(&id)?,
-        by_reason,
-        claimed: codes::duration(claimed)?,
-        ends: ends(delivered, failed, returned)?,
-    })
+    for held in &mut endpoints {
+        held.by_reason.sort_unstable();
+    }
+    Ok(endpoints)
 }
 
 /// What is held of these deliveries, by the event's place and the endpoint.
