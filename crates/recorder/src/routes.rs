@@ -239,8 +239,12 @@ mod tests {
         fn routed(&self, event_type: &str, published: Option<i64>) -> Vec<usize> {
             let (event_type, published) = (event_type.parse().unwrap(), published.map(at));
             let routed = self.routes.routed_to(&event_type, published);
+            self.places(routed)
+        }
+
+        fn places(&self, endpoints: Vec<EndpointId>) -> Vec<usize> {
             let place = |id: &EndpointId| self.endpoints.iter().position(|known| known == id);
-            let mut places: Vec<usize> = routed.iter().map(|id| place(id).unwrap()).collect();
+            let mut places: Vec<usize> = endpoints.iter().map(|id| place(id).unwrap()).collect();
             places.sort_unstable();
             places
         }
@@ -279,6 +283,31 @@ mod tests {
         assert_eq!(known.routed("a", Some(19)), [0]);
         assert_eq!(known.routed("a", Some(20)), [0, 1]);
         assert_eq!(known.routed("a", None), [0; 0], "its producer did not say");
+    }
+
+    #[tokio::test]
+    async fn a_match_missed_those_that_wanted_the_event_and_are_not_in_it() {
+        let mut known = Known::none().await;
+        for (types, since) in [("a", 0), ("a", 0), ("b", 0), ("a", 69), ("a", 71)] {
+            known.add(endpoint(&[types], since)).await;
+        }
+        let mut matched = BlindMatch {
+            event_id: "1".parse().unwrap(),
+            event_source: "/s".to_owned(),
+            event_type: "a".parse().unwrap(),
+            published_at: Some(at(9)),
+            at: at(11),
+            endpoints: vec![known.endpoints[0].clone()],
+            event: None,
+        };
+        let missed = |matched: &BlindMatch| known.places(known.routes.missed_by(matched));
+        assert_eq!(
+            missed(&matched),
+            [1, 3],
+            "a minute after it was published at most"
+        );
+        matched.published_at = None;
+        assert_eq!(missed(&matched), [1, 3, 4], "a minute after the match");
     }
 
     #[tokio::test]

@@ -108,6 +108,40 @@ async fn an_event_is_acked_once_each_of_its_parts_is_safe() {
 }
 
 #[tokio::test]
+async fn a_match_without_the_store_is_recorded_before_the_event_is_acked() {
+    let mut relay = Relay::start().await;
+    relay.publish(&event()).await;
+    let (mut taken, consumer) = relay.take(Queue::Work).await;
+    let message = taken.read(&relay.session, MAX_BYTES);
+    let [part] = taken.divide(1).try_into().ok().unwrap();
+    let known = endpoints::<2>().to_vec();
+    part.match_blindly(&relay.session, &message, known.clone())
+        .await
+        .unwrap();
+    consumer.stop().await;
+    relay.again().await;
+    assert_eq!(relay.ready(Queue::Work).await, 0);
+    let (mut taken, _consumer) = relay.take(Queue::Holds).await;
+    let holds = taken.holds(&relay.session);
+    assert!(holds.holds.is_empty() && holds.refused.is_none());
+    let matched = holds.blind_match.unwrap();
+    assert_eq!(matched.endpoints, known);
+    let named = (matched.event_id, matched.event_source, matched.event_type);
+    let event = event();
+    let expected = (
+        event.id().clone(),
+        event.source().to_owned(),
+        event.event_type().clone(),
+    );
+    assert_eq!(named, expected);
+    assert_eq!(
+        (matched.published_at, matched.event),
+        (message.published_at, None)
+    );
+    taken.ack();
+}
+
+#[tokio::test]
 async fn an_event_that_nobody_wants_is_acked_at_once() {
     let mut relay = Relay::start().await;
     relay.publish(&event()).await;

@@ -167,6 +167,36 @@ async fn a_hold_before_its_event_waits_for_it() {
     relay.stop_and_find_the_queues_empty().await;
 }
 
+/// The deliverer knew one endpoint of three, and the store did not tell it of the others.
+#[tokio::test]
+async fn what_was_matched_without_the_store_goes_to_those_whom_the_match_missed() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let known = relay.add_endpoint("a").await;
+    let missed = relay.add_endpoint("a").await;
+    relay.add_endpoint("b").await;
+    let event = event("a");
+    relay.publish(&event).await;
+    let session = relay.session().await;
+    let mut subscription = session.consume(Queue::Work, 10).await.unwrap();
+    let mut taken = subscription.next().await.unwrap();
+    let received = taken.read(&session, 1_000);
+    let part = taken.divide(1).remove(0);
+    part.match_blindly(&session, &received, vec![known.id])
+        .await
+        .unwrap();
+    subscription.stop().await;
+
+    let mut deliverer = Deliverer::start(session).await;
+    let mut taken = deliverer.subscription.next().await.unwrap();
+    let [sent] = taken.read_batch(&deliverer.session).unwrap().try_into().unwrap();
+    assert_eq!((sent.event.unwrap(), sent.endpoint), (event, Some(missed.id)));
+    taken.give_back().await;
+    deliverer.deliver(1).await;
+    until_held(&relay, 0).await;
+    relay.stop_and_find_the_queues_empty().await;
+}
+
 #[tokio::test]
 async fn what_is_held_for_a_removed_endpoint_is_sent_on_to_die() {
     let folder = folder();
