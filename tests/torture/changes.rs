@@ -46,8 +46,6 @@ pub(crate) struct Office {
     crowd: Arc<Crowd>,
     clock: Clock,
     gateways: Vec<Api>,
-    /// How long after its answer a change is in effect everywhere.
-    settling: Duration,
     turn: AtomicUsize,
     /// Names of added endpoints, oldest first.
     added: Mutex<Vec<String>>,
@@ -66,12 +64,11 @@ enum Answer {
 }
 
 impl Office {
-    pub(crate) fn new(crowd: Arc<Crowd>, clock: Clock, gateways: Vec<Api>, settling: Duration) -> Self {
+    pub(crate) fn new(crowd: Arc<Crowd>, clock: Clock, gateways: Vec<Api>) -> Self {
         Self {
             crowd,
             clock,
             gateways,
-            settling,
             turn: AtomicUsize::new(0),
             added: Mutex::default(),
             changing: Mutex::default(),
@@ -147,7 +144,7 @@ impl Office {
             added.remove(0)
         };
         let now = self.clock.now();
-        // When it is unbound is not said: the broker may be away when the gateway answers.
+        // What was taken before goes on: nobody says when that has ended.
         self.crowd.note(&name, |endpoint| endpoint.wants(&[], now));
         let path = format!("/v1/endpoints/{}", self.id(&name));
         self.until_done(Method::DELETE, &path, Value::Null).await;
@@ -168,7 +165,7 @@ impl Office {
             assert!(now < began + LIMIT, "no gateway adds an endpoint");
             self.crowd.note(&known_as, |endpoint| endpoint.wants(types, now));
             if let Answer::Done(added) = self.ask(Method::POST, "/v1/endpoints", &body).await {
-                let now = self.clock.now() + self.settling;
+                let now = self.clock.now();
                 self.crowd.note(&known_as, |endpoint| {
                     endpoint.id = added["id"].as_str().map(str::to_owned);
                     endpoint.settled(now);
@@ -194,7 +191,7 @@ impl Office {
         let unsure = self.until_done(Method::PATCH, &path, change).await;
         let now = self.clock.now();
         self.crowd.note(name, |endpoint| {
-            endpoint.settled(now + self.settling);
+            endpoint.settled(now);
             if unsure {
                 endpoint.unsure_until = now + ECHO;
             }

@@ -151,6 +151,9 @@ pub(crate) struct State {
     pub(crate) types: Vec<TypePattern>,
 }
 
+/// The longest time from an event's confirm to its match. No trouble lasts half as long.
+const MATCHED: Duration = Duration::from_secs(180);
+
 /// Whether an event belongs to an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Claim {
@@ -207,8 +210,8 @@ impl Subscriber {
         }
     }
 
-    /// Whether it gets an event that was routed once or more often in this time, and surely once before
-    /// `sure`, if that is given.
+    /// Tells whether it gets an event that was published once or more often from `began` to `last`, and surely once
+    /// before `sure`, if that is given. It is matched with what endpoints want by then, within [`MATCHED`].
     pub(crate) fn claim(
         &self,
         event_type: &EventType,
@@ -221,9 +224,9 @@ impl Subscriber {
             let possible = states.filter(move |state| state.from <= until && began <= state.until);
             possible.map(|state| state.types.iter().any(|pattern| pattern.matches(event_type)))
         };
-        if sure.is_some_and(|sure| wanted(sure).all(|matches| matches)) {
+        if sure.is_some_and(|sure| wanted(sure + MATCHED).all(|matches| matches)) {
             Claim::Must
-        } else if wanted(last).any(|matches| matches) {
+        } else if wanted(last.saturating_add(MATCHED)).any(|matches| matches) {
             Claim::May
         } else {
             Claim::Never
@@ -309,31 +312,39 @@ mod tests {
     #[test]
     fn an_event_amid_a_change_may_or_may_not_come() {
         let mut subscriber = Subscriber::new("x");
-        subscriber.wants(&["a.*"], at(10));
-        subscriber.settled(at(12));
-        subscriber.wants(&["b.*"], at(20));
-        subscriber.settled(at(22));
+        subscriber.wants(&["a.*"], at(1_010));
+        subscriber.settled(at(1_012));
+        subscriber.wants(&["b.*"], at(2_000));
+        subscriber.settled(at(2_002));
         let claim = |event_type: &str, began, confirmed| {
             let (event_type, confirmed) = (event_type.parse().unwrap(), at(confirmed));
             subscriber.claim(&event_type, at(began), Some(confirmed), confirmed)
         };
         assert_eq!(claim("a.x", 5, 9), Claim::Never);
-        assert_eq!(claim("a.x", 9, 10), Claim::May);
-        assert_eq!(claim("a.x", 11, 15), Claim::May);
-        assert_eq!(claim("a.x", 13, 19), Claim::Must);
-        assert_eq!(claim("b.x", 13, 19), Claim::Never);
-        assert_eq!(claim("a.x", 15, 21), Claim::May);
-        assert_eq!(claim("b.x", 15, 30), Claim::May);
-        assert_eq!(claim("b.x", 23, 24), Claim::Must);
-        assert_eq!(claim("a.x", 23, 24), Claim::Never);
-        assert_eq!(claim("c.x", 11, 24), Claim::Never);
+        assert_eq!(claim("a.x", 900, 901), Claim::May, "it may be matched late");
+        assert_eq!(claim("a.x", 1_011, 1_012), Claim::May);
+        assert_eq!(claim("a.x", 1_013, 1_819), Claim::Must);
+        assert_eq!(
+            claim("a.x", 1_013, 1_820),
+            Claim::May,
+            "it may be matched too late"
+        );
+        assert_eq!(claim("b.x", 1_013, 1_819), Claim::Never);
+        assert_eq!(
+            claim("b.x", 1_013, 1_820),
+            Claim::May,
+            "it may be matched late enough"
+        );
+        assert_eq!(claim("b.x", 2_003, 2_004), Claim::Must);
+        assert_eq!(claim("a.x", 2_003, 2_004), Claim::Never);
+        assert_eq!(claim("c.x", 1_011, 2_004), Claim::Never);
     }
 
     #[test]
     fn an_event_that_was_sent_again_may_come_late() {
         let mut subscriber = Subscriber::new("x");
-        subscriber.wants(&["#"], at(10));
-        subscriber.settled(at(12));
+        subscriber.wants(&["#"], at(1_010));
+        subscriber.settled(at(1_012));
         let event_type = "a".parse().unwrap();
         let claim = |sure, last| subscriber.claim(&event_type, at(1), sure, last);
         assert_eq!(claim(Some(at(2)), at(2)), Claim::Never);

@@ -58,9 +58,6 @@ const LONG: Duration = Duration::from_secs(10);
 
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// How long a binding takes to be known to all nodes of a cluster, at the very most.
-const SETTLING: Duration = Duration::from_secs(1);
-
 /// What a run stands on.
 struct Run {
     stage: Arc<Stage>,
@@ -144,7 +141,6 @@ async fn prepare(plan: &Plan, args: &Args, folder: &TempDir) -> Run {
     let gateways: Vec<Api> = fronts.map(|front| Api::new(&front.addr().to_string())).collect();
     let crowd = Arc::new(Crowd::gather().await);
     let ledger = Arc::new(Ledger::new(clock));
-    let settling = if plan.cluster { SETTLING } else { Duration::ZERO };
     let load = Load {
         ledger: Arc::clone(&ledger),
         crowd: Arc::clone(&crowd),
@@ -158,7 +154,7 @@ async fn prepare(plan: &Plan, args: &Args, folder: &TempDir) -> Run {
         store,
     };
     let stage = Stage {
-        office: Office::new(Arc::clone(&crowd), clock, gateways.clone(), settling),
+        office: Office::new(Arc::clone(&crowd), clock, gateways.clone()),
         broker,
         database: tokio::sync::Mutex::new(database),
         cast,
