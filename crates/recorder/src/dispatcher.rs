@@ -164,7 +164,7 @@ impl Dispatcher {
             *unconfirmed = Unconfirmed::default();
         }
         publish(session, unconfirmed).await?;
-        let mut known = KnownEndpoints::new(Terms::of);
+        let mut known = KnownEndpoints::new(|endpoint| Some(Terms::of(&endpoint)));
         known.refresh(&self.store).await?;
         let held = self.store.waiting_by_endpoint().await?;
         self.metrics.held(&held);

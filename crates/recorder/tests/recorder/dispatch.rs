@@ -43,7 +43,7 @@ impl Deliverer {
     /// Settles all deliveries of the next message, and returns their events' ids.
     async fn settle(&mut self, settlement: Settlement) -> Vec<String> {
         let mut taken = self.subscription.next().await.unwrap();
-        let batch = taken.read_batch(&self.session, 1_000).unwrap();
+        let batch = taken.read_batch(&self.session).unwrap();
         let parts = taken.divide(batch.len());
         let mut ids = Vec::new();
         for (received, part) in batch.iter().zip(parts) {

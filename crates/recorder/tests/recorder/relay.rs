@@ -88,8 +88,7 @@ impl Relay {
     /// An endpoint that is in the store and announced.
     pub(crate) async fn add_endpoint(&self, pattern: &str) -> Endpoint {
         let (url, pattern) = ("http://127.0.0.1/".parse().unwrap(), pattern.parse().unwrap());
-        let mut endpoint = Endpoint::new(url, vec![pattern], Secret::generate(), Timestamp::now());
-        endpoint.bound_since = Some(endpoint.created_at);
+        let endpoint = Endpoint::new(url, vec![pattern], Secret::generate(), Timestamp::now());
         self.store.insert(&endpoint).await.unwrap();
         let session = self.session().await;
         session.announce_change(&endpoint.id).await.unwrap();
