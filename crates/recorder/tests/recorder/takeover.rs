@@ -18,6 +18,9 @@ use crate::{
 /// The deliveries that are held in each test.
 const HELD: usize = 5;
 
+/// A recorder's words once it has a record that it cannot write.
+const CANNOT_WRITE: &str = "the store cannot be used";
+
 /// The settings of a recorder that takes over: what another one claimed is silent soon.
 fn impatient(amqp_url: &str, folder: &TempDir) -> Config {
     Config {
@@ -170,8 +173,7 @@ async fn killed_before_the_record_is_written(settlement: Settlement) {
     let other = lock(&world.relay.config.store).await;
     let mut deliverer = world.deliverer().await;
     assert_eq!(deliverer.settle(settlement).await.len(), 1);
-    world.until_ready(Queue::Records, 0).await;
-    world.until_ready(Queue::Holds, 0).await;
+    world.first.wait_for_output(CANNOT_WRITE).await;
     world.first.kill_9();
     other.close().await.unwrap();
     until_held(&world.relay, HELD as u64).await;
@@ -197,7 +199,7 @@ async fn a_recorder_is_killed_after_it_writes_a_record_and_before_it_acks_it() {
     let mut other = lock(&world.relay.config.store).await;
     let mut deliverer = world.deliverer().await;
     assert_eq!(deliverer.settle(Settlement::Delivered).await.len(), 1);
-    world.until_ready(Queue::Records, 0).await;
+    world.first.wait_for_output(CANNOT_WRITE).await;
     world.wire.freeze(true);
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     until_held(&world.relay, HELD as u64 - 1).await;
