@@ -1,4 +1,4 @@
-//! `relay-deliverer`: takes events from the endpoints' queues and posts them, signed.
+//! `relay-deliverer`: takes events from the broker and posts them, signed.
 
 use std::process::ExitCode;
 

@@ -10,7 +10,7 @@ use std::{
 use relay_broker::Session;
 use relay_event::{Endpoint, EndpointId, EventType, PatternIndex, Timestamp};
 use relay_service::Component;
-use relay_store::{ChangeReader, Changes, KnownEndpoints, Store, StoredEndpoint};
+use relay_store::{ChangeReader, Changes, KnownEndpoints, Store};
 use tokio::{
     sync::{mpsc, oneshot},
     task::{JoinError, JoinSet},
@@ -62,8 +62,7 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    fn of(stored: StoredEndpoint) -> Option<Self> {
-        let mut endpoint = stored.endpoint;
+    fn of(mut endpoint: Endpoint) -> Option<Self> {
         let failing_since = endpoint.failing_since.take();
         Some(Self {
             endpoint: Arc::new(endpoint),

@@ -228,7 +228,7 @@ fn closed(standing: &Standing) -> Option<HoldReason> {
         EndpointState::Active if standing.is_gone => Some(HoldReason::Disabled),
         EndpointState::Active => None,
         EndpointState::Paused => Some(HoldReason::Paused),
-        EndpointState::Disabled { .. } | EndpointState::Removed { .. } => Some(HoldReason::Disabled),
+        EndpointState::Disabled { .. } => Some(HoldReason::Disabled),
     }
 }
 

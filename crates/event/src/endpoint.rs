@@ -27,17 +27,12 @@ pub enum EndpointState {
     /// It is.
     #[default]
     Active,
-    /// Its owner paused it; events wait in its queue.
+    /// Its owner paused it; its events are held.
     Paused,
-    /// The relay stopped sending; events wait in its queue until it is resumed or removed.
+    /// The relay stopped sending; its events are held until it is resumed or removed.
     Disabled {
         /// Why.
         reason: String,
-        /// Since when.
-        at: Timestamp,
-    },
-    /// It is being removed: what waits for it goes to the dead-letter queue.
-    Removed {
         /// Since when.
         at: Timestamp,
     },
@@ -50,7 +45,6 @@ impl EndpointState {
             Self::Active => "active",
             Self::Paused => "paused",
             Self::Disabled { .. } => "disabled",
-            Self::Removed { .. } => "removed",
         }
     }
 }
@@ -68,7 +62,7 @@ pub struct ActiveSecret {
 /// A consumer of events by push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
-    /// Its id; its queue is named by it.
+    /// Its id.
     pub id: EndpointId,
     /// Where deliveries are posted.
     #[serde(deserialize_with = "EndpointUrl::stored")]

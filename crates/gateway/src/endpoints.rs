@@ -79,10 +79,7 @@ pub(crate) async fn create(State(gateway): State<Gateway>, request: Request) -> 
 pub(crate) async fn list(State(gateway): State<Gateway>, headers: HeaderMap) -> Result<Response, Problem> {
     let stored = gateway.store.endpoints().await?;
     let now = Timestamp::now();
-    let endpoints: Vec<View<'_>> = stored
-        .iter()
-        .map(|stored| View::of(&stored.endpoint, now))
-        .collect();
+    let endpoints: Vec<View<'_>> = stored.iter().map(|endpoint| View::of(endpoint, now)).collect();
     conditional(&gateway, &headers, "endpoints", &Listed { endpoints })
 }
 
@@ -161,10 +158,8 @@ pub(crate) async fn remove(State(gateway): State<Gateway>, Id(id): Id) -> Result
 
 /// Returns the endpoint, which must be there.
 pub(crate) async fn find(gateway: &Gateway, id: &EndpointId) -> Result<Endpoint, Problem> {
-    let stored = gateway.store.endpoint(id).await?;
-    stored
-        .map(|stored| stored.endpoint)
-        .ok_or_else(Problem::no_such_endpoint)
+    let endpoint = gateway.store.endpoint(id).await?;
+    endpoint.ok_or_else(Problem::no_such_endpoint)
 }
 
 pub(crate) async fn read_json(gateway: &Gateway, request: Request) -> Result<Bytes, Problem> {

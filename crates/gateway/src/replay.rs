@@ -109,10 +109,9 @@ async fn send(
 
 /// Every endpoint that wants the event.
 async fn matching(gateway: &Gateway, event: &LoggedEvent) -> Result<Vec<EndpointId>, Problem> {
-    let stored = gateway.store.endpoints().await?;
-    Ok(stored
+    let endpoints = gateway.store.endpoints().await?;
+    Ok(endpoints
         .into_iter()
-        .map(|stored| stored.endpoint)
         .filter(|endpoint| wants(endpoint, event))
         .map(|endpoint| endpoint.id)
         .collect())

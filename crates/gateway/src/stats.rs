@@ -1,7 +1,7 @@
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{Json, extract::State};
-use relay_event::{EndpointId, Timestamp};
+use relay_event::{EndpointId, HoldReason, Timestamp};
 use relay_store::AttemptStats;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -32,6 +32,9 @@ pub(crate) struct Stats {
     pending: u64,
     /// Deliveries that wait for another attempt.
     retrying: u64,
+    /// Those of them that are held in the log, and not in the broker.
+    #[schema(value_type = types::HeldByReason)]
+    held: BTreeMap<HoldReason, u64>,
 }
 
 /// What came of the attempts that began in some time.
@@ -88,11 +91,13 @@ pub(crate) async fn show(
     let hour = store.attempt_stats(&id, since(HOUR)).await?;
     let day = store.attempt_stats(&id, since(DAY)).await?;
     let under_way = store.under_way(&id).await?;
+    let held = store.waiting_for(&id).await?;
     Ok(Json(Stats {
         hour: hour.into(),
         day: day.into(),
         pending: under_way.pending,
         retrying: under_way.retrying,
+        held,
         endpoint: id,
     }))
 }

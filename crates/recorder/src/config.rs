@@ -6,6 +6,37 @@ use relay_event::Invalid;
 use relay_service::args::{Unshown, time};
 use relay_store::StoreUrl;
 
+/// The times by which held deliveries are sent on.
+#[derive(Debug, Clone, Copy)]
+pub struct DispatchTimes {
+    /// The time for which a process has the duty to send held deliveries on, unless it renews it.
+    pub lease: Duration,
+    /// The time after which a claim of an earlier epoch is held again, if nothing was heard of it.
+    pub silent: Duration,
+}
+
+impl Default for DispatchTimes {
+    /// 10 s and 3 min.
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(10),
+            silent: Duration::from_secs(180),
+        }
+    }
+}
+
+impl DispatchTimes {
+    /// The time between two attempts to take or renew the duty.
+    pub(crate) fn renewal(&self) -> Duration {
+        self.lease / 3
+    }
+
+    /// The time between two looks for silent claims.
+    pub(crate) fn look(&self) -> Duration {
+        self.silent / 12
+    }
+}
+
 /// The settings of a recorder.
 #[derive(Debug, Clone, Args)]
 pub struct Config {
@@ -64,6 +95,10 @@ pub struct Config {
     /// How often what is old enough is forgotten
     #[arg(long, env = "RELAY_RETENTION_INTERVAL", value_name = "TIME", default_value = "60s", value_parser = time)]
     pub retention_interval: Duration,
+
+    /// The times by which held deliveries are sent on.
+    #[arg(skip)]
+    pub dispatch: DispatchTimes,
 }
 
 impl Config {

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::try_join_all;
 use relay_broker::{Broker, Changes, Delays, Dispatched, PublishError, Queue, Recordings, Session};
 use relay_event::EndpointId;
-use relay_store::{ClaimRequest, Claims, Error, KnownEndpoints, Store};
+use relay_store::{ClaimRequest, Claims, Error, HeldNow, KnownEndpoints, Store};
 use tokio::{
     sync::Notify,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
@@ -20,15 +20,7 @@ use self::{
     backlog::Backlog,
     lanes::{Lanes, Terms},
 };
-use crate::metrics::Metrics;
-
-/// The time for which the duty is taken, and how often it is renewed.
-const LEASE: Duration = Duration::from_secs(10);
-const RENEW: Duration = Duration::from_secs(3);
-
-/// The time after which a claim of an earlier epoch is held again, and how often such claims are looked for.
-const SILENT: Duration = Duration::from_secs(180);
-const LOOK: Duration = Duration::from_secs(15);
+use crate::{config::DispatchTimes, metrics::Metrics};
 
 /// Claims that are held again in one transaction.
 const SILENT_AT_ONCE: u32 = 1_000;
@@ -72,6 +64,7 @@ pub(crate) struct Dispatcher {
     /// Told when this process records that something is held or that a claim ended.
     pub(crate) wake: Arc<Notify>,
     pub(crate) recheck: Duration,
+    pub(crate) times: DispatchTimes,
 }
 
 /// What is claimed, and not known to be published.
@@ -105,6 +98,8 @@ impl Dispatcher {
                 stopped = self.renew(epoch) => Some(stopped),
                 Err(stopped) = self.dispatch(&session, epoch, &mut unconfirmed) => Some(stopped),
             };
+            // From now on another process counts them.
+            self.metrics.held(&HeldNow::default());
             // Whoever is next need not wait; a store that is away is left alone.
             let _ = self.store.leave_duty(epoch).await;
             match stopped {
@@ -119,7 +114,7 @@ impl Dispatcher {
                 }
                 Some(StopReason::Lost) => {}
             }
-            if begun.elapsed() > LEASE {
+            if begun.elapsed() > self.times.lease {
                 delays.reset();
             }
             delays.wait().await;
@@ -128,20 +123,20 @@ impl Dispatcher {
 
     async fn until_on_duty(&self, who: &str) -> i64 {
         loop {
-            match self.store.take_duty(who, LEASE).await {
+            match self.store.take_duty(who, self.times.lease).await {
                 Ok(Some(epoch)) => return epoch,
                 Ok(None) => {}
                 Err(error) => self.metrics.store_failed(&error),
             }
-            sleep(RENEW).await;
+            sleep(self.times.renewal()).await;
         }
     }
 
     /// Keeps the duty, until it cannot.
     async fn renew(&self, epoch: i64) -> StopReason {
         loop {
-            sleep(RENEW).await;
-            match self.store.renew_duty(epoch, LEASE).await {
+            sleep(self.times.renewal()).await;
+            match self.store.renew_duty(epoch, self.times.lease).await {
                 Ok(true) => {}
                 Ok(false) => return StopReason::EpochOver,
                 Err(error) => return error.into(),
@@ -159,12 +154,12 @@ impl Dispatcher {
         // What waited for longer may be held again by now.
         if unconfirmed
             .since
-            .is_some_and(|since| since.elapsed() > SILENT / 2)
+            .is_some_and(|since| since.elapsed() > self.times.silent / 2)
         {
             *unconfirmed = Unconfirmed::default();
         }
         publish(session, unconfirmed).await?;
-        let mut known = KnownEndpoints::new(Terms::of);
+        let mut known = KnownEndpoints::new(|endpoint| Some(Terms::of(&endpoint)));
         known.refresh(&self.store).await?;
         let held = self.store.waiting_by_endpoint().await?;
         self.metrics.held(&held);
@@ -272,10 +267,10 @@ impl Turn<'_> {
 
     async fn hold_silent_again(&mut self) -> Result<(), StopReason> {
         while self.look_at.is_some_and(|at| at <= Instant::now()) {
-            let store = &self.dispatcher.store;
-            let again = store.hold_silent_claims_again(self.epoch, SILENT, SILENT_AT_ONCE);
+            let Dispatcher { store, times, .. } = self.dispatcher;
+            let again = store.hold_silent_claims_again(self.epoch, times.silent, SILENT_AT_ONCE);
             let again = again.await?.ok_or(StopReason::EpochOver)?;
-            self.look_at = (again.left > 0).then(|| Instant::now() + LOOK);
+            self.look_at = (again.left > 0).then(|| Instant::now() + times.look());
             if again.deliveries < u64::from(SILENT_AT_ONCE) {
                 break;
             }

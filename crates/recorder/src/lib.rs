@@ -20,7 +20,7 @@ use relay_broker::{Broker, Status};
 use relay_service::Context;
 use relay_store::Store;
 
-pub use config::Config;
+pub use config::{Config, DispatchTimes};
 
 use crate::{
     dispatcher::Dispatcher, keeper::Keeper, lag::Lag, metrics::Metrics, record::Recorder, routes::Routes,
@@ -42,6 +42,7 @@ pub async fn run(config: &Config, context: &Context, broker: &Broker, store: &St
         metrics: metrics.clone(),
         wake: keeper.held_changed(),
         recheck: config.recheck,
+        times: config.dispatch,
     };
     let recorder = Recorder {
         config: config.clone(),

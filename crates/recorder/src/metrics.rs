@@ -62,7 +62,7 @@ impl Metrics {
         );
         let held = Opts::new(
             "relay_held",
-            "Deliveries that wait in the log, by reason; no_event are those whose event is not there yet. Counted by the recorder that sends them on, at most every 15 s.",
+            "Deliveries that wait in the log, by reason; no_event are those whose event is not there yet. Counted by the recorder that sends them on, at most every 15 s; 0 in others.",
         );
         let metrics = Self {
             lag: Gauge::new(

@@ -9,9 +9,9 @@ use std::{
 
 use relay_broker::Changes;
 use relay_event::{
-    BlindMatch, EarlierTypes, EndpointId, EndpointState, EventType, PatternIndex, Timestamp, TypePattern,
+    BlindMatch, EarlierTypes, Endpoint, EndpointId, EventType, PatternIndex, Timestamp, TypePattern,
 };
-use relay_store::{Changed, Changes as StoreChanges, Error, KnownEndpoints, Store, StoredEndpoint};
+use relay_store::{Changed, Changes as StoreChanges, Error, KnownEndpoints, Store};
 use tokio::{
     sync::Mutex,
     time::{MissedTickBehavior, timeout},
@@ -171,11 +171,9 @@ pub(crate) fn say_unreadable(error: &Error) {
     );
 }
 
-/// A paused or disabled endpoint collects its events; one being removed gets no more.
-fn route(stored: StoredEndpoint) -> Option<Route> {
-    let endpoint = stored.endpoint;
-    let routed = !matches!(endpoint.state, EndpointState::Removed { .. });
-    routed.then_some(Route {
+/// Every endpoint has a route: the events of a paused or disabled one are held.
+fn route(endpoint: Endpoint) -> Option<Route> {
+    Some(Route {
         types: endpoint.types,
         since: endpoint.types_since,
         earlier: endpoint.earlier_types,
@@ -184,7 +182,7 @@ fn route(stored: StoredEndpoint) -> Option<Route> {
 
 #[cfg(test)]
 mod tests {
-    use relay_event::Endpoint;
+    use relay_event::EndpointState;
     use relay_store::StoreUrl;
     use tempfile::TempDir;
 
@@ -235,6 +233,12 @@ mod tests {
             self.routes.look().await.unwrap();
         }
 
+        async fn remove(&self, place: usize) {
+            let removed = self.routes.0.store.delete(&self.endpoints[place], at(9)).await;
+            removed.unwrap();
+            self.routes.look().await.unwrap();
+        }
+
         /// The places, among those added, of the endpoints that the event went to.
         fn routed(&self, event_type: &str, published: Option<i64>) -> Vec<usize> {
             let (event_type, published) = (event_type.parse().unwrap(), published.map(at));
@@ -261,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_paused_or_disabled_endpoint_collects_and_a_removed_one_does_not() {
+    async fn events_of_a_paused_or_disabled_endpoint_go_there() {
         let in_state = |state| Endpoint {
             state,
             ..endpoint(&["#"], 0)
@@ -269,9 +273,8 @@ mod tests {
         let (reason, at) = (String::new(), at(0));
         let mut known = Known::none().await;
         known.add(in_state(EndpointState::Paused)).await;
-        known.add(in_state(EndpointState::Removed { at })).await;
         known.add(in_state(EndpointState::Disabled { reason, at })).await;
-        assert_eq!(known.routed("a", Some(1)), [0, 2]);
+        assert_eq!(known.routed("a", Some(1)), [0, 1]);
     }
 
     #[tokio::test]
@@ -325,20 +328,9 @@ mod tests {
         assert_eq!(known.routed("a", Some(9)), [1]);
         assert_eq!(known.routed("b", Some(4)), [0; 0]);
         assert_eq!(known.routed("b", Some(5)), [0]);
-        known
-            .change(1, |endpoint| {
-                endpoint.state = EndpointState::Removed { at: at(9) }
-            })
-            .await;
+        known.remove(1).await;
         assert_eq!(known.routed("a", Some(9)), [0; 0]);
-        known
-            .routes
-            .0
-            .store
-            .delete(&known.endpoints[0], at(9))
-            .await
-            .unwrap();
-        known.routes.look().await.unwrap();
+        known.remove(0).await;
         assert_eq!(known.routed("b", Some(9)), [0; 0]);
     }
 }

@@ -1,6 +1,6 @@
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
-use relay_event::{Endpoint, EndpointId, Invalid, Timestamp, TypePattern};
+use relay_event::{Endpoint, EndpointId, Invalid, Timestamp};
 use uuid::Uuid;
 
 use crate::{
@@ -11,22 +11,12 @@ use crate::{
 /// The time for which a removal is known. A reader that knows the endpoints of an earlier time reads all.
 const REMOVALS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// An endpoint, and what the broker may still hold of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredEndpoint {
-    /// The endpoint.
-    pub endpoint: Endpoint,
-    /// The patterns its queue may be bound by: those it has, and older ones until
-    /// [`Store::bindings_settled`].
-    pub bound: Vec<TypePattern>,
-}
-
 impl Store {
-    /// All endpoints in the order of their ids, those being removed too.
+    /// All endpoints in the order of their ids.
     ///
     /// # Errors
     /// The database failed, or an endpoint in it does not read.
-    pub async fn endpoints(&self) -> Result<Vec<StoredEndpoint>, Error> {
+    pub async fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
         let rows = self
             .within("read the endpoints", sql::endpoints(&self.pool))
             .await?;
@@ -37,18 +27,18 @@ impl Store {
     ///
     /// # Errors
     /// The database failed, or what it holds of the endpoint does not read.
-    pub async fn endpoint(&self, id: &EndpointId) -> Result<Option<StoredEndpoint>, Error> {
+    pub async fn endpoint(&self, id: &EndpointId) -> Result<Option<Endpoint>, Error> {
         self.row(id).await?.as_ref().map(read).transpose()
     }
 
-    /// Adds an endpoint. Its queue may be bound by its types from now on.
+    /// Adds an endpoint.
     ///
     /// # Errors
     /// It does not pass [`Endpoint::check`], its id is taken or was that of an endpoint that was deleted within
     /// the last week, or the database failed.
     pub async fn insert(&self, endpoint: &Endpoint) -> Result<(), Error> {
         endpoint.check()?;
-        let row = write(endpoint, &endpoint.types, 1)?;
+        let row = write(endpoint, 1)?;
         let inserted = self
             .pool
             .within(sql::insert(&self.pool, &row, &new_change()))
@@ -62,9 +52,8 @@ impl Store {
     }
 
     /// Changes an endpoint; `None` if there is none. Where another process changed it at the same
-    /// time, `change` is called again with what that left, so nobody's change is lost. The patterns
-    /// it gains may be bound from now on; those it loses may be until [`Self::bindings_settled`]. A
-    /// change that leaves it as it was writes nothing.
+    /// time, `change` is called again with what that left, so nobody's change is lost. A change
+    /// that leaves the endpoint as it was writes nothing.
     ///
     /// # Errors
     /// `change` refused, the result does not pass [`Endpoint::check`], or the database failed.
@@ -78,7 +67,7 @@ impl Store {
             let Some(row) = self.row(id).await? else {
                 return Ok(None);
             };
-            let StoredEndpoint { endpoint: old, bound } = read(&row)?;
+            let old = read(&row)?;
             let mut new = old.clone();
             let answer = change(&mut new)?;
             if new.id != *id {
@@ -88,27 +77,11 @@ impl Store {
             if new == old {
                 return Ok(Some((new, answer)));
             }
-            let next = write(&new, &union(bound, &new.types), row.version)?;
+            let next = write(&new, row.version)?;
             if self.write(id, &next).await? {
                 return Ok(Some((new, answer)));
             }
         }
-    }
-
-    /// Notes that the broker binds the endpoint's queue by `types` and by nothing else, unless the
-    /// endpoint has other types by now or is gone.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn bindings_settled(&self, id: &EndpointId, types: &[TypePattern]) -> Result<(), Error> {
-        while let Some(row) = self.row(id).await? {
-            let StoredEndpoint { endpoint, bound } = read(&row)?;
-            let done = same(&bound, types) || !same(&endpoint.types, types);
-            if done || self.write(id, &write(&endpoint, types, row.version)?).await? {
-                break;
-            }
-        }
-        Ok(())
     }
 
     /// Deletes an endpoint; that there is none is no error. For a week at least, until another one is deleted,
@@ -141,47 +114,21 @@ fn new_change() -> String {
     Uuid::now_v7().simple().to_string()
 }
 
-pub(crate) fn read(row: &Row) -> Result<StoredEndpoint, Error> {
-    let unreadable = |part| {
-        move |source| Error::Unreadable {
-            id: row.id.clone(),
-            part,
-            source,
-        }
-    };
-    Ok(StoredEndpoint {
-        endpoint: serde_json::from_str(&row.document).map_err(unreadable("document"))?,
-        bound: serde_json::from_str(&row.bound).map_err(unreadable("bindings"))?,
+pub(crate) fn read(row: &Row) -> Result<Endpoint, Error> {
+    serde_json::from_str(&row.document).map_err(|source| Error::Unreadable {
+        id: row.id.clone(),
+        source,
     })
 }
 
-fn write(endpoint: &Endpoint, bound: &[TypePattern], version: i64) -> Result<Row, Error> {
+fn write(endpoint: &Endpoint, version: i64) -> Result<Row, Error> {
     let id = endpoint.id.to_string();
-    let write = || Ok((serde_json::to_string(endpoint)?, serde_json::to_string(bound)?));
-    match write() {
-        Ok((document, bound)) => Ok(Row {
+    match serde_json::to_string(endpoint) {
+        Ok(document) => Ok(Row {
             id,
             document,
-            bound,
             version,
         }),
-        Err(source) => Err(Error::Unreadable {
-            id,
-            part: "document",
-            source,
-        }),
+        Err(source) => Err(Error::Unreadable { id, source }),
     }
-}
-
-fn union(mut bound: Vec<TypePattern>, types: &[TypePattern]) -> Vec<TypePattern> {
-    for pattern in types {
-        if !bound.contains(pattern) {
-            bound.push(pattern.clone());
-        }
-    }
-    bound
-}
-
-fn same(some: &[TypePattern], others: &[TypePattern]) -> bool {
-    some.iter().collect::<HashSet<_>>() == others.iter().collect()
 }

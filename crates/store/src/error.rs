@@ -63,12 +63,10 @@ pub enum Error {
         source: MigrateError,
     },
     /// What is stored of an endpoint does not read.
-    #[error("endpoint {id}: its stored {part} does not parse")]
+    #[error("endpoint {id}: its stored document does not parse")]
     Unreadable {
         /// The endpoint as it is stored.
         id: String,
-        /// Which part.
-        part: &'static str,
         /// Why.
         source: serde_json::Error,
     },

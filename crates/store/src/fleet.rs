@@ -2,10 +2,10 @@
 
 use std::{io::ErrorKind, time::Duration};
 
-use relay_event::EndpointId;
+use relay_event::{Endpoint, EndpointId};
 
 use crate::{
-    Error, Store, StoredEndpoint,
+    Error, Store,
     endpoints::read,
     pool::{self, Own, Pool, TransactionOn, on},
     postgres,
@@ -40,11 +40,11 @@ pub struct Changes {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangedEndpoints {
     /// All, in the order of their ids. What the reader knows beside them is not there any more.
-    All(Vec<StoredEndpoint>),
+    All(Vec<Endpoint>),
     /// Those that changed since the version that the reader knows; the others are as it knows them.
     Since {
         /// Those that were added or changed, in the order of their last changes.
-        changed: Vec<StoredEndpoint>,
+        changed: Vec<Endpoint>,
         /// Those that were removed. The reader may never have known them.
         removed: Vec<EndpointId>,
     },

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use relay_event::EndpointId;
+use relay_event::{Endpoint, EndpointId};
 
-use crate::{ChangedEndpoints, Changes, Error, FleetVersion, Store, StoredEndpoint};
+use crate::{ChangedEndpoints, Changes, Error, FleetVersion, Store};
 
 /// The endpoints as the store last had them, and what a reader keeps of each.
 #[derive(Debug)]
 pub struct KnownEndpoints<T> {
-    keep: fn(StoredEndpoint) -> Option<T>,
+    keep: fn(Endpoint) -> Option<T>,
     version: Option<FleetVersion>,
     kept: BTreeMap<EndpointId, T>,
 }
@@ -26,7 +26,7 @@ pub struct Changed<T> {
 impl<T: PartialEq> KnownEndpoints<T> {
     /// Knows no endpoint before the first [`Self::refresh`]. An endpoint of which `keep` keeps nothing counts as
     /// one that is not there.
-    pub fn new(keep: fn(StoredEndpoint) -> Option<T>) -> Self {
+    pub fn new(keep: fn(Endpoint) -> Option<T>) -> Self {
         Self {
             keep,
             version: None,
@@ -66,9 +66,9 @@ impl<T: PartialEq> KnownEndpoints<T> {
         match changes.endpoints {
             ChangedEndpoints::All(all) => self.replace(all),
             ChangedEndpoints::Since { changed, removed } => {
-                let changed = changed.into_iter().map(|stored| {
-                    let id = stored.endpoint.id.clone();
-                    (id, (self.keep)(stored))
+                let changed = changed.into_iter().map(|endpoint| {
+                    let id = endpoint.id.clone();
+                    (id, (self.keep)(endpoint))
                 });
                 let removed = removed.into_iter().map(|id| (id, None));
                 let now: Vec<_> = changed.chain(removed).collect();
@@ -89,12 +89,12 @@ impl<T: PartialEq> KnownEndpoints<T> {
         self.kept.iter()
     }
 
-    fn replace(&mut self, all: Vec<StoredEndpoint>) -> Vec<Changed<T>> {
+    fn replace(&mut self, all: Vec<Endpoint>) -> Vec<Changed<T>> {
         let mut before = std::mem::take(&mut self.kept);
         let mut changed = Vec::new();
-        for stored in all {
-            let id = stored.endpoint.id.clone();
-            let Some(now) = (self.keep)(stored) else {
+        for endpoint in all {
+            let id = endpoint.id.clone();
+            let Some(now) = (self.keep)(endpoint) else {
                 continue;
             };
             let before = before.remove(&id);

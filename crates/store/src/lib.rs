@@ -13,7 +13,6 @@ mod sql;
 mod sqlite;
 mod url;
 
-pub use endpoints::StoredEndpoint;
 pub use error::Error;
 pub use fleet::{ChangeReader, ChangedEndpoints, Changes, FleetVersion};
 pub use known::{Changed, KnownEndpoints};

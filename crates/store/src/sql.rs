@@ -13,18 +13,16 @@ use crate::pool::{Own, Pool, TransactionOn, on};
 pub(crate) struct Row {
     pub(crate) id: String,
     pub(crate) document: String,
-    pub(crate) bound: String,
     pub(crate) version: i64,
 }
 
-type Columns = (String, String, String, i64);
+type Columns = (String, String, i64);
 
 impl From<Columns> for Row {
-    fn from((id, document, bound, version): Columns) -> Self {
+    fn from((id, document, version): Columns) -> Self {
         Self {
             id,
             document,
-            bound,
             version,
         }
     }
@@ -51,8 +49,7 @@ impl From<FleetColumns> for Fleet {
     }
 }
 
-const ENDPOINTS: &str =
-    "SELECT id, document, bound, version FROM endpoints WHERE document IS NOT NULL ORDER BY id";
+const ENDPOINTS: &str = "SELECT id, document, version FROM endpoints WHERE document IS NOT NULL ORDER BY id";
 
 const FLEET: &str = "SELECT lineage, number, change, forgotten FROM fleet";
 
@@ -68,7 +65,7 @@ pub(crate) async fn endpoints(pool: &Pool) -> Result<Vec<Row>, Error> {
 }
 
 pub(crate) async fn endpoint(pool: &Pool, id: &str) -> Result<Option<Row>, Error> {
-    let sql = "SELECT id, document, bound, version FROM endpoints WHERE id = $1 AND document IS NOT NULL";
+    let sql = "SELECT id, document, version FROM endpoints WHERE id = $1 AND document IS NOT NULL";
     let row: Option<Columns> =
         on!(&pool.reading, pool => sqlx::query_as(sql).bind(id).fetch_optional(pool).await?);
     Ok(row.map(Row::from))
@@ -99,7 +96,7 @@ pub(crate) async fn endpoints_in(tx: &mut TransactionOn<'_>) -> Result<Vec<Row>,
 
 /// The endpoints that changed after this number of the fleet's version, in a transaction.
 pub(crate) async fn changed_in(tx: &mut TransactionOn<'_>, after: i64) -> Result<Vec<Row>, Error> {
-    let sql = "SELECT id, document, bound, version FROM endpoints
+    let sql = "SELECT id, document, version FROM endpoints
         WHERE changed_in > $1 AND document IS NOT NULL ORDER BY changed_in";
     let rows: Vec<Columns> = on!(tx, tx => sqlx::query_as(sql).bind(after).fetch_all(&mut **tx).await?);
     Ok(rows.into_iter().map(Row::from).collect())

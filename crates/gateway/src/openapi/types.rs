@@ -114,6 +114,12 @@ described! {
     DeadReason: "Why a delivery was given up.",
     one_of(relay_event::DeadReason::ALL.map(relay_event::DeadReason::as_str));
 
+    HeldByReason: "The number of deliveries that are held, by reason; a reason without any is absent.",
+    relay_event::HoldReason::ALL.into_iter().fold(ObjectBuilder::new(), |object, reason| {
+        let count = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1));
+        object.property(reason.as_str(), count)
+    });
+
     ErrorClass: "Why an attempt got no usable answer.",
     one_of(relay_event::ErrorClass::ALL.map(relay_event::ErrorClass::as_str));
 

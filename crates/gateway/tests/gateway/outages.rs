@@ -144,7 +144,7 @@ async fn a_store_that_cannot_be_written_is_a_503_without_its_inside() {
     relay.publish(&["a.b"]).await;
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     let rows = relay.store.endpoints().await.unwrap();
-    assert_eq!((rows.len(), rows[0].endpoint.timeout_ms), (1, 30_000));
+    assert_eq!((rows.len(), rows[0].timeout_ms), (1, 30_000));
 }
 
 /// An older relay's exchange of this name was of another kind.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use relay_broker::Queue;
-use relay_event::{DeliveryState, Event, EventId, Timestamp};
+use relay_event::{DeliveryState, Event, EventId, History, Hold, HoldReason, Timestamp};
 use relay_gateway::Config;
 use relay_store::{LoggedDelivery, NewEvent, Record};
 use relay_testkit::{Proxy, shared_broker, wait_until};
@@ -34,6 +34,25 @@ async fn delivery(relay: &Relay, event: &str, endpoint: &str) -> LoggedDelivery 
         .into_iter()
         .filter(|delivery| delivery.endpoint.as_str() == endpoint);
     found.next().unwrap()
+}
+
+/// Records that an event's delivery to an endpoint is held.
+async fn hold(relay: &Relay, event: &Event, endpoint: &str, reason: HoldReason) {
+    let now = Timestamp::now();
+    let hold = Hold {
+        endpoint: endpoint.parse().unwrap(),
+        event_id: event.id().clone(),
+        event_source: event.source().to_owned(),
+        event_type: event.event_type().clone(),
+        published_at: Some(now),
+        hop: 0,
+        history: History::default(),
+        reason,
+        at: now,
+        event: None,
+    };
+    let record = Record::Hold(Box::new(hold));
+    relay.store.record(&[record], now).await.unwrap();
 }
 
 #[tokio::test]
@@ -211,7 +230,7 @@ async fn an_endpoint_s_stats_are_those_of_its_attempts() {
     let path = format!("/v1/endpoints/{endpoint}/stats");
     let none = json!({"delivered": 0, "failed": 0, "p50_ms": null, "p99_ms": null});
     let mut expected = json!({
-        "endpoint": endpoint, "hour": none, "day": none, "pending": 0, "retrying": 0,
+        "endpoint": endpoint, "hour": none, "day": none, "pending": 0, "retrying": 0, "held": {},
     });
     assert_eq!(relay.get(&path).await.json(), expected);
 
@@ -222,6 +241,12 @@ async fn an_endpoint_s_stats_are_those_of_its_attempts() {
     record_attempt(&relay, attempt).await;
     expected["day"] = json!({"delivered": 0, "failed": 1, "p50_ms": 83, "p99_ms": 83});
     expected["pending"] = json!(1);
+    assert_eq!(relay.get(&path).await.json(), expected);
+
+    let other = relay.add(&["a"]).await;
+    hold(&relay, &event("2", "a"), &endpoint, HoldReason::Paused).await;
+    hold(&relay, &event("1", "a"), &other, HoldReason::Slow).await;
+    expected["held"] = json!({"paused": 1});
     assert_eq!(relay.get(&path).await.json(), expected);
 
     relay.delete(&endpoint).await;

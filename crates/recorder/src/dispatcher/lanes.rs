@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use relay_event::{EndpointId, EndpointState};
-use relay_store::{ClaimEnds, HeldFor, StoredEndpoint};
+use relay_event::{Endpoint, EndpointId, EndpointState};
+use relay_store::{ClaimEnds, HeldFor};
 use tokio::time::Instant;
 
 /// The most deliveries under way to an endpoint that takes all of them.
@@ -32,19 +32,12 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
-    /// `None` for an endpoint that is being removed.
-    pub(crate) fn of(stored: StoredEndpoint) -> Option<Self> {
-        let endpoint = stored.endpoint;
-        let is_active = match endpoint.state {
-            EndpointState::Active => true,
-            EndpointState::Paused | EndpointState::Disabled { .. } => false,
-            EndpointState::Removed { .. } => return None,
-        };
-        Some(Self {
-            is_active,
+    pub(crate) fn of(endpoint: &Endpoint) -> Self {
+        Self {
+            is_active: endpoint.state == EndpointState::Active,
             rate_limit: endpoint.rate_limit,
             max_in_flight: endpoint.max_in_flight,
-        })
+        }
     }
 }
 

@@ -26,13 +26,13 @@ async fn hold(session: &Session, endpoint: &Endpoint, count: usize) {
 }
 
 /// A deliverer of what is sent on.
-struct Deliverer {
+pub(crate) struct Deliverer {
     session: Session,
     subscription: Subscription,
 }
 
 impl Deliverer {
-    async fn start(session: Session) -> Self {
+    pub(crate) async fn start(session: Session) -> Self {
         let subscription = session.consume(Queue::Dispatch, 10).await.unwrap();
         Self {
             session,
@@ -41,7 +41,7 @@ impl Deliverer {
     }
 
     /// Settles all deliveries of the next message, and returns their events' ids.
-    async fn settle(&mut self, settlement: Settlement) -> Vec<String> {
+    pub(crate) async fn settle(&mut self, settlement: Settlement) -> Vec<String> {
         let mut taken = self.subscription.next().await.unwrap();
         let batch = taken.read_batch(&self.session).unwrap();
         let parts = taken.divide(batch.len());
@@ -58,7 +58,7 @@ impl Deliverer {
         ids
     }
 
-    async fn deliver(&mut self, count: usize) -> Vec<String> {
+    pub(crate) async fn deliver(&mut self, count: usize) -> Vec<String> {
         let mut ids = Vec::new();
         while ids.len() < count {
             ids.extend(self.settle(Settlement::Delivered).await);
@@ -99,7 +99,7 @@ fn attempt(received: &Received, event: &Event, settlement: Settlement) -> (Histo
     (history, Some(Box::new(attempt)))
 }
 
-async fn until_held(relay: &Relay, count: u64) {
+pub(crate) async fn until_held(relay: &Relay, count: u64) {
     wait_until(format!("{count} deliveries to be held"), || async {
         let now = relay.store.waiting_by_endpoint().await.unwrap();
         let held: u64 = now.endpoints.iter().map(relay_store::HeldFor::all).sum();
@@ -112,7 +112,7 @@ async fn until_held(relay: &Relay, count: u64) {
     .await;
 }
 
-async fn change(relay: &Relay, endpoint: &Endpoint, state: EndpointState) {
+pub(crate) async fn change(relay: &Relay, endpoint: &Endpoint, state: EndpointState) {
     let change = |endpoint: &mut Endpoint| {
         endpoint.state = state.clone();
         Ok(())
@@ -123,7 +123,7 @@ async fn change(relay: &Relay, endpoint: &Endpoint, state: EndpointState) {
 }
 
 /// An endpoint that is paused, and events that are held for it.
-async fn paused(relay: &Relay, count: usize) -> (Endpoint, Vec<String>) {
+pub(crate) async fn paused(relay: &Relay, count: usize) -> (Endpoint, Vec<String>) {
     let endpoint = relay.add_endpoint("#").await;
     change(relay, &endpoint, EndpointState::Paused).await;
     let mut ids = Vec::new();

@@ -6,3 +6,4 @@ mod hostile;
 mod log;
 mod outages;
 mod relay;
+mod takeover;

@@ -9,7 +9,7 @@ use sqlx::{Connection, SqliteConnection};
 use crate::relay::{FULL, Producer, Relay, config, event, folder};
 
 /// Nobody else can write into the store until this ends.
-async fn lock(url: &StoreUrl) -> SqliteConnection {
+pub(crate) async fn lock(url: &StoreUrl) -> SqliteConnection {
     let path = format!("sqlite:{}", url.path().unwrap().display());
     let mut store = SqliteConnection::connect(&path).await.unwrap();
     sqlx::query("BEGIN IMMEDIATE").execute(&mut store).await.unwrap();

@@ -9,7 +9,7 @@ use lapin::{
 };
 use relay_broker::{Broker, DeadLetters, Queue, Session};
 use relay_event::{DeadLetter, Endpoint, Event, EventId, Secret, Timestamp};
-use relay_recorder::Config;
+use relay_recorder::{Config, DispatchTimes};
 use relay_service::{Context, Health};
 use relay_store::{EventFilter, LoggedEvent, Store, StoreUrl};
 use relay_testkit::{confirming, shared_broker, wait_until};
@@ -40,6 +40,7 @@ pub(crate) fn config(amqp_url: &str, folder: &TempDir) -> Config {
         retain_events: Duration::from_secs(3600),
         retain_attempts: Duration::from_secs(3600),
         retention_interval: Duration::from_millis(200),
+        dispatch: DispatchTimes::default(),
     }
 }
 

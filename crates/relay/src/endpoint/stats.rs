@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use relay_event::EndpointId;
 use serde::Deserialize;
 
@@ -28,6 +30,8 @@ struct Stats {
     day: Attempts,
     pending: u64,
     retrying: u64,
+    /// Of those, the ones that are held, by reason.
+    held: BTreeMap<String, u64>,
 }
 
 /// What came of the attempts of some time.
@@ -50,10 +54,21 @@ pub(super) async fn run(args: StatsArgs) -> anyhow::Result<()> {
 }
 
 fn readable(stats: &Stats) -> String {
+    let held: Vec<String> = stats
+        .held
+        .iter()
+        .map(|(reason, count)| format!("{count} {reason}"))
+        .collect();
+    let held = if held.is_empty() {
+        "0".to_owned()
+    } else {
+        held.join(", ")
+    };
     let facts = [
         ("endpoint", stats.endpoint.to_string()),
         ("pending", stats.pending.to_string()),
         ("retrying", stats.retrying.to_string()),
+        ("held", held),
     ];
     let head = ["ATTEMPTS", "DELIVERED", "FAILED", "P50", "P99"];
     let rows = [row("last hour", &stats.hour), row("last day", &stats.day)];
@@ -79,18 +94,22 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_said() {
-        let stats = json!({"endpoint": "ep_0198b7a0c5d07d3f8a6e2b4c1d9e8f70",
+        let mut stats = json!({"endpoint": "ep_0198b7a0c5d07d3f8a6e2b4c1d9e8f70",
             "hour": {"delivered": 0, "failed": 0, "p50_ms": null, "p99_ms": null},
             "day": {"delivered": 1200, "failed": 3, "p50_ms": 12, "p99_ms": 450},
-            "pending": 4, "retrying": 1});
+            "pending": 4, "retrying": 1, "held": {"circuit": 1, "paused": 3}});
         let expected = "\
 endpoint  ep_0198b7a0c5d07d3f8a6e2b4c1d9e8f70
 pending   4
 retrying  1
+held      1 circuit, 3 paused
 
 ATTEMPTS   DELIVERED  FAILED  P50    P99
 last hour  0          0       -      -
 last day   1200       3       12 ms  450 ms";
-        assert_eq!(readable(&serde_json::from_value(stats).unwrap()), expected);
+        let readable = |stats: &serde_json::Value| readable(&serde_json::from_value(stats.clone()).unwrap());
+        assert_eq!(readable(&stats), expected);
+        stats["held"] = json!({});
+        assert!(readable(&stats).contains("held      0\n"));
     }
 }

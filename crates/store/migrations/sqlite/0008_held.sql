@@ -1,3 +1,13 @@
+-- An endpoint is removed when its row has no document. Older relays kept the document, with the state `removed`, until
+-- the endpoint's queue was gone. All of these are one change, the next of the fleet's version.
+UPDATE endpoints SET document = NULL, changed_in = (SELECT number + 1 FROM fleet),
+    removed_at = CAST(unixepoch('subsec') * 1000 AS INTEGER)
+    WHERE CASE WHEN json_valid(document) THEN json_extract(document, '$.state') = 'removed' END;
+UPDATE fleet SET number = number + 1, change = lower(hex(randomblob(16)))
+    WHERE EXISTS (SELECT 1 FROM endpoints WHERE changed_in > number);
+-- The patterns by which an older relay's queues were bound.
+ALTER TABLE endpoints DROP COLUMN bound;
+
 -- The number of times that the delivery was claimed before the attempt; the record ends that claim.
 ALTER TABLE attempts ADD COLUMN hop BIGINT NOT NULL DEFAULT 0;
 

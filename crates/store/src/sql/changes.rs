@@ -17,12 +17,11 @@ use crate::{
 pub(crate) async fn insert(pool: &Pool, row: &Row, change: &str) -> Result<(), Error> {
     match &pool.writing {
         Either::Sqlite(pool) => {
-            let insert = "INSERT INTO endpoints (id, document, bound, version, changed_in) VALUES ($1, $2, $3, $4, $5)";
+            let insert = "INSERT INTO endpoints (id, document, version, changed_in) VALUES ($1, $2, $3, $4)";
             let (mut tx, number) = begin(pool, change).await?;
             sqlx::query(insert)
                 .bind(&row.id)
                 .bind(&row.document)
-                .bind(&row.bound)
                 .bind(row.version)
                 .bind(number)
                 .execute(&mut *tx)
@@ -31,13 +30,12 @@ pub(crate) async fn insert(pool: &Pool, row: &Row, change: &str) -> Result<(), E
         }
         Either::Postgres(pool) => {
             let insert = "WITH next AS (UPDATE fleet SET number = number + 1, change = $1 RETURNING number)
-                INSERT INTO endpoints (id, document, bound, version, changed_in)
-                SELECT $2, $3, $4, $5, number FROM next";
+                INSERT INTO endpoints (id, document, version, changed_in)
+                SELECT $2, $3, $4, number FROM next";
             let insert = sqlx::query(insert)
                 .bind(change)
                 .bind(&row.id)
                 .bind(&row.document)
-                .bind(&row.bound)
                 .bind(row.version);
             changed(pool, insert).await.map(drop)
         }
@@ -48,13 +46,11 @@ pub(crate) async fn insert(pool: &Pool, row: &Row, change: &str) -> Result<(), E
 pub(crate) async fn update(pool: &Pool, row: &Row, change: &str) -> Result<bool, Error> {
     match &pool.writing {
         Either::Sqlite(pool) => {
-            let update =
-                "UPDATE endpoints SET document = $1, bound = $2, version = version + 1, changed_in = $3
-                WHERE id = $4 AND version = $5 AND document IS NOT NULL";
+            let update = "UPDATE endpoints SET document = $1, version = version + 1, changed_in = $2
+                WHERE id = $3 AND version = $4 AND document IS NOT NULL";
             let (tx, number) = begin(pool, change).await?;
             let update = sqlx::query(update)
                 .bind(&row.document)
-                .bind(&row.bound)
                 .bind(number)
                 .bind(&row.id)
                 .bind(row.version);
@@ -68,14 +64,13 @@ pub(crate) async fn update(pool: &Pool, row: &Row, change: &str) -> Result<bool,
                     UPDATE fleet SET number = number + 1, change = $3
                     WHERE EXISTS (SELECT FROM stored) RETURNING number
                 )
-                UPDATE endpoints SET document = $4, bound = $5, version = version + 1, changed_in = next.number
+                UPDATE endpoints SET document = $4, version = version + 1, changed_in = next.number
                 FROM next WHERE id = $1";
             let update = sqlx::query(update)
                 .bind(&row.id)
                 .bind(row.version)
                 .bind(change)
-                .bind(&row.document)
-                .bind(&row.bound);
+                .bind(&row.document);
             changed(pool, update).await
         }
     }
@@ -85,8 +80,7 @@ pub(crate) async fn update(pool: &Pool, row: &Row, change: &str) -> Result<bool,
 pub(crate) async fn remove(pool: &Pool, id: &str, change: &str, now: i64, forget: i64) -> Result<(), Error> {
     match &pool.writing {
         Either::Sqlite(pool) => {
-            let remove =
-                "UPDATE endpoints SET document = NULL, bound = NULL, changed_in = $1, removed_at = $2
+            let remove = "UPDATE endpoints SET document = NULL, changed_in = $1, removed_at = $2
                 WHERE id = $3 AND document IS NOT NULL";
             let (mut tx, number) = begin(pool, change).await?;
             forget_removals(&mut tx, forget).await?;
@@ -104,7 +98,7 @@ pub(crate) async fn remove(pool: &Pool, id: &str, change: &str, now: i64, forget
                 ), forgotten AS (
                     DELETE FROM endpoints WHERE removed_at < $4 AND EXISTS (SELECT FROM next)
                 )
-                UPDATE endpoints SET document = NULL, bound = NULL, changed_in = next.number, removed_at = $3
+                UPDATE endpoints SET document = NULL, changed_in = next.number, removed_at = $3
                 FROM next WHERE id = $1";
             let remove = sqlx::query(remove).bind(id).bind(change).bind(now).bind(forget);
             changed(pool, remove).await.map(drop)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use relay_event::{Endpoint, EndpointId, EndpointState, Invalid, Secret, Timestamp, TypePattern};
-use relay_store::{Error, Store, StoredEndpoint};
+use relay_store::Error;
 
 use crate::place::{Place, on_both};
 
@@ -12,8 +12,6 @@ on_both!(
     an_id_is_taken_once,
     what_is_invalid_changes_nothing,
     concurrent_changes_lose_nothing,
-    what_may_be_bound_grows_until_the_bindings_settled,
-    settling_never_forgets_what_a_change_adds,
     a_change_that_changes_nothing_still_answers,
     who_gave_up_reading_leaves_nobody_in_the_past,
 );
@@ -31,22 +29,10 @@ fn endpoint(patterns: &[&str]) -> Endpoint {
     )
 }
 
-async fn bound(store: &Store, id: &EndpointId) -> Vec<TypePattern> {
-    store.endpoint(id).await.unwrap().unwrap().bound
-}
-
-async fn retype(store: &Store, id: &EndpointId, patterns: &[&str]) {
-    let change = |endpoint: &mut Endpoint| {
-        endpoint.types = types(patterns);
-        Ok(())
-    };
-    store.update(id, change).await.unwrap().unwrap();
-}
-
 async fn endpoints_come_back_as_they_were_in_the_order_of_their_ids(place: Place) {
     let mut endpoints = [endpoint(&["order.*"]), endpoint(&["#"]), endpoint(&["a", "b"])];
     endpoints[1].rate_limit = Some(7);
-    endpoints[2].state = EndpointState::Removed { at: Timestamp::now() };
+    endpoints[2].state = EndpointState::Paused;
     let first = place.open().await;
     for endpoint in endpoints.iter().rev() {
         first.insert(endpoint).await.unwrap();
@@ -55,14 +41,8 @@ async fn endpoints_come_back_as_they_were_in_the_order_of_their_ids(place: Place
 
     let again = place.open().await;
     again.ping().await.unwrap();
-    let mut expected: Vec<StoredEndpoint> = endpoints
-        .iter()
-        .map(|endpoint| StoredEndpoint {
-            endpoint: endpoint.clone(),
-            bound: endpoint.types.clone(),
-        })
-        .collect();
-    expected.sort_by(|a, b| a.endpoint.id.cmp(&b.endpoint.id));
+    let mut expected = endpoints.to_vec();
+    expected.sort_by(|a, b| a.id.cmp(&b.id));
     assert_eq!(again.endpoints().await.unwrap(), expected);
 
     let id = &endpoints[0].id;
@@ -70,7 +50,6 @@ async fn endpoints_come_back_as_they_were_in_the_order_of_their_ids(place: Place
     again.delete(id, Timestamp::now()).await.unwrap();
     assert_eq!(again.endpoint(id).await.unwrap(), None);
     assert_eq!(again.update(id, |_| Ok(())).await.unwrap(), None);
-    again.bindings_settled(id, &types(&["order.*"])).await.unwrap();
     assert_eq!(again.endpoints().await.unwrap().len(), 2);
 }
 
@@ -119,7 +98,7 @@ async fn what_is_invalid_changes_nothing(place: Place) {
         .await
         .unwrap_err();
     assert!(matches!(&refused, Error::Invalid(invalid) if invalid.field == "id"));
-    assert_eq!(store.endpoint(&right.id).await.unwrap().unwrap().endpoint, right);
+    assert_eq!(store.endpoint(&right.id).await.unwrap().unwrap(), right);
 }
 
 /// Each of the changes reads what the others left: 4 tasks on each of 2 stores, each pool as in a
@@ -152,63 +131,7 @@ async fn concurrent_changes_lose_nothing(place: Place) {
         task.await.unwrap();
     }
     let stored = stores[1].endpoint(&endpoint.id).await.unwrap().unwrap();
-    assert_eq!(stored.endpoint.timeout_ms, 1_000 + 2 * TASKS * CHANGES);
-}
-
-async fn what_may_be_bound_grows_until_the_bindings_settled(place: Place) {
-    let store = place.open().await;
-    let endpoint = endpoint(&["a", "b"]);
-    let id = &endpoint.id;
-    store.insert(&endpoint).await.unwrap();
-
-    retype(&store, id, &["b", "c"]).await;
-    assert_eq!(bound(&store, id).await, types(&["a", "b", "c"]));
-    retype(&store, id, &["d"]).await;
-    assert_eq!(bound(&store, id).await, types(&["a", "b", "c", "d"]));
-
-    store.bindings_settled(id, &types(&["b", "c"])).await.unwrap();
-    let overtaken = bound(&store, id).await;
-    assert_eq!(
-        overtaken,
-        types(&["a", "b", "c", "d"]),
-        "its types are others by now"
-    );
-
-    store.bindings_settled(id, &types(&["d"])).await.unwrap();
-    assert_eq!(bound(&store, id).await, types(&["d"]));
-    let stored = store.endpoint(id).await.unwrap().unwrap();
-    assert_eq!(stored.endpoint.types, types(&["d"]));
-}
-
-/// Settling and changing at the same time: what is bound always covers the types.
-async fn settling_never_forgets_what_a_change_adds(place: Place) {
-    let (changing, settling) = (place.open().await, place.open().await);
-    let endpoint = endpoint(&["t0"]);
-    let id = endpoint.id.clone();
-    changing.insert(&endpoint).await.unwrap();
-    let changes = tokio::spawn({
-        let id = id.clone();
-        async move {
-            for n in 1..=40 {
-                retype(&changing, &id, &[&format!("t{n}")]).await;
-            }
-        }
-    });
-    loop {
-        let ended = changes.is_finished();
-        let stored = settling.endpoint(&id).await.unwrap().unwrap();
-        let covered = |pattern| stored.bound.contains(pattern);
-        assert!(stored.endpoint.types.iter().all(covered), "{stored:?}");
-        settling
-            .bindings_settled(&id, &stored.endpoint.types)
-            .await
-            .unwrap();
-        if ended {
-            break;
-        }
-    }
-    changes.await.unwrap();
-    assert_eq!(bound(&settling, &id).await, types(&["t40"]));
+    assert_eq!(stored.timeout_ms, 1_000 + 2 * TASKS * CHANGES);
 }
 
 async fn a_change_that_changes_nothing_still_answers(place: Place) {

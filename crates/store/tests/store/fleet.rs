@@ -1,11 +1,14 @@
 //! The version of all endpoints together, and readers that keep in step by it.
 
-use std::collections::BTreeMap;
-
-use relay_event::{Endpoint, EndpointId, Secret, Timestamp};
-use relay_store::{
-    Changed, ChangedEndpoints, Changes, Error, FleetVersion, KnownEndpoints, Store, StoredEndpoint,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
 };
+
+use relay_event::{Endpoint, EndpointId, EndpointState, Secret, Timestamp};
+use relay_store::{Changed, ChangedEndpoints, Changes, Error, FleetVersion, KnownEndpoints, Store};
+use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
 
 use crate::{
     make::{Dice, at},
@@ -19,6 +22,7 @@ on_both!(
     the_id_of_a_deleted_endpoint_is_not_taken_again,
     removals_are_forgotten_after_a_week,
     an_older_relay_s_endpoints_are_kept,
+    endpoints_that_an_older_relay_was_removing_are_removed,
     a_reader_misses_no_change_of_many_writers,
     what_is_known_is_what_a_full_read_gives,
     what_is_known_follows_a_store_of_another_lineage,
@@ -59,11 +63,11 @@ fn told(changes: Changes) -> (Vec<EndpointId>, Vec<EndpointId>) {
     let ChangedEndpoints::Since { changed, removed } = changes.endpoints else {
         panic!("all: {changes:?}");
     };
-    let changed = changed.into_iter().map(|stored| stored.endpoint.id).collect();
+    let changed = changed.into_iter().map(|endpoint| endpoint.id).collect();
     (changed, removed)
 }
 
-fn all(changes: Changes) -> Vec<StoredEndpoint> {
+fn all(changes: Changes) -> Vec<Endpoint> {
     match changes.endpoints {
         ChangedEndpoints::All(all) => all,
         ChangedEndpoints::Since { .. } => panic!("not all: {changes:?}"),
@@ -103,10 +107,10 @@ async fn a_reader_is_told_what_changed_since_a_version(place: Place) {
     let three = store.endpoint(&three).await.unwrap().unwrap();
     let one = store.endpoint(&one).await.unwrap().unwrap();
     assert_eq!(changed, [three, one]);
-    assert_eq!(changed[1].endpoint.timeout_ms, 7_000);
+    assert_eq!(changed[1].timeout_ms, 7_000);
 }
 
-/// A note of a deliverer or a gateway about an endpoint is a change; one that is refused or is there already is none.
+/// A note of a deliverer about an endpoint is a change; one that is refused or is there already is none.
 async fn what_changes_nothing_makes_no_version(place: Place) {
     let store = place.open().await;
     let endpoint = endpoint("a");
@@ -114,10 +118,6 @@ async fn what_changes_nothing_makes_no_version(place: Place) {
     let version = store.fleet_version().await.unwrap();
     store.insert(&endpoint).await.unwrap_err();
     store.update(&endpoint.id, |_| Ok(())).await.unwrap().unwrap();
-    store
-        .bindings_settled(&endpoint.id, &endpoint.types)
-        .await
-        .unwrap();
     store.delete(&EndpointId::generate(), at(0)).await.unwrap();
     assert_eq!(store.fleet_version().await.unwrap(), version);
 
@@ -132,14 +132,10 @@ async fn what_changes_nothing_makes_no_version(place: Place) {
         };
         store.update(&endpoint.id, change).await.unwrap().unwrap();
     }
-    store
-        .bindings_settled(&endpoint.id, &["b".parse().unwrap()])
-        .await
-        .unwrap();
+    assert_eq!(store.fleet_version().await.unwrap().number, version.number + 3);
+    store.delete(&endpoint.id, at(0)).await.unwrap();
+    store.delete(&endpoint.id, at(0)).await.unwrap();
     assert_eq!(store.fleet_version().await.unwrap().number, version.number + 4);
-    store.delete(&endpoint.id, at(0)).await.unwrap();
-    store.delete(&endpoint.id, at(0)).await.unwrap();
-    assert_eq!(store.fleet_version().await.unwrap().number, version.number + 5);
     assert_eq!(told(since(&store, &version).await), (vec![], vec![endpoint.id]));
 }
 
@@ -203,34 +199,99 @@ async fn removals_are_forgotten_after_a_week(place: Place) {
     assert_eq!(told(since(&store, &between).await).0, [one.id]);
 }
 
-async fn an_older_relay_s_endpoints_are_kept(place: Place) {
-    let store = place.open().await;
-    added(&store, "a").await;
-    added(&store, "b").await;
-    let (rows, version) = (
-        store.endpoints().await.unwrap(),
-        store.fleet_version().await.unwrap(),
-    );
-    drop(store);
-    place
-        .execute(
-            "DROP INDEX endpoints_by_change; DROP INDEX endpoints_by_removal;
-            ALTER TABLE endpoints DROP COLUMN changed_in; ALTER TABLE endpoints DROP COLUMN removed_at;
-            DROP TABLE fleet; DELETE FROM _sqlx_migrations WHERE version = 7",
-        )
-        .await;
-    let store = place.open().await;
-    let changes = since(&store, &version).await;
-    assert_eq!(changes.version.number, 0);
-    assert_ne!(changes.version.lineage, version.lineage);
-    assert_eq!(all(changes), rows);
+/// The row of an endpoint, as relays wrote it that knew nothing of held deliveries.
+fn older_row(endpoint: &Endpoint, state: &Value) -> (String, String) {
+    let mut document = serde_json::to_value(endpoint).unwrap();
+    let fields = document.as_object_mut().unwrap();
+    let since = fields.remove("types_since").unwrap();
+    fields.insert("bound_since".to_owned(), since);
+    fields.extend(state.as_object().unwrap().clone());
+    (endpoint.id.to_string(), document.to_string())
 }
 
-type Endpoints = BTreeMap<EndpointId, StoredEndpoint>;
+async fn an_older_relay_s_endpoints_are_kept(place: Place) {
+    place.migrate_to(6).await;
+    let endpoints = [endpoint("a"), endpoint("b")];
+    for endpoint in &endpoints {
+        let (id, document) = older_row(endpoint, &json!({}));
+        let insert = format!("INSERT INTO endpoints VALUES ('{id}', '{document}', '[]', 1)");
+        place.execute(AssertSqlSafe(insert)).await;
+    }
+    let store = place.open().await;
+    let changes = store.changes_since(None).await.unwrap();
+    assert_eq!((changes.version.number, changes.version.change.as_str()), (0, ""));
+    assert_eq!(by_id(all(changes)), by_id(endpoints.to_vec()));
+}
 
-fn by_id(all: Vec<StoredEndpoint>) -> Endpoints {
+/// Older relays kept an endpoint in a state of its own until its queue was gone.
+async fn endpoints_that_an_older_relay_was_removing_are_removed(place: Place) {
+    place.migrate_to(7).await;
+    let (active, paused) = (endpoint("a"), endpoint("b"));
+    let misleading = Endpoint {
+        headers: serde_json::from_value(json!({"state": "removed"})).unwrap(),
+        ..endpoint("c")
+    };
+    let removing = [endpoint("d"), endpoint("e")];
+    let removed = json!({"state": "removed", "at": at(1)});
+    let rows = [
+        older_row(&active, &json!({})),
+        older_row(&paused, &json!({"state": "paused"})),
+        older_row(&misleading, &json!({})),
+        older_row(&removing[0], &removed),
+        older_row(&removing[1], &removed),
+    ];
+    for (number, (id, document)) in (1..).zip(rows) {
+        let insert = format!(
+            "INSERT INTO endpoints (id, document, bound, version, changed_in)
+                VALUES ('{id}', '{document}', '[]', 1, {number});
+            UPDATE fleet SET number = {number}, change = 'the change before'"
+        );
+        place.execute(AssertSqlSafe(insert)).await;
+    }
+
+    let store = place.open().await;
+    let version = store.fleet_version().await.unwrap();
+    assert_eq!((version.number, version.change.len()), (6, 32));
+    let before = FleetVersion {
+        number: 5,
+        change: "the change before".to_owned(),
+        ..version.clone()
+    };
+    let ids = |endpoints: &[Endpoint]| -> BTreeSet<EndpointId> {
+        endpoints.iter().map(|endpoint| endpoint.id.clone()).collect()
+    };
+    let (changed, told_removed) = told(since(&store, &before).await);
+    assert_eq!(
+        (changed, told_removed.into_iter().collect()),
+        (vec![], ids(&removing))
+    );
+    let paused = Endpoint {
+        state: EndpointState::Paused,
+        ..paused
+    };
+    let kept = vec![active.clone(), paused.clone(), misleading.clone()];
+    assert_eq!(by_id(store.endpoints().await.unwrap()), by_id(kept));
+    for endpoint in &removing {
+        assert_eq!(store.endpoint(&endpoint.id).await.unwrap(), None);
+        let refused = store.insert(endpoint).await.unwrap_err();
+        assert!(matches!(refused, Error::Exists { .. }), "{refused}");
+    }
+
+    // Like any other removal these are forgotten after a week, and not before.
+    let now = Timestamp::now();
+    store.delete(&active.id, now).await.unwrap();
+    assert_eq!(told(since(&store, &version).await).1, [active.id]);
+    told(since(&store, &before).await);
+    let later = now + Duration::from_secs(WEEK + 60);
+    store.delete(&misleading.id, later).await.unwrap();
+    assert_eq!(all(since(&store, &before).await), [paused]);
+}
+
+type Endpoints = BTreeMap<EndpointId, Endpoint>;
+
+fn by_id(all: Vec<Endpoint>) -> Endpoints {
     all.into_iter()
-        .map(|stored| (stored.endpoint.id.clone(), stored))
+        .map(|endpoint| (endpoint.id.clone(), endpoint))
         .collect()
 }
 
@@ -293,8 +354,8 @@ async fn a_reader_misses_no_change_of_many_writers(place: Place) {
 }
 
 /// The timeouts of endpoints, but of none that waits for a minute or longer.
-fn quick(stored: StoredEndpoint) -> Option<u64> {
-    Some(stored.endpoint.timeout_ms).filter(|timeout| *timeout < 60_000)
+fn quick(endpoint: Endpoint) -> Option<u64> {
+    Some(endpoint.timeout_ms).filter(|timeout| *timeout < 60_000)
 }
 
 fn kept(known: &KnownEndpoints<u64>) -> Vec<(EndpointId, u64)> {

@@ -343,6 +343,11 @@ async fn what_is_held_is_told_by_endpoint_and_reason(place: Place) {
         .map(|held| (held.by_reason.clone(), held.claimed))
         .collect();
     let both = vec![(HoldReason::Rate, 1), (HoldReason::Slow, 1)];
+    for (number, (by_reason, _)) in (1..).zip(&told) {
+        let waiting = store.waiting_for(&endpoint(number)).await.unwrap();
+        assert_eq!(waiting.into_iter().collect::<Vec<_>>(), *by_reason);
+    }
+    assert!(store.waiting_for(&endpoint(3)).await.unwrap().is_empty());
     assert_eq!(told, [(both, 1), (vec![(HoldReason::Rate, 1)], 0)]);
     let changes = store.held_changes(0, 1).await.unwrap();
     assert_eq!((changes.through, changes.endpoints.len()), (now.through, 2));

@@ -1,7 +1,9 @@
-use std::error::Error as _;
+use std::{error::Error as _, path::Path};
 
 use relay_store::{Error, Store, StoreUrl};
-use sqlx::{ConnectOptions, Connection, PgConnection, sqlite::SqliteConnectOptions};
+use sqlx::{
+    ConnectOptions, Connection, PgConnection, SqlSafeStr, migrate::Migrator, sqlite::SqliteConnectOptions,
+};
 use tempfile::TempDir;
 
 /// An empty database of a test's own.
@@ -32,8 +34,35 @@ impl Place {
         }
     }
 
+    /// Makes the tables that a relay made whose last migration was this one.
+    pub(crate) async fn migrate_to(&self, last: i64) {
+        let folder = match &self.folder {
+            Some(_) => "sqlite",
+            None => "postgres",
+        };
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("migrations")
+            .join(folder);
+        let all = Migrator::new(folder).await.unwrap();
+        let first = all.iter().filter(|migration| migration.version <= last);
+        let migrator = Migrator::with_migrations(first.cloned().collect());
+        match &self.folder {
+            Some(folder) => {
+                let options = SqliteConnectOptions::new().filename(folder.path().join(FILE));
+                let options = options
+                    .create_if_missing(true)
+                    .pragma("application_id", "0x52656c79");
+                migrator.run(&mut options.connect().await.unwrap()).await.unwrap();
+            }
+            None => {
+                let mut connection = PgConnection::connect(&self.server).await.unwrap();
+                migrator.run(&mut connection).await.unwrap();
+            }
+        }
+    }
+
     /// Does something that the store would not.
-    pub(crate) async fn execute(&self, sql: &'static str) {
+    pub(crate) async fn execute(&self, sql: impl SqlSafeStr) {
         match &self.folder {
             Some(folder) => {
                 let options = SqliteConnectOptions::new().filename(folder.path().join(FILE));

@@ -1,6 +1,6 @@
 //! Reads of what is held.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use relay_event::EndpointId;
 use sqlx::QueryBuilder;
@@ -42,6 +42,25 @@ impl Store {
             })
         };
         self.within("count held deliveries", work).await
+    }
+
+    /// The number of deliveries that are held for one endpoint, by reason, claimed ones included. Only reasons that
+    /// any has are told. A delivery whose event is not in the log yet does not count.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn waiting_for(&self, endpoint: &EndpointId) -> Result<BTreeMap<HoldReason, u64>, Error> {
+        let sql = "SELECT h.reason, COUNT(*) FROM held_endpoints o JOIN held h ON h.endpoint = o.number
+            WHERE o.id = $1 GROUP BY h.reason";
+        let work = async {
+            let rows: Vec<(i16, i64)> = on!(&self.pool.reading, pool => {
+                sqlx::query_as(sql).bind(endpoint.as_str()).fetch_all(pool).await?
+            });
+            let counted = |(reason, count)| Ok((codes::hold(reason)?, codes::duration(count)?));
+            rows.into_iter().map(counted).collect()
+        };
+        self.within(format!("count what is held for endpoint {endpoint}"), work)
+            .await
     }
 }
 
