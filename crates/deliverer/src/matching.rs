@@ -62,12 +62,12 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    fn of(mut endpoint: Endpoint) -> Option<Self> {
+    fn of(mut endpoint: Endpoint) -> Self {
         let failing_since = endpoint.failing_since.take();
-        Some(Self {
+        Self {
             endpoint: Arc::new(endpoint),
             failing_since,
-        })
+        }
     }
 }
 

@@ -13,7 +13,7 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// Keeps the number of endpoints in each state up to date, for ever, with what other processes changed.
 pub(crate) async fn count_endpoints(gateway: &Gateway) {
-    let mut known = KnownEndpoints::<EndpointState>::new(|endpoint| Some(endpoint.state));
+    let mut known = KnownEndpoints::<EndpointState>::new(|endpoint| endpoint.state);
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

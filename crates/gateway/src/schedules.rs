@@ -21,7 +21,7 @@ pub(crate) struct Admitted(
 
 impl Schedules {
     pub(crate) fn new(store: Store) -> Self {
-        let known = KnownEndpoints::new(|endpoint| Some(endpoint.retry));
+        let known = KnownEndpoints::new(|endpoint| endpoint.retry);
         let known = Arc::new(Mutex::new(known));
         Self { store, known }
     }

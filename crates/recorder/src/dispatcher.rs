@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::try_join_all;
 use relay_broker::{Broker, Changes, Delays, Dispatched, PublishError, Queue, Recordings, Session};
 use relay_event::EndpointId;
-use relay_store::{ClaimRequest, Claims, Error, HeldNow, KnownEndpoints, Store};
+use relay_store::{Changed, ClaimRequest, Claims, Error, HeldChange, HeldNow, KnownEndpoints, Store};
 use tokio::{
     sync::Notify,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
@@ -159,7 +159,7 @@ impl Dispatcher {
             *unconfirmed = Unconfirmed::default();
         }
         publish(session, unconfirmed).await?;
-        let mut known = KnownEndpoints::new(|endpoint| Some(Terms::of(&endpoint)));
+        let mut known = KnownEndpoints::new(|endpoint| Terms::of(&endpoint));
         known.refresh(&self.store).await?;
         let held = self.store.waiting_by_endpoint().await?;
         self.metrics.held(&held);
@@ -223,7 +223,7 @@ impl Turn<'_> {
                 _ = recordings.next() => {}
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
                 _ = changes.next() => self.know().await?,
-                _ = recheck.tick() => self.know().await?,
+                _ = recheck.tick() => self.know_all().await?,
             }
         }
     }
@@ -236,11 +236,22 @@ impl Turn<'_> {
 
     /// Reads which endpoints changed.
     async fn know(&mut self) -> Result<(), StopReason> {
-        for changed in self.known.refresh(&self.dispatcher.store).await? {
-            let id = changed.id;
+        let changed = self.known.refresh(&self.dispatcher.store).await?;
+        self.consider(changed);
+        Ok(())
+    }
+
+    /// Reads all endpoints.
+    async fn know_all(&mut self) -> Result<(), StopReason> {
+        let changed = self.known.refresh_all(&self.dispatcher.store).await?;
+        self.consider(changed);
+        Ok(())
+    }
+
+    fn consider(&mut self, changed: Vec<Changed<Terms>>) {
+        for Changed { id, .. } in changed {
             self.lanes.consider(&id, self.known.get(&id), Instant::now());
         }
-        Ok(())
     }
 
     /// Reads for which endpoints something was held, and which claims ended.
@@ -249,6 +260,10 @@ impl Turn<'_> {
             let changes = self.dispatcher.store.held_changes(self.through, CHANGES).await?;
             let now = Instant::now();
             let count = changes.endpoints.len();
+            let is_unknown = |change: &HeldChange| self.known.get(&change.endpoint).is_none();
+            if changes.endpoints.iter().any(is_unknown) {
+                self.know().await?; // It was removed, or added just now.
+            }
             for change in changes.endpoints {
                 let returned = self.lanes.heard(&change.endpoint, change.ends, now);
                 self.dispatcher.metrics.held_again(returned);

@@ -172,12 +172,12 @@ pub(crate) fn say_unreadable(error: &Error) {
 }
 
 /// Every endpoint has a route: the events of a paused or disabled one are held.
-fn route(endpoint: Endpoint) -> Option<Route> {
-    Some(Route {
+fn route(endpoint: Endpoint) -> Route {
+    Route {
         types: endpoint.types,
         since: endpoint.types_since,
         earlier: endpoint.earlier_types,
-    })
+    }
 }
 
 #[cfg(test)]

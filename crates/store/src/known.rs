@@ -9,7 +9,7 @@ use crate::{ChangedEndpoints, Changes, Error, FleetVersion, Store};
 /// The endpoints as the store last had them, and what a reader keeps of each.
 #[derive(Debug)]
 pub struct KnownEndpoints<T> {
-    keep: fn(Endpoint) -> Option<T>,
+    keep: fn(Endpoint) -> T,
     version: Option<FleetVersion>,
     kept: BTreeMap<EndpointId, T>,
 }
@@ -24,9 +24,8 @@ pub struct Changed<T> {
 }
 
 impl<T: PartialEq> KnownEndpoints<T> {
-    /// Knows no endpoint before the first [`Self::refresh`]. An endpoint of which `keep` keeps nothing counts as
-    /// one that is not there.
-    pub fn new(keep: fn(Endpoint) -> Option<T>) -> Self {
+    /// Knows no endpoint before the first [`Self::refresh`].
+    pub fn new(keep: fn(Endpoint) -> T) -> Self {
         Self {
             keep,
             version: None,
@@ -68,7 +67,7 @@ impl<T: PartialEq> KnownEndpoints<T> {
             ChangedEndpoints::Since { changed, removed } => {
                 let changed = changed.into_iter().map(|endpoint| {
                     let id = endpoint.id.clone();
-                    (id, (self.keep)(endpoint))
+                    (id, Some((self.keep)(endpoint)))
                 });
                 let removed = removed.into_iter().map(|id| (id, None));
                 let now: Vec<_> = changed.chain(removed).collect();
@@ -94,9 +93,7 @@ impl<T: PartialEq> KnownEndpoints<T> {
         let mut changed = Vec::new();
         for endpoint in all {
             let id = endpoint.id.clone();
-            let Some(now) = (self.keep)(endpoint) else {
-                continue;
-            };
+            let now = (self.keep)(endpoint);
             let before = before.remove(&id);
             if before.as_ref() != Some(&now) {
                 changed.push(Changed {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use relay_event::EndpointId;
+use relay_event::{EndpointId, HoldReason};
 use sqlx::QueryBuilder;
 
 use super::{
