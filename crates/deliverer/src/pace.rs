@@ -41,6 +41,10 @@ impl State {
         !self.breaker.is_closed_off() && self.under_way < self.window.size()
     }
 
+    fn has_room_beyond(&self) -> bool {
+        self.under_way < self.max_in_flight
+    }
+
     fn heard(&mut self, outcome: &Outcome, now: Timestamp) -> Option<Change> {
         match outcome.sign() {
             Sign::Healthy | Sign::Refusing => self.window.borne(self.under_way),
@@ -113,11 +117,14 @@ impl Pace {
         is_ready.then_some(permit)
     }
 
-    /// A permit whatever the endpoint's limits say.
-    pub(crate) fn permit_beyond(&self) -> Permit {
-        self.state
-            .send_modify(|state| state.under_way = state.under_way.saturating_add(1));
-        self.permit_of()
+    /// Resolves when no more attempts are under way than the endpoint's owner allows, whatever was learnt of it.
+    pub(crate) async fn permit_beyond(&self) -> Permit {
+        loop {
+            self.until(State::has_room_beyond).await;
+            if let Some(permit) = self.begin(State::has_room_beyond) {
+                return permit;
+            }
+        }
     }
 
     /// Returns true if it is the rate that allows no attempt now, and not the attempts under way.

@@ -242,8 +242,9 @@ impl Turn<'_> {
     /// Reads which endpoints changed.
     async fn know(&mut self) -> Result<(), StopReason> {
         for changed in self.known.refresh(&self.dispatcher.store).await? {
-            let id = changed.id;
-            self.lanes.consider(&id, self.known.get(&id), Instant::now());
+            let (id, now) = (changed.id, Instant::now());
+            self.lanes.changed(&id, now);
+            self.lanes.consider(&id, self.known.get(&id), now);
         }
         Ok(())
     }
