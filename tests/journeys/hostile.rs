@@ -215,7 +215,7 @@ async fn what_is_no_valid_event_is_set_aside_with_its_reason() {
             "a.b",
             amqp::structured(),
             large.as_bytes(),
-            "too large for the deliverer",
+            "bytes; at most 262144 are allowed",
         ),
         (
             "a.b",

@@ -93,15 +93,19 @@ async fn what_was_not_matched_yet_is_not_for_a_removed_endpoint() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_its_turn_at_a_removed_endpoint_becomes_dead_letters() {
     let world = World::recorded(Database::Sqlite).await;
-    let receiver = Receiver::start().await;
+    let (receiver, other) = (Receiver::start().await, Receiver::start().await);
     receiver.respond_with(Answer::Hold);
     let endpoint = world
         .api
         .add(&receiver, &["#"], json!({"max_in_flight": 1}))
         .await;
+    world.api.add(&other, &["invoice.sent"], json!({})).await;
     let mut published = publish(&world, 10).await;
     let first = receiver.wait_for(1).await[0].event_id().unwrap();
     world.api.remove(&endpoint.id).await;
+    // Who delivers this knows that it is removed.
+    world.api.publish("invoice.sent", json!(1)).await;
+    other.wait_for(1).await;
     receiver.release();
 
     published.remove(&first);

@@ -258,13 +258,16 @@ async fn what_waits_for_its_turn_when_its_endpoint_is_paused_is_held() {
     }
     receiver.wait_for(1).await;
     world.api.change(&endpoint.id, json!({"paused": true})).await;
+    // Who holds this knows that it is paused.
+    world.api.publish("a.b", json!(5)).await;
+    world.wait_until_held(&endpoint.id, |held| held > 0).await;
     receiver.release();
-    world.wait_until_held(&endpoint.id, |held| held == 4).await;
+    world.wait_until_held(&endpoint.id, |held| held == 5).await;
     assert_eq!(receiver.requests().len(), 1);
 
     receiver.respond_with(Answer::status(204));
     world.api.change(&endpoint.id, json!({"paused": false})).await;
-    receiver.wait_for(5).await;
+    receiver.wait_for(6).await;
 }
 
 /// A database that says nothing delays nothing that a deliverer does meanwhile: after the broker's wire was cut

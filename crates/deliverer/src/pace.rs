@@ -34,6 +34,8 @@ struct State {
     breaker: Breaker,
     /// Permits that are out.
     under_way: u16,
+    /// Those of them that have room in the process too.
+    in_slots: u16,
 }
 
 impl State {
@@ -67,6 +69,7 @@ impl Pace {
             window: Window::new(endpoint.max_in_flight),
             breaker: Breaker::new(noted),
             under_way: 0,
+            in_slots: 0,
         };
         Self {
             url: endpoint.url.clone(),
@@ -191,17 +194,18 @@ impl Permit {
     /// Resolves when the process has room for the attempt too.
     pub(crate) async fn with_slot(mut self) -> Self {
         let mut changes = self.state.subscribe();
-        while self.slot.is_none() {
-            let (others, answers) = {
-                let state = changes.borrow_and_update();
-                (state.under_way.saturating_sub(1), state.breaker.answers())
-            };
-            self.slot = self.slots.take(others.into(), answers);
-            if self.slot.is_none() {
-                let _ = timeout(CROWDED, changes.changed()).await;
+        loop {
+            self.state.send_if_modified(|state| {
+                let answers = state.breaker.answers();
+                self.slot = self.slots.take(state.in_slots.into(), answers);
+                state.in_slots += u16::from(self.slot.is_some());
+                self.slot.is_some()
+            });
+            if self.slot.is_some() {
+                return self;
             }
+            let _ = timeout(CROWDED, changes.changed()).await;
         }
-        self
     }
 
     /// Takes note of how the attempt ended.
@@ -214,8 +218,10 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.state
-            .send_modify(|state| state.under_way = state.under_way.saturating_sub(1));
+        self.state.send_modify(|state| {
+            state.under_way = state.under_way.saturating_sub(1);
+            state.in_slots -= u16::from(self.slot.is_some());
+        });
     }
 }
 
