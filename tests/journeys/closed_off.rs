@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use relay_event::DeadReason;
-use relay_testkit::{Answer, Receiver, Request, shared_broker, wait_until, wait_until_within};
-use relay_tests::{Added, World, metrics_address};
+use relay_broker::Queue;
+use relay_testkit::{Answer, Process, Receiver, Request, shared_broker, wait_until, wait_until_within};
+use relay_tests::{Added, Database, World, metrics_address};
 use serde_json::{Value, json};
 
 fn ids(receiver: &Receiver) -> BTreeSet<String> {
@@ -26,23 +26,17 @@ async fn publish(world: &World, event_type: &str, count: usize) -> BTreeSet<Stri
     published
 }
 
-/// The sum of a deliverer's counters that begin so.
-async fn counted(world: &World, begin: &str) -> u64 {
-    let metrics = world
-        .api
-        .metrics(&metrics_address(&world.deliverers[0]).await)
-        .await;
+/// The sum of a process's counters that begin so.
+async fn counted(world: &World, process: &Process, begin: &str) -> u64 {
+    let metrics = world.api.metrics(&metrics_address(process).await).await;
     let counters = metrics.lines().filter(|line| line.starts_with(begin));
     let values = counters.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
     values.sum()
 }
 
-async fn wait_until_closed_off(world: &World) {
+async fn wait_until_circuit_open(world: &World) {
     let metrics = metrics_address(&world.deliverers[0]).await;
-    world
-        .api
-        .wait_for_metric(&metrics, "relay_endpoints_closed_off 1")
-        .await;
+    world.api.wait_for_metric(&metrics, "relay_circuits_open 1").await;
 }
 
 async fn wait_for_view(
@@ -89,7 +83,7 @@ async fn endpoints_that_never_answer_hold_little_and_delay_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_returns_gets_everything_and_little_was_burnt_meanwhile() {
-    let mut world = World::start().await;
+    let mut world = World::recorded(Database::Sqlite).await;
     let receiver = Receiver::start().await;
     let schedule = vec!["2s"; 20];
     let endpoint = world.api.add(&receiver, &["#"], json!({"retry": schedule})).await;
@@ -97,17 +91,15 @@ async fn an_endpoint_that_returns_gets_everything_and_little_was_burnt_meanwhile
     receiver.wait_for(1).await;
     receiver.stop().await;
     let published = publish(&world, "order.created", 300).await;
-    wait_until_closed_off(&world).await;
-    let queue = format!("endpoint.{}", endpoint.id);
-    wait_until("what was tried to be back behind the others", || async {
-        world.waiting(&queue).await >= 295 // One may be tried now, and a few be waiting for their retry.
+    wait_until_circuit_open(&world).await;
+    // One may be tried now, and a few be waiting for their retry.
+    world.wait_until_held(&endpoint.id, |held| held >= 295).await;
+    wait_until("some to be tried", || async {
+        counted(&world, &world.recorders[0], "relay_dispatched_total").await > 1
     })
     .await;
-    wait_until("a probe to fail", || async {
-        counted(&world, r#"relay_probes_total{outcome="failure"}"#).await > 0
-    })
-    .await;
-    let burnt = counted(&world, r#"relay_attempts_total{result="connect"}"#).await;
+    let deliverer = &world.deliverers[0];
+    let burnt = counted(&world, deliverer, r#"relay_attempts_total{result="connect"}"#).await;
     assert!((10..50).contains(&burnt), "{burnt} attempts for 300 events");
 
     receiver.restart().await;
@@ -121,13 +113,8 @@ async fn an_endpoint_that_returns_gets_everything_and_little_was_burnt_meanwhile
     })
     .await;
     let metrics = metrics_address(&world.deliverers[0]).await;
-    for line in [
-        "relay_endpoints_closed_off 0",
-        r#"relay_probes_total{outcome="success"} 1"#,
-    ] {
-        world.api.wait_for_metric(&metrics, line).await;
-    }
-    assert_eq!(world.waiting("dead").await, 0);
+    world.api.wait_for_metric(&metrics, "relay_circuits_open 0").await;
+    assert_eq!(world.waiting(Queue::Dead).await, 0);
     let deliverer = world.deliverers.remove(0);
     let said = |text: &str| {
         deliverer
@@ -137,51 +124,17 @@ async fn an_endpoint_that_returns_gets_everything_and_little_was_burnt_meanwhile
             .count()
     };
     assert_eq!(
-        (said("closed off"), said("delivered again")),
+        (said("its circuit is open"), said("it answers again")),
         (1, 1),
         "a change is said once"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_outlives_its_schedule_behind_a_closed_endpoint_becomes_a_dead_letter() {
-    let world = World::start().await;
-    let receiver = Receiver::start().await;
-    receiver.stop().await;
-    // Twelve seconds in all, the ten of grace among them.
-    let settings = json!({"retry": ["1s"], "timeout_ms": 500});
-    let endpoint = world.api.add(&receiver, &["#"], settings).await;
-    let published = publish(&world, "order.created", 60).await;
-    wait_until_closed_off(&world).await;
-    let letters = wait_until_within(Duration::from_secs(90), "60 dead letters", || async {
-        match world.waiting("dead").await {
-            60 => Ok(()),
-            waiting => Err(format!("{waiting} of 60")),
-        }
-    });
-    letters.await;
-    let letters = world.dead_letters(60).await;
-    let dead: BTreeSet<String> = letters
-        .iter()
-        .filter_map(|letter| letter.event_id.clone())
-        .collect();
-    assert_eq!(dead, published);
-    let expired = letters
-        .iter()
-        .filter(|letter| letter.reason == DeadReason::Expired);
-    let untried = expired.clone().filter(|letter| letter.attempts == 0).count();
-    assert!(untried >= 20, "{untried} of 60 waited in vain");
-    for letter in expired {
-        assert_eq!(letter.endpoint.as_ref().unwrap().as_str(), endpoint.id);
-    }
-    let line = format!(r#"relay_dead_letters_total{{reason="{}"}}"#, DeadReason::Expired);
-    assert!(counted(&world, &line).await >= 20);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_fails_for_too_long_is_disabled_and_its_owner_sees_why() {
     let mut world = World::without_deliverer(shared_broker().await).await;
     world.add_deliverer_with(&[("RELAY_DISABLE_AFTER", "3s")]).await;
+    world.add_recorder().await;
     let receiver = Receiver::start().await;
     receiver.stop().await;
     let endpoint = world.api.add(&receiver, &["#"], json!({})).await;
@@ -209,7 +162,7 @@ async fn an_endpoint_that_fails_for_too_long_is_disabled_and_its_owner_sees_why(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn since_when_it_fails_outlives_a_deliverer_and_ends_with_a_success() {
-    let mut world = World::start().await;
+    let mut world = World::recorded(Database::Sqlite).await;
     let receiver = Receiver::start().await;
     receiver.stop().await;
     let endpoint = world
@@ -226,30 +179,36 @@ async fn since_when_it_fails_outlives_a_deliverer_and_ends_with_a_success() {
     stopping.terminate();
     assert!(stopping.wait_exit().await.success());
     world.add_deliverer().await;
-    wait_until_closed_off(&world).await;
+    // It has seen nothing yet of what the other one saw.
+    publish(&world, "order.created", 30).await;
+    wait_until_circuit_open(&world).await;
     assert_eq!(world.api.endpoint(&endpoint.id).await["failing_since"], since);
 
     receiver.restart().await;
-    receiver.wait_for(30).await;
+    wait_until_within(Duration::from_secs(90), "all 60 events", || async {
+        let there = ids(&receiver).len();
+        (there == 60).then_some(()).ok_or(there)
+    })
+    .await;
     let cleared = |view: &Value| view.get("failing_since").is_none();
     wait_for_view(&world, &endpoint, "its failing to be over", cleared).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_closed_endpoint_that_moves_is_sent_to_at_once_and_one_that_goes_is_buried() {
-    let world = World::start().await;
+async fn an_endpoint_with_an_open_circuit_that_moves_is_sent_to_at_once_and_one_that_goes_is_buried() {
+    let world = World::recorded(Database::Sqlite).await;
     let (away, new) = (Receiver::start().await, Receiver::start().await);
     away.stop().await;
     let settings = json!({"retry": vec!["2s"; 20]});
     let endpoint = world.api.add(&away, &["#"], settings).await;
     publish(&world, "order.created", 40).await;
-    wait_until_closed_off(&world).await;
+    wait_until_circuit_open(&world).await;
     world.api.change(&endpoint.id, json!({"url": new.url()})).await;
     new.wait_for(40).await;
 
     new.stop().await;
     let later = publish(&world, "order.created", 40).await;
-    wait_until_closed_off(&world).await;
+    wait_until_circuit_open(&world).await;
     world.api.remove(&endpoint.id).await;
     let letters = world.dead_letters(40).await;
     let dead: BTreeSet<String> = letters.into_iter().filter_map(|letter| letter.event_id).collect();
@@ -257,8 +216,8 @@ async fn a_closed_endpoint_that_moves_is_sent_to_at_once_and_one_that_goes_is_bu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_storm_of_503_about_single_events_closes_nothing_off() {
-    let world = World::start().await;
+async fn a_storm_of_503_about_single_events_opens_no_circuit() {
+    let world = World::recorded(Database::Sqlite).await;
     let receiver = Receiver::start().await;
     receiver.respond_by(third_time_lucky());
     let settings = json!({"retry": ["1s", "1s"]});
@@ -274,8 +233,9 @@ async fn a_storm_of_503_about_single_events_closes_nothing_off() {
             })
         })
         .await;
-    assert_eq!(world.waiting("dead").await, 0);
-    assert_eq!(counted(&world, "relay_probes_total").await, 0);
+    assert_eq!(world.waiting(Queue::Dead).await, 0);
+    let held = r#"relay_held_total{reason="circuit"}"#;
+    assert_eq!(counted(&world, &world.deliverers[0], held).await, 0);
 }
 
 /// Refuses each event twice.

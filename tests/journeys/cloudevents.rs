@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use relay_broker::Queue;
 use relay_event::{DeadLetter, DeadReason};
 use relay_testkit::{Receiver, Request};
 use relay_tests::{World, amqp};
@@ -79,7 +80,7 @@ async fn what_cloudevents_allows_is_delivered_whole() {
     let requests = receiver.wait_for(3 * allowed().len()).await;
     let body = |request: &Request| String::from_utf8(request.body.to_vec()).unwrap();
     assert_eq!(requests.iter().map(body).collect::<BTreeSet<_>>(), sent);
-    assert_eq!(world.waiting("dead").await, 0);
+    assert_eq!(world.waiting(Queue::Dead).await, 0);
 }
 
 /// Each member of the shorthand may be null, and is filled in; it stands in the event once.

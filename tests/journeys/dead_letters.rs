@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use relay_broker::Queue;
 use relay_testkit::{Answer, Receiver};
 use relay_tests::World;
 use serde_json::json;
@@ -54,7 +55,7 @@ async fn listing_changes_nothing_and_showing_tells_all() {
             "{shown}"
         );
     }
-    assert_eq!(world.waiting("dead").await, 3);
+    assert_eq!(world.waiting(Queue::Dead).await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,7 +92,7 @@ async fn an_export_killed_midway_loses_nothing() {
         }
     }
     assert_eq!(exported, ids);
-    assert_eq!(world.waiting("dead").await, 0);
+    assert_eq!(world.waiting(Queue::Dead).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,7 +108,7 @@ async fn discarding_takes_only_what_matches() {
         .cli(&["dlq", "drain", "--discard", "--type", "order.*", "--dry-run"])
         .await;
     assert!(dry.exit_status().unwrap().success(), "{}", dry.output());
-    assert_eq!(world.waiting("dead").await, 5);
+    assert_eq!(world.waiting(Queue::Dead).await, 5);
     let done = world
         .cli(&["dlq", "drain", "--discard", "--type", "order.*"])
         .await;

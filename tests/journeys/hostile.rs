@@ -4,8 +4,9 @@ use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldArray, FieldTable},
 };
+use relay_broker::Queue;
 use relay_event::DeadReason;
-use relay_testkit::{Answer, Process, Receiver};
+use relay_testkit::{Answer, Process, Receiver, shared_broker, wait_until};
 use relay_tests::{Database, World, amqp};
 use serde_json::json;
 
@@ -17,12 +18,10 @@ fn event(id: &str) -> Vec<u8> {
 
 /// RabbitMQ up to 3.13 believes a client's `x-death`, and takes a message that seems to have been
 /// through a queue before for a cycle.
-fn forged_death(world: &World, endpoint: &str) -> AMQPValue {
+fn forged_death(world: &World) -> AMQPValue {
     let mut deaths = FieldArray::default();
-    for queue in [
-        format!("{}.retry.1s", world.namespace),
-        format!("{}.endpoint.{endpoint}", world.namespace),
-    ] {
+    for queue in ["retry.1s", "again", "work", "archive"] {
+        let queue = format!("{}.{queue}", world.namespace);
         let mut death = amqp::headers(&[("queue", &queue), ("reason", "expired"), ("exchange", "")]);
         death.insert("count".into(), AMQPValue::LongLongInt(99));
         deaths.push(AMQPValue::FieldTable(death));
@@ -34,7 +33,7 @@ fn forged_death(world: &World, endpoint: &str) -> AMQPValue {
 async fn forged_broker_headers_change_nothing() {
     let world = World::recorded(Database::Sqlite).await;
     let receiver = Receiver::start().await;
-    let endpoint = world
+    world
         .api
         .add(&receiver, &["order.*"], json!({"retry": ["1s"]}))
         .await;
@@ -43,7 +42,7 @@ async fn forged_broker_headers_change_nothing() {
     headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(1_000_000));
     headers.insert("relay-attempts".into(), AMQPValue::LongLongInt(1_000));
     let mut with_death = headers.clone();
-    with_death.insert("x-death".into(), forged_death(&world, &endpoint.id));
+    with_death.insert("x-death".into(), forged_death(&world));
     let producer = world.producer().await;
     // The first reaches the deliverer as it is; the second by way of the recorder.
     for (number, (id, headers)) in [("forged", headers), ("forged-death", with_death)]
@@ -61,14 +60,13 @@ async fn forged_broker_headers_change_nothing() {
         let requests = receiver.wait_for(2 * (number + 1)).await;
         assert_eq!(requests.last().unwrap().event_id().as_deref(), Some(id));
     }
-    assert_eq!(world.waiting("dead").await, 0);
+    assert_eq!(world.waiting(Queue::Dead).await, 0);
 }
 
-/// A carbon copy is one more routing key of the producer's choice. It holds for what the producer
-/// published, and must not for what the relay publishes again: the way back from a delay is by
-/// endpoint id, so a kept copy of another endpoint's id would lead there.
+/// A carbon copy is one more routing key of the producer's choice. It must lead the event neither to an endpoint that
+/// wants that key and not the event's type, nor anywhere a second time.
 #[tokio::test(flavor = "multi_thread")]
-async fn retries_carry_no_carbon_copies_on() {
+async fn carbon_copies_change_nothing() {
     let world = World::start().await;
     let (orders, others) = (Receiver::start().await, Receiver::start().await);
     orders.script([Answer::status(500)]);
@@ -77,9 +75,11 @@ async fn retries_carry_no_carbon_copies_on() {
         .add(&orders, &["order.*"], json!({"retry": ["1s"]}))
         .await;
     let other = world.api.add(&others, &["invoice.*"], json!({})).await;
-    let copies = FieldArray::from(vec![AMQPValue::LongString(other.id.as_str().into())]);
     let mut headers = FieldTable::default();
-    headers.insert("CC".into(), AMQPValue::FieldArray(copies));
+    for (name, key) in [("CC", "invoice.sent"), ("BCC", other.id.as_str())] {
+        let copies = FieldArray::from(vec![AMQPValue::LongString(key.into())]);
+        headers.insert(name.into(), AMQPValue::FieldArray(copies));
+    }
     let properties = amqp::structured().with_headers(headers);
     world
         .producer()
@@ -94,6 +94,7 @@ async fn retries_carry_no_carbon_copies_on() {
         (requests.len(), requests[0].webhook_id()),
         (1, Some(last.as_str()))
     );
+    assert_eq!(orders.requests().len(), 2);
 }
 
 /// Headers cannot be split into frames, so what a producer put there must not grow on its way.
@@ -214,7 +215,7 @@ async fn what_is_no_valid_event_is_set_aside_with_its_reason() {
             "a.b",
             amqp::structured(),
             large.as_bytes(),
-            "too large for the deliverer",
+            "bytes; at most 262144 are allowed",
         ),
         (
             "a.b",
@@ -300,35 +301,41 @@ async fn an_event_at_the_size_limit_passes_by_both_doors() {
 /// A message that ends every deliverer that takes it must not go round for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_returned_again_and_again_is_set_aside() {
-    let world = World::start().await;
+    let mut world = World::without_deliverer(shared_broker().await).await;
     let receiver = Receiver::start().await;
-    let endpoint = world.api.add(&receiver, &["#"], json!({"paused": true})).await;
+    world.api.add(&receiver, &["#"], json!({})).await;
     world
         .producer()
         .await
         .publish_structured("order.created", &event("deadly"))
         .await;
     let session = world.session().await;
-    let queue = format!("{}.endpoint.{}", world.namespace, endpoint.id);
-    let mut consumer = session.subscribe(&queue, 1).await.unwrap();
-    let mut returned = 0;
-    let dead = format!("{}.dead", world.namespace);
-    while returned < 1_000 && session.depth(&dead).await.unwrap().unwrap().ready == 0 {
-        if let Ok(Some(taken)) =
-            tokio::time::timeout(std::time::Duration::from_secs(1), consumer.next()).await
-        {
-            taken.give_back().await;
-            returned += 1;
+    // First among others, and then alone.
+    for (queue, next) in [(Queue::Work, Queue::WorkLate), (Queue::WorkLate, Queue::Dead)] {
+        let mut consumer = session.consume(queue, 1).await.unwrap();
+        for _ in 0..21 {
+            consumer.next().await.unwrap().give_back().await;
         }
+        wait_until(format!("it to be in {next}"), || async {
+            world.waiting(next).await == 1
+        })
+        .await;
+        consumer.stop().await;
     }
-    assert_eq!(returned, 201, "the limit of 200 returns");
+    session.close().await;
     let letter = world.dead_letters(1).await.remove(0);
     assert_eq!(
-        (letter.reason, letter.event_id.as_deref()),
-        (DeadReason::DeliveryLimit, Some("deadly"))
+        (letter.reason, letter.event_id.as_deref(), letter.endpoint),
+        (DeadReason::DeliveryLimit, Some("deadly"), None)
     );
-    assert_eq!(letter.endpoint.unwrap().as_str(), endpoint.id);
-    session.close().await;
+
+    // It was for nobody yet; its redelivery is for all that want it.
+    world.add_deliverer().await;
+    let drained = world.cli(&["dlq", "drain", "--redeliver"]).await;
+    assert!(drained.exit_status().unwrap().success(), "{}", drained.output());
+    let requests = receiver.wait_for(1).await;
+    assert_eq!(requests[0].event_id().as_deref(), Some("deadly"));
+    assert_eq!(world.waiting(Queue::Dead).await, 0);
 }
 
 /// Settings hold passwords, and help and refusals are read by others.

@@ -5,10 +5,11 @@ use std::{
     time::Duration,
 };
 
+use relay_broker::Queue;
 use relay_testkit::{
     Answer, Receiver, Request, private_broker, shared_broker, wait_until, wait_until_within,
 };
-use relay_tests::{World, metrics_address};
+use relay_tests::{Database, World, metrics_address};
 use serde_json::json;
 
 const EVENTS: usize = 1_500;
@@ -77,7 +78,7 @@ async fn settle_up(receiver: &Receiver, published: &BTreeSet<String>) {
 /// messages unacked.
 #[tokio::test(flavor = "multi_thread")]
 async fn killing_deliverers_loses_nothing() {
-    let mut world = World::start().await;
+    let mut world = World::recorded(Database::Sqlite).await;
     let receiver = moody().await;
     world
         .api
@@ -98,13 +99,13 @@ async fn killing_deliverers_loses_nothing() {
         world.add_deliverer().await;
     }
     settle_up(&receiver, &published).await;
-    assert_eq!(world.waiting("dead").await, 0);
+    assert_eq!(world.waiting(Queue::Dead).await, 0);
 }
 
 /// With answers held, every message is certainly between its attempt and its settlement.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deliverer_killed_with_attempts_in_flight_loses_none() {
-    let mut world = World::start().await;
+    let mut world = World::recorded(Database::Sqlite).await;
     let receiver = Receiver::start().await;
     receiver.respond_with(Answer::Hold);
     world
@@ -136,7 +137,7 @@ async fn a_deliverer_killed_with_attempts_in_flight_loses_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_held_while_others_are_acked_comes_again() {
     const HELD: [u64; 3] = [0, 7, 150];
-    let mut world = World::start().await;
+    let mut world = World::recorded(Database::Sqlite).await;
     let receiver = Receiver::start().await;
     receiver.respond_by(|request| {
         let number = request.json()["data"].as_u64().unwrap();
@@ -146,7 +147,7 @@ async fn what_is_held_while_others_are_acked_comes_again() {
             Answer::status(204)
         }
     });
-    let added = world
+    world
         .api
         .add(&receiver, &["#"], json!({"max_in_flight": 20}))
         .await;
@@ -160,7 +161,7 @@ async fn what_is_held_while_others_are_acked_comes_again() {
     })
     .await;
     // A round trip to the broker for what follows the last settlement.
-    world.waiting(&format!("endpoint.{}", added.id)).await;
+    world.waiting(Queue::Work).await;
     victim.kill_9();
     victim.wait_exit().await;
     world.add_deliverer().await;
@@ -187,7 +188,7 @@ async fn a_gateway_killed_while_publishing_loses_nothing_it_accepted() {
         accepted.spawn(async move { publish_until_refused(&api, n).await });
     }
     wait_until_within(Duration::from_secs(30), "some events to be accepted", || async {
-        world.waiting("archive").await > 100
+        world.waiting(Queue::Archive).await > 100
     })
     .await;
     world.gateway().kill_9();
@@ -219,6 +220,7 @@ async fn killing_the_broker_in_mid_flow_loses_nothing_confirmed() {
     let mut broker = private_broker().await;
     let mut world = World::without_deliverer(broker.amqp_url()).await;
     world.add_deliverer().await;
+    world.add_recorder().await;
     let receiver = moody().await;
     world
         .api

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use relay_broker::Queue;
 use relay_broker::Session;
 use relay_event::{Attempt, DeadReason, DeliveryState, Event, Timestamp};
 use relay_store::{EventFilter, LoggedDelivery, LoggedEvent, Store};
@@ -306,7 +307,7 @@ async fn a_recorder_killed_within_a_transaction_leaves_nothing_and_loses_nothing
         let lock = Lock::take(&world.store_url).await;
         publish(&world.session().await, 10..60).await;
         wait_until("the recorder to have taken all", || async {
-            world.waiting("archive").await == 0
+            world.waiting(Queue::Archive).await == 0
         })
         .await;
         lock.is_waited_for().await;

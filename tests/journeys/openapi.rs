@@ -89,6 +89,7 @@ impl Example {
             next_at: None,
             reason: Some(DeadReason::AttemptsExhausted),
             deliverer: "here-1".to_owned(),
+            hop: 0,
         };
         let event = NewEvent {
             event,

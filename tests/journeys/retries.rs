@@ -222,7 +222,7 @@ async fn every_way_to_get_no_answer_has_its_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn gone_disables_the_endpoint_and_keeps_what_waits() {
-    let world = World::start().await;
+    let world = World::recorded(Database::Sqlite).await;
     let receiver = Receiver::start().await;
     receiver.respond_with(Answer::status(410));
     let endpoint = world
@@ -248,7 +248,7 @@ async fn gone_disables_the_endpoint_and_keeps_what_waits() {
     assert!(view["reason"].as_str().unwrap().contains("410"), "{view}");
 
     let second = world.api.publish("order.created", json!(2)).await;
-    assert_eq!(world.waiting(&format!("endpoint.{}", endpoint.id)).await, 1);
+    world.wait_until_held(&endpoint.id, |held| held == 1).await;
     receiver.respond_with(Answer::status(204));
     world.api.change(&endpoint.id, json!({"paused": false})).await;
     assert_eq!(receiver.wait_for(2).await[1].webhook_id(), Some(second.as_str()));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use relay_broker::Queue;
 use relay_testkit::{Answer, Proxy, Receiver, private_broker_with, shared_broker, wait_until};
 use relay_tests::{Database, World, limit, metrics_address};
 use reqwest::Method;
@@ -10,10 +11,10 @@ use sqlx::Connection;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_graceful_stop_finishes_what_is_in_flight() {
-    let mut world = World::start().await;
+    let mut world = World::recorded(Database::Sqlite).await;
     let receiver = Receiver::start().await;
     receiver.respond_with(Answer::Hold);
-    world
+    let endpoint = world
         .api
         .add(&receiver, &["#"], json!({"max_in_flight": 4}))
         .await;
@@ -23,18 +24,27 @@ async fn a_graceful_stop_finishes_what_is_in_flight() {
     receiver.wait_for(4).await;
     let stopping = world.deliverers.remove(0);
     stopping.terminate();
-    // Until its consumers have ended, an answer would let another attempt begin.
-    let metrics = metrics_address(&stopping).await;
-    world
-        .api
-        .wait_for_metric(&metrics, "relay_endpoints_consumed 0")
-        .await;
+    // What only waits for its turn goes back, or is held if it has waited for long.
+    let store = world.store().await;
+    wait_until("the other eight to be given back", || async {
+        let held = store.waiting_by_endpoint().await.unwrap().endpoints;
+        let held = held
+            .into_iter()
+            .filter(|held| held.endpoint.as_str() == endpoint.id);
+        let held: u64 = held.flat_map(|held| held.by_reason).map(|(_, count)| count).sum();
+        let (work, again) = (
+            world.waiting(Queue::Work).await,
+            world.waiting(Queue::Dispatch).await,
+        );
+        let back = held + u64::from(work) + u64::from(again);
+        (back == 8)
+            .then_some(())
+            .ok_or_else(|| format!("{held} held, {work} + {again} in queues"))
+    })
+    .await;
     receiver.release();
     assert!(stopping.wait_exit().await.success());
     // Those four were finished, not given back; the other eight wait for somebody else.
-    let endpoint = world.api.json(Method::GET, "/v1/endpoints", None).await;
-    let id = endpoint["endpoints"][0]["id"].as_str().unwrap().to_owned();
-    assert_eq!(world.waiting(&format!("endpoint.{id}")).await, 8);
     assert_eq!(receiver.requests().len(), 4);
     receiver.respond_with(Answer::status(204));
     world.add_deliverer().await;
@@ -130,31 +140,22 @@ async fn delivery_goes_on_without_the_store() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_deliverers_share_an_endpoint() {
-    let mut world = World::start().await;
+    let mut world = World::recorded(Database::Sqlite).await;
+    let session = world.session().await;
+    let consumers = async || {
+        let depth = session.depth(Queue::Work).await.unwrap();
+        depth.map_or(0, |depth| depth.consumers)
+    };
+    // A deliverer that has nothing to do has four.
+    wait_until("the first to consume", || async { consumers().await == 4 }).await;
     world.add_deliverer().await;
+    wait_until("both to consume", || async { consumers().await == 8 }).await;
     let receiver = Receiver::start().await;
     receiver.respond_with(Answer::Hold);
     world
         .api
         .add(&receiver, &["#"], json!({"max_in_flight": 3}))
         .await;
-    let queue = {
-        let list = world.api.json(Method::GET, "/v1/endpoints", None).await;
-        format!(
-            "{}.endpoint.{}",
-            world.namespace,
-            list["endpoints"][0]["id"].as_str().unwrap()
-        )
-    };
-    let session = world.session().await;
-    wait_until("both to consume", || async {
-        session
-            .depth(&queue)
-            .await
-            .unwrap()
-            .is_some_and(|depth| depth.consumers == 2)
-    })
-    .await;
     for n in 0..100 {
         world.api.publish("order.created", json!(n)).await;
     }
@@ -173,6 +174,7 @@ async fn two_deliverers_share_an_endpoint() {
                 == 100
         })
         .await;
+    assert!(receiver.max_in_flight() <= 6);
     session.close().await;
 }
 
@@ -184,7 +186,7 @@ async fn an_alarm_of_the_broker_is_told_to_producers() {
     let metrics = metrics_address(world.gateway()).await;
     // The broker looks at its memory now and then, and tells of its alarm when somebody publishes.
     let accepted = wait_until("a publish to be refused", || async {
-        let accepted = world.waiting("archive").await;
+        let accepted = world.waiting(Queue::Archive).await;
         (!world.api.try_publish("order.created", json!(1)).await).then_some(accepted)
     })
     .await;
@@ -197,7 +199,7 @@ async fn an_alarm_of_the_broker_is_told_to_producers() {
             .await
             .contains("relay_broker_blocked 1")
     );
-    assert_eq!(world.waiting("archive").await, accepted);
+    assert_eq!(world.waiting(Queue::Archive).await, accepted);
 }
 
 /// What the machine lacks is no failure of an endpoint: it costs no attempt, and closes nothing off.
@@ -205,17 +207,16 @@ async fn an_alarm_of_the_broker_is_told_to_producers() {
 async fn a_deliverer_that_may_open_no_more_files_waits_until_it_may() {
     let world = World::recorded(Database::Sqlite).await;
     let deliverer = &world.deliverers[0];
-    let receiver = Receiver::start().await;
+    let (receiver, first) = (Receiver::start().await, Receiver::start().await);
+    world.api.add(&first, &["first"], json!({})).await;
     // A name takes a file to be resolved, too.
     let named = format!("http://localhost:{}/hook", receiver.addr().port());
     for settings in [json!({"retry": ["1s"]}), json!({"retry": ["1s"], "url": named})] {
-        world.api.add(&receiver, &["#"], settings).await;
+        world.api.add(&receiver, &["a.b"], settings).await;
     }
-    let metrics = metrics_address(deliverer).await;
-    world
-        .api
-        .wait_for_metric(&metrics, "relay_endpoints_consumed 2")
-        .await;
+    // Whoever has delivered something has all files open that it needs besides.
+    world.api.publish("first", json!(0)).await;
+    first.wait_for(1).await;
 
     limit(deliverer, "--nofile=3:");
     let mut events = Vec::new();
@@ -243,12 +244,9 @@ async fn a_deliverer_that_may_open_no_more_files_waits_until_it_may() {
     assert_eq!(receiver.count(), 2 * events.len());
 }
 
-/// The broker says nothing for longer than the end of a consumer is waited for, and is the same as before.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_paused_endpoint_had_fetched_returns_however_slow_the_broker_is() {
-    let (mut world, proxy) = World::behind_a_proxy().await;
-    drop(world.deliverers.pop());
-    world.add_deliverer_with(&[("RELAY_LOG", "debug")]).await;
+async fn what_waits_for_its_turn_when_its_endpoint_is_paused_is_held() {
+    let world = World::recorded(Database::Sqlite).await;
     let receiver = Receiver::start().await;
     receiver.respond_with(Answer::Hold);
     let endpoint = world
@@ -259,17 +257,17 @@ async fn what_a_paused_endpoint_had_fetched_returns_however_slow_the_broker_is()
         world.api.publish("a.b", json!(n)).await;
     }
     receiver.wait_for(1).await;
-    let queue = format!("endpoint.{}", endpoint.id);
-    wait_until("all to be fetched", || async { world.waiting(&queue).await == 0 }).await;
-
-    proxy.freeze(true);
     world.api.change(&endpoint.id, json!({"paused": true})).await;
-    world.deliverers[0]
-        .wait_for_output("the end of a consumer takes long")
-        .await;
-    proxy.freeze(false);
-    wait_until("four to be back", || async { world.waiting(&queue).await == 4 }).await;
+    // Who holds this knows that it is paused.
+    world.api.publish("a.b", json!(5)).await;
+    world.wait_until_held(&endpoint.id, |held| held > 0).await;
     receiver.release();
+    world.wait_until_held(&endpoint.id, |held| held == 5).await;
+    assert_eq!(receiver.requests().len(), 1);
+
+    receiver.respond_with(Answer::status(204));
+    world.api.change(&endpoint.id, json!({"paused": false})).await;
+    receiver.wait_for(6).await;
 }
 
 /// A database that says nothing delays nothing that a deliverer does meanwhile: after the broker's wire was cut
@@ -302,8 +300,11 @@ async fn a_frozen_database_delays_no_delivery() {
     world.api.change(&endpoint.id, json!({"paused": true})).await;
     database.freeze(false);
     let metrics = metrics_address(deliverer).await;
+    world.api.wait_until_ready(&metrics).await;
+    world.api.publish("a.b", json!(3)).await;
     world
         .api
-        .wait_for_metric(&metrics, "relay_endpoints_consumed 0")
+        .wait_for_metric(&metrics, r#"relay_held_total{reason="paused"} 1"#)
         .await;
+    assert_eq!(receiver.count(), 2);
 }

@@ -5,6 +5,7 @@ use std::{
     fs,
 };
 
+use relay_broker::Queue;
 use relay_event::{DeadReason, Event, Secret, Timestamp, WebhookId, signature};
 use relay_store::{NewEvent, Record};
 use relay_testkit::{Answer, Receiver, Request, wait_until};
@@ -276,7 +277,7 @@ async fn what_an_older_version_let_in_is_still_delivered() {
     for request in &requests {
         assert_eq!(request.body, old.as_bytes());
     }
-    assert_eq!(world.waiting("dead").await, 0);
+    assert_eq!(world.waiting(Queue::Dead).await, 0);
     let shown = world.cli(&["events", "show", "old"]).await;
     assert!(shown.output().contains("http://[bad"), "{}", shown.output());
 }

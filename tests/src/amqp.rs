@@ -1,6 +1,9 @@
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection,
-    options::{BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions},
+    message::Delivery,
+    options::{
+        BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+    },
     types::{AMQPValue, FieldTable, ShortString},
 };
 use relay_event::Attempt;
@@ -50,8 +53,8 @@ impl Producer {
         self.publish(routing_key, structured(), body).await;
     }
 
-    /// Binds a queue of its own to the attempt records, as an operator may.
-    pub async fn watch_attempts(&self) -> Watched<'_> {
+    /// Binds a queue of its own to one of the relay's exchanges, as an operator may.
+    pub async fn watch(&self, exchange: &str, binding_key: &str) -> Watched<'_> {
         let options = QueueDeclareOptions {
             exclusive: true,
             ..Default::default()
@@ -61,32 +64,54 @@ impl Producer {
             .queue_declare(ShortString::default(), options, FieldTable::default())
             .await
             .unwrap();
-        let exchange = format!("{}.attempts", self.namespace);
-        let (key, bind) = (ShortString::default(), QueueBindOptions::default());
+        let exchange = format!("{}.{exchange}", self.namespace);
         self.channel
             .queue_bind(
                 queue.name().clone(),
                 exchange.into(),
-                key,
-                bind,
+                binding_key.into(),
+                QueueBindOptions::default(),
                 FieldTable::default(),
             )
             .await
             .unwrap();
         Watched(&self.channel, queue.name().clone())
     }
+
+    /// Binds a queue of its own to the attempt records.
+    pub async fn watch_attempts(&self) -> Watched<'_> {
+        self.watch("records", "").await
+    }
+
+    /// Deletes one of the relay's queues, as an operator may by mistake.
+    pub async fn delete_queue(&self, queue: &str) {
+        let queue = format!("{}.{queue}", self.namespace);
+        let deleted = self
+            .channel
+            .queue_delete(queue.into(), QueueDeleteOptions::default());
+        deleted.await.unwrap();
+    }
 }
 
-/// A queue of attempt records.
+/// A queue of the producer's own.
 pub struct Watched<'a>(&'a Channel, ShortString);
 
 impl Watched<'_> {
-    /// Takes every record there is.
-    pub async fn take(&self) -> Vec<Attempt> {
-        let mut attempts = Vec::new();
+    /// Takes every message there is.
+    pub async fn take_all(&self) -> Vec<Delivery> {
+        let mut messages = Vec::new();
         let options = BasicGetOptions { no_ack: true };
         while let Some(message) = self.0.basic_get(self.1.clone(), options).await.unwrap() {
-            let text = std::str::from_utf8(&message.delivery.data).unwrap().to_owned();
+            messages.push(message.delivery);
+        }
+        messages
+    }
+
+    /// Takes every attempt record there is.
+    pub async fn take(&self) -> Vec<Attempt> {
+        let mut attempts = Vec::new();
+        for message in self.take_all().await {
+            let text = std::str::from_utf8(&message.data).unwrap();
             attempts.extend(
                 text.lines()
                     .map(|line| serde_json::from_str::<Attempt>(line).unwrap()),

@@ -233,6 +233,21 @@ impl World {
         ids
     }
 
+    /// Waits until this many deliveries are held for an endpoint, those that are being sent on not counted.
+    pub async fn wait_until_held(&self, endpoint: &str, wanted: impl Fn(u64) -> bool) {
+        let store = self.store().await;
+        wait_until("what is held", || async {
+            let held = store.waiting_by_endpoint().await.unwrap().endpoints;
+            let of_it = held.into_iter().filter(|held| held.endpoint.as_str() == endpoint);
+            let held = of_it
+                .flat_map(|held| held.by_reason)
+                .map(|(_, count)| count)
+                .sum();
+            wanted(held).then_some(()).ok_or(held)
+        })
+        .await;
+    }
+
     /// Waits for this many dead letters and reads them; they stay in their queue.
     pub async fn dead_letters(&self, count: u32) -> Vec<DeadLetter> {
         wait_until("the dead letters", || async {

@@ -61,6 +61,7 @@ impl Deliverer {
             workshop: Arc::clone(&self.workshop),
             session: session.clone(),
             under_way: under_way.clone(),
+            stopping: shutdown.clone(),
         };
         let (store, metrics) = (self.store.clone(), &self.workshop.metrics);
         tokio::select! {
@@ -115,6 +116,9 @@ async fn keep_taking(stay: Stay, queue: Queue, slots: usize, stop: CancellationT
         if let (Err(error), false) = (&taken, failing) {
             let error = error as &dyn std::error::Error;
             tracing::warn!(%queue, error, "a queue cannot be taken from; trying again until it can");
+        }
+        if let Err(Error::NoQueue { .. }) = taken {
+            return stay.session.close().await; // The next one declares it anew.
         }
         failing = taken.is_err();
         tokio::select! {

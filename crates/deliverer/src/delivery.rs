@@ -10,7 +10,7 @@ use relay_event::{
     Attempt, AttemptId, DeadReason, DeliveryState, Endpoint, EndpointId, Event, History, HoldReason, Outcome,
     Timestamp, Verdict, verdict,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     breaker::Change,
@@ -45,6 +45,8 @@ pub(crate) struct Stay {
     pub(crate) session: Session,
     /// Deliveries begun and not settled.
     pub(crate) under_way: TaskTracker,
+    /// Cancelled when the process stops: what only waits for its turn is given back then.
+    pub(crate) stopping: CancellationToken,
 }
 
 /// A delivery whose outcome is to be made safe.
@@ -181,10 +183,8 @@ impl Delivery {
             return self.give_up(DeadReason::EndpointRemoved).await;
         };
         let bytes = self.received.event.as_ref().map_or(0, |event| event.body().len());
-        match worker.offer(bytes).await {
-            Offer::Attempt(endpoint, permit) => self.attempt(&worker, endpoint, permit).await,
-            Offer::Hold(reason) => self.hold(reason).await,
-        }
+        let offer = worker.offer(bytes);
+        self.go_on(&worker, offer).await;
     }
 
     /// Attempts the delivery whatever its endpoint's limits say: who sent it on knows them.
@@ -196,9 +196,22 @@ impl Delivery {
         let Some(worker) = worker else {
             return self.give_up(DeadReason::EndpointRemoved).await;
         };
-        match worker.offer_dispatched().await {
-            Offer::Attempt(endpoint, permit) => self.attempt(&worker, endpoint, permit).await,
+        let offer = worker.offer_dispatched();
+        self.go_on(&worker, offer).await;
+    }
+
+    /// Does what its endpoint offers, unless the process stops before: then the message goes back.
+    async fn go_on(self, worker: &Worker, offer: impl Future<Output = Offer>) {
+        let stopping = self.stay.stopping.clone();
+        let offer = tokio::select! {
+            biased;
+            () = stopping.cancelled() => return self.part.give_back(),
+            offer = offer => offer,
+        };
+        match offer {
+            Offer::Attempt(endpoint, permit) => self.attempt(worker, endpoint, permit).await,
             Offer::Hold(reason) => self.hold(reason).await,
+            Offer::Removed => self.give_up(DeadReason::EndpointRemoved).await,
         }
     }
 

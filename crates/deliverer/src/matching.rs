@@ -350,7 +350,11 @@ impl Reader {
                         worker.change(kept);
                     }
                 }
-                None => drop(workers.remove(&changed.id)),
+                None => {
+                    if let Some(worker) = workers.remove(&changed.id) {
+                        worker.remove();
+                    }
+                }
             }
         }
     }

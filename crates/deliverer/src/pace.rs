@@ -34,11 +34,17 @@ struct State {
     breaker: Breaker,
     /// Permits that are out.
     under_way: u16,
+    /// Those of them that have room in the process too.
+    in_slots: u16,
 }
 
 impl State {
     fn has_room(&self) -> bool {
         !self.breaker.is_closed_off() && self.under_way < self.window.size()
+    }
+
+    fn has_room_beyond(&self) -> bool {
+        self.under_way < self.max_in_flight
     }
 
     fn heard(&mut self, outcome: &Outcome, now: Timestamp) -> Option<Change> {
@@ -63,6 +69,7 @@ impl Pace {
             window: Window::new(endpoint.max_in_flight),
             breaker: Breaker::new(noted),
             under_way: 0,
+            in_slots: 0,
         };
         Self {
             url: endpoint.url.clone(),
@@ -113,11 +120,14 @@ impl Pace {
         is_ready.then_some(permit)
     }
 
-    /// A permit whatever the endpoint's limits say.
-    pub(crate) fn permit_beyond(&self) -> Permit {
-        self.state
-            .send_modify(|state| state.under_way = state.under_way.saturating_add(1));
-        self.permit_of()
+    /// Resolves when no more attempts are under way than the endpoint's owner allows, whatever was learnt of it.
+    pub(crate) async fn permit_beyond(&self) -> Permit {
+        loop {
+            self.until(State::has_room_beyond).await;
+            if let Some(permit) = self.begin(State::has_room_beyond) {
+                return permit;
+            }
+        }
     }
 
     /// Returns true if it is the rate that allows no attempt now, and not the attempts under way.
@@ -184,17 +194,18 @@ impl Permit {
     /// Resolves when the process has room for the attempt too.
     pub(crate) async fn with_slot(mut self) -> Self {
         let mut changes = self.state.subscribe();
-        while self.slot.is_none() {
-            let (others, answers) = {
-                let state = changes.borrow_and_update();
-                (state.under_way.saturating_sub(1), state.breaker.answers())
-            };
-            self.slot = self.slots.take(others.into(), answers);
-            if self.slot.is_none() {
-                let _ = timeout(CROWDED, changes.changed()).await;
+        loop {
+            self.state.send_if_modified(|state| {
+                let answers = state.breaker.answers();
+                self.slot = self.slots.take(state.in_slots.into(), answers);
+                state.in_slots += u16::from(self.slot.is_some());
+                self.slot.is_some()
+            });
+            if self.slot.is_some() {
+                return self;
             }
+            let _ = timeout(CROWDED, changes.changed()).await;
         }
-        self
     }
 
     /// Takes note of how the attempt ended.
@@ -207,8 +218,10 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.state
-            .send_modify(|state| state.under_way = state.under_way.saturating_sub(1));
+        self.state.send_modify(|state| {
+            state.under_way = state.under_way.saturating_sub(1);
+            state.in_slots -= u16::from(self.slot.is_some());
+        });
     }
 }
 

@@ -46,6 +46,7 @@ struct Standing {
     pace: Pace,
     /// Set if it answered that it is gone, which the store does not know yet.
     is_gone: bool,
+    is_removed: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,6 +59,7 @@ struct Room {
 pub(crate) enum Offer {
     Attempt(Arc<Endpoint>, Permit),
     Hold(HoldReason),
+    Removed,
 }
 
 impl Worker {
@@ -67,6 +69,7 @@ impl Worker {
             failing_since: kept.failing_since,
             pace: Pace::of(&kept.endpoint, kept.failing_since, slots),
             is_gone: false,
+            is_removed: false,
         };
         Self {
             standing: Mutex::new(standing),
@@ -91,6 +94,11 @@ impl Worker {
         standing.failing_since = kept.failing_since;
     }
 
+    /// Takes note that the endpoint is removed, for those that wait for their turn.
+    pub(crate) fn remove(&self) {
+        self.standing().is_removed = true;
+    }
+
     pub(crate) fn endpoint(&self) -> Arc<Endpoint> {
         Arc::clone(&self.standing().endpoint)
     }
@@ -110,24 +118,28 @@ impl Worker {
         let permit = tokio::select! {
             biased;
             permit = timeout(PATIENCE, pace.permit()) => permit,
-            () = pace.until_closed_off() => return Offer::Hold(HoldReason::Circuit),
+            () = pace.until_closed_off() => return self.hold(HoldReason::Circuit),
         };
         match permit {
             Ok(permit) => self.attempt(permit).await,
-            Err(_) => Offer::Hold(self.why_behind(&pace)),
+            Err(_) => self.hold(self.why_behind(&pace)),
         }
     }
 
-    /// Room in the process alone, for what was sent to be attempted whatever the endpoint's limits say.
+    /// Room for an attempt at what was sent whatever the endpoint's circuit and window say. Only what the owner has set
+    /// counts: the most attempts at once.
     pub(crate) async fn offer_dispatched(&self) -> Offer {
-        let (pace, endpoint) = {
+        let pace = {
             let standing = self.standing();
             if let Some(reason) = closed(&standing) {
                 return Offer::Hold(reason);
             }
-            (standing.pace.clone(), Arc::clone(&standing.endpoint))
+            standing.pace.clone()
         };
-        Offer::Attempt(endpoint, pace.permit_beyond().with_slot().await)
+        match timeout(PATIENCE, pace.permit_beyond()).await {
+            Ok(permit) => self.attempt(permit).await,
+            Err(_) => self.hold(HoldReason::Behind),
+        }
     }
 
     /// Takes note of an attempt's length.
@@ -167,8 +179,18 @@ impl Worker {
         // It may have been paused while the process had no room.
         let standing = self.standing();
         match closed(&standing) {
+            _ if standing.is_removed => Offer::Removed,
             Some(reason) => Offer::Hold(reason),
             None => Offer::Attempt(Arc::clone(&standing.endpoint), permit),
+        }
+    }
+
+    /// Holds what has waited for its turn, unless the endpoint was removed meanwhile.
+    fn hold(&self, reason: HoldReason) -> Offer {
+        if self.standing().is_removed {
+            Offer::Removed
+        } else {
+            Offer::Hold(reason)
         }
     }
 
@@ -267,6 +289,7 @@ mod tests {
         match worker.offer(100).await {
             Offer::Attempt(_, permit) => Ok(permit),
             Offer::Hold(reason) => Err(reason),
+            Offer::Removed => panic!("it is removed"),
         }
     }
 

@@ -249,8 +249,10 @@ impl Turn<'_> {
     }
 
     fn consider(&mut self, changed: Vec<Changed<Terms>>) {
+        let now = Instant::now();
         for Changed { id, .. } in changed {
-            self.lanes.consider(&id, self.known.get(&id), Instant::now());
+            self.lanes.changed(&id, now);
+            self.lanes.consider(&id, self.known.get(&id), now);
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use relay_event::{Endpoint, EndpointId, EndpointState};
+use relay_event::{Endpoint, EndpointId, EndpointState, Timestamp};
 use relay_store::{ClaimEnds, HeldFor};
 use tokio::time::Instant;
 
@@ -26,6 +26,7 @@ const CREDIT: Duration = Duration::from_millis(100);
 /// An endpoint, as far as the dispatcher goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Terms {
+    updated_at: Timestamp,
     is_active: bool,
     rate_limit: Option<u32>,
     max_in_flight: u16,
@@ -34,6 +35,7 @@ pub(crate) struct Terms {
 impl Terms {
     pub(crate) fn of(endpoint: &Endpoint) -> Self {
         Self {
+            updated_at: endpoint.updated_at,
             is_active: endpoint.state == EndpointState::Active,
             rate_limit: endpoint.rate_limit,
             max_in_flight: endpoint.max_in_flight,
@@ -179,6 +181,13 @@ impl Lanes {
         returned
     }
 
+    /// The owner of an endpoint changed it, so what failed before tells nothing any more.
+    pub(crate) fn changed(&mut self, endpoint: &EndpointId, now: Instant) {
+        if let Some(lane) = self.lanes.get_mut(endpoint) {
+            (lane.wait, lane.not_before) = (Duration::ZERO, now);
+        }
+    }
+
     /// Puts an endpoint into the heap if it may send, now or later.
     pub(crate) fn consider(&mut self, endpoint: &EndpointId, terms: Option<&Terms>, now: Instant) {
         let Some(lane) = self.lanes.get_mut(endpoint) else {
@@ -250,11 +259,14 @@ impl Lanes {
 mod tests {
     use super::*;
 
-    const ACTIVE: Terms = Terms {
-        is_active: true,
-        rate_limit: None,
-        max_in_flight: 10,
-    };
+    fn active() -> Terms {
+        Terms {
+            updated_at: Timestamp::default(),
+            is_active: true,
+            rate_limit: None,
+            max_in_flight: 10,
+        }
+    }
 
     fn ends(delivered: u64, failed: u64) -> ClaimEnds {
         ClaimEnds {
@@ -268,21 +280,36 @@ mod tests {
     fn successes_double_what_is_allowed_and_a_failure_waits() {
         let now = Instant::now();
         let mut lane = Lane::new(now, ends(0, 0));
-        assert_eq!(lane.may_send(Some(&ACTIVE), now), Some(Ok(1)));
-        lane.sent(1, Some(&ACTIVE), now);
-        assert_eq!(lane.may_send(Some(&ACTIVE), now), None);
+        assert_eq!(lane.may_send(Some(&active()), now), Some(Ok(1)));
+        lane.sent(1, Some(&active()), now);
+        assert_eq!(lane.may_send(Some(&active()), now), None);
         for (delivered, allowed) in [(1, 2), (2, 4), (3, 8), (4, 10), (5, 10)] {
             lane.heard(ends(delivered, 0), now);
-            assert_eq!(lane.may_send(Some(&ACTIVE), now), Some(Ok(allowed)));
+            assert_eq!(lane.may_send(Some(&active()), now), Some(Ok(allowed)));
         }
         for (failed, seconds) in [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 32), (7, 60), (8, 60)] {
             lane.heard(ends(5, failed), now);
             let later = now + Duration::from_secs(seconds);
-            assert_eq!(lane.may_send(Some(&ACTIVE), now), Some(Err(later)));
-            assert_eq!(lane.may_send(Some(&ACTIVE), later), Some(Ok(1)));
+            assert_eq!(lane.may_send(Some(&active()), now), Some(Err(later)));
+            assert_eq!(lane.may_send(Some(&active()), later), Some(Ok(1)));
         }
         lane.heard(ends(6, 8), now);
-        assert_eq!(lane.may_send(Some(&ACTIVE), now), Some(Ok(2)));
+        assert_eq!(lane.may_send(Some(&active()), now), Some(Ok(2)));
+    }
+
+    #[test]
+    fn a_changed_endpoint_waits_no_longer_for_what_failed_before() {
+        let (now, id) = (Instant::now(), EndpointId::generate());
+        let mut lanes = Lanes::default();
+        lanes.heard(&id, ends(0, 0), now);
+        for failed in 1..=7 {
+            lanes.heard(&id, ends(0, failed), now);
+        }
+        lanes.consider(&id, Some(&active()), now);
+        assert_eq!(lanes.next_at(), Some(now + LONGEST_WAIT));
+        lanes.changed(&id, now);
+        lanes.consider(&id, Some(&active()), now);
+        assert_eq!(lanes.next_at(), Some(now));
     }
 
     #[test]
@@ -291,7 +318,7 @@ mod tests {
         let terms = Terms {
             rate_limit: Some(20),
             max_in_flight: 1_000,
-            ..ACTIVE
+            ..active()
         };
         let mut lane = Lane::new(now, ends(0, 0));
         lane.allowed = MOST;
@@ -313,7 +340,7 @@ mod tests {
         let lane = Lane::new(now, ends(0, 0));
         let paused = Terms {
             is_active: false,
-            ..ACTIVE
+            ..active()
         };
         assert_eq!(lane.may_send(Some(&paused), now), None);
         assert_eq!(lane.may_send(None, now), Some(Ok(MOST_REMOVED)));
