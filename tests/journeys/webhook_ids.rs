@@ -5,6 +5,7 @@ use std::{
     fs,
 };
 
+use lapin::types::AMQPValue;
 use relay_broker::Queue;
 use relay_event::{DeadReason, Event, Secret, Timestamp, WebhookId, signature};
 use relay_store::{NewEvent, Record};
@@ -245,10 +246,11 @@ async fn what_an_older_version_let_in_is_still_delivered() {
     );
     // A retry under way: the relay's own, on its way back.
     let producer = world.producer().await;
-    let headers = amqp::headers(&[("relay-endpoint", &added.id)]);
+    let mut headers = amqp::headers(&[("relay-endpoint", &added.id)]);
+    headers.insert("relay-wire".into(), AMQPValue::LongLongInt(1));
     let properties = amqp::structured().with_headers(headers);
     producer
-        .publish_to("return", &added.id, properties, old.as_bytes())
+        .publish_to("return", "", properties, old.as_bytes())
         .await;
     receiver.wait_for(2).await;
 

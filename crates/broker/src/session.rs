@@ -2,7 +2,10 @@ use std::{sync::Arc, time::Duration};
 
 use lapin::{Channel, Connection, options::ConfirmSelectOptions};
 use relay_event::{Delay, EndpointId, Event, Timestamp};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -14,7 +17,7 @@ use crate::{
     new_queues::NewQueues,
     publisher::{Outgoing, PublishError, Publisher},
     reconnect::Delays,
-    topology::Topology,
+    topology::{LAST_DECLARED, Topology},
     wire,
 };
 
@@ -110,7 +113,8 @@ struct Inner {
 }
 
 impl Session {
-    /// Connects once and declares what every relay has.
+    /// Connects once and declares what every relay has. What was not there before is left alone for
+    /// [`Config::new_queue_wait`]: nothing may be confirmed by it that a crash would take.
     ///
     /// # Errors
     /// The broker cannot be reached, or holds other objects by these names: [`Error::OlderRelay`], which no other
@@ -128,6 +132,9 @@ impl Session {
             Some(blocking),
         ));
 
+        let inspector = Inspector::new(config.clone());
+        let is_there = config.new_queue_wait.is_zero()
+            || inspector.look_at(&topology.queue(LAST_DECLARED)).await?.is_some();
         // Of a connection that is cut in the middle of this, lapin may never say anything.
         let prepared = timeout(
             CONNECT_TIMEOUT,
@@ -137,6 +144,9 @@ impl Session {
             let to = config.url.to_string();
             Err(Error::Timeout { to })
         })?;
+        if !is_there {
+            sleep(config.new_queue_wait).await;
+        }
         let publisher = Publisher::start(publishing_channel, lost.clone(), metrics);
         let attempts = Batches::start(publisher.clone(), topology.records());
         let holds = Batches::start(publisher.clone(), topology.holds());
@@ -148,7 +158,7 @@ impl Session {
             attempts,
             holds,
             channels: Channels::default(),
-            inspector: Inspector::new(config.clone()),
+            inspector,
             new_queues: NewQueues::new(config.new_queue_wait),
             max_event_bytes: config.max_event_bytes,
             blocked,

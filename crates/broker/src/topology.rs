@@ -18,6 +18,9 @@ const DELIVERY_LIMIT: i32 = 20;
 /// default of 20, and up to 3.13 takes -1 for zero.
 const UNREACHABLE_DELIVERY_LIMIT: i32 = i32::MAX;
 
+/// The queue that is declared last: where it is, all others are.
+pub(crate) const LAST_DECLARED: Queue = Queue::Work;
+
 /// The names of one relay's objects, and their declaration.
 #[derive(Debug, Clone)]
 pub(crate) struct Topology {
@@ -151,7 +154,7 @@ impl Topology {
             Queue::Dispatch,
             Queue::Again,
             Queue::Archive,
-            Queue::Work,
+            LAST_DECLARED,
         ] {
             self.declare_queue(channel, queue).await?;
         }

@@ -394,6 +394,43 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_waits_for_a_removed_endpoint_hears_that_it_is_removed() {
+        let narrow = Endpoint {
+            max_in_flight: 1,
+            ..endpoint()
+        };
+        let worker = worker(narrow);
+        let under_way = permit(&worker).await.unwrap();
+        let waiting = async { tokio::join!(worker.offer(100), worker.offer_dispatched()) };
+        let removing = async {
+            tokio::task::yield_now().await;
+            worker.remove();
+        };
+        let (waited, ()) = tokio::join!(waiting, removing);
+        assert!(matches!(waited, (Offer::Removed, Offer::Removed)));
+        drop(under_way);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_sent_on_keeps_to_the_most_that_the_owner_allows() {
+        let narrow = Endpoint {
+            max_in_flight: 2,
+            ..endpoint()
+        };
+        let worker = worker(narrow);
+        let direct = permit(&worker).await.unwrap();
+        let Offer::Attempt(_, sent_on) = worker.offer_dispatched().await else {
+            panic!("there is room for two");
+        };
+        let Offer::Hold(HoldReason::Behind) = worker.offer_dispatched().await else {
+            panic!("there is no room for three");
+        };
+        drop(direct);
+        assert!(matches!(worker.offer_dispatched().await, Offer::Attempt(..)));
+        drop(sent_on);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_is_over_its_rate_says_so() {
         let limited = Endpoint {
             rate_limit: Some(1),
