@@ -13,8 +13,8 @@ use crate::{
 pub enum DeadReason {
     /// The schedule had no delay left.
     AttemptsExhausted,
-    /// It outlived its whole schedule while the endpoint was closed off, because every attempt failed; or its
-    /// producer set an expiration that ended while it waited, as the detail then says.
+    /// The broker removed it from a queue because the time to live was over that its producer set. Letters of older
+    /// versions have this also if an event outlived its whole schedule while every attempt failed.
     Expired,
     /// The endpoint was removed while the event waited for it.
     EndpointRemoved,
