@@ -144,6 +144,20 @@ pub(crate) fn is_zero(number: &u32) -> bool {
 }
 
 impl Attempt {
+    /// The outcome, as far as the record tells.
+    pub fn outcome(&self) -> Outcome {
+        match (self.error, self.status) {
+            (None, Some(status)) => Outcome::Answered {
+                status,
+                retry_after: None,
+            },
+            (error, status) => Outcome::Failed {
+                error: error.unwrap_or(ErrorClass::Protocol),
+                status,
+            },
+        }
+    }
+
     /// Checks what no single field can: anybody may publish records.
     ///
     /// # Errors
@@ -227,11 +241,6 @@ pub struct History {
 }
 
 impl History {
-    /// When this run of the schedule began, as far as anybody knows: a producer need not say.
-    pub fn began(&self) -> Option<Timestamp> {
-        self.run.into_iter().chain(self.first_attempt).min()
-    }
-
     /// This history with one more attempt, begun `at` and ended so. `detail` says an error in words.
     pub fn after(&self, at: Timestamp, outcome: &Outcome, detail: Option<&str>) -> Self {
         Self {

@@ -266,14 +266,6 @@ impl Endpoint {
         Duration::from_millis(self.timeout_ms)
     }
 
-    /// How long a delivery may take that follows the schedule to its end: every delay, every attempt's
-    /// timeout, and a little for the broker and the clocks.
-    pub fn lifetime(&self) -> Duration {
-        const GRACE: Duration = Duration::from_secs(10);
-        let waits: Duration = self.delays().iter().map(|delay| delay.as_duration()).sum();
-        waits + self.timeout() * self.retry.attempts() + GRACE
-    }
-
     /// The delays its schedule names.
     pub fn delays(&self) -> &[Delay] {
         self.retry.delays()
@@ -371,13 +363,6 @@ mod tests {
         }
         assert_eq!(endpoint.earlier_types.len(), Endpoint::MAX_EARLIER);
         assert!(endpoint.wants(&"a.b".parse().unwrap(), Some(at(1_000))));
-    }
-
-    #[test]
-    fn the_lifetime_has_room_for_every_delay_and_every_timeout() {
-        let mut endpoint = endpoint();
-        (endpoint.retry, endpoint.timeout_ms) = ("1s,5m".parse().unwrap(), 2_000);
-        assert_eq!(endpoint.lifetime(), Duration::from_secs(301 + 3 * 2 + 10));
     }
 
     #[test]

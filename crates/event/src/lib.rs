@@ -40,4 +40,4 @@ pub use pattern::{EventType, TypePattern};
 pub use secret::Secret;
 pub use text::check_source;
 pub use timestamp::Timestamp;
-pub use verdict::{Outcome, Sign, Verdict, outlived, verdict};
+pub use verdict::{Outcome, Sign, Verdict, verdict};

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::{DeadReason, Delay, Endpoint, ErrorClass, History, RetrySchedule, Timestamp};
+use crate::{DeadReason, Delay, ErrorClass, RetrySchedule};
 
 /// The longest wait that an answer's `Retry-After` can ask for. What asks for more gets this.
 const LONGEST_ASKED: Duration = Duration::from_secs(24 * 3600);
@@ -129,36 +129,6 @@ pub fn verdict(schedule: &RetrySchedule, attempts: u32, outcome: &Outcome) -> Ve
     }
 }
 
-/// Whether a delivery outlived its whole schedule, or what its last attempt left of it, behind an endpoint
-/// that has been failing all the while. What it waited for other reasons, such as a pause, does not count.
-pub fn outlived(endpoint: &Endpoint, history: &History, failing_since: Timestamp, now: Timestamp) -> bool {
-    let (began, owed) = match history.last_attempt.filter(|_| history.attempts > 0) {
-        Some(last) => (Some(last), time_left(endpoint, history)),
-        None => (history.began(), endpoint.lifetime()),
-    };
-    began.is_some_and(|began| now.since(began.max(failing_since)) > owed)
-}
-
-/// How long a delivery may still take that follows the schedule to its end, from its last attempt on.
-fn time_left(endpoint: &Endpoint, history: &History) -> Duration {
-    let before = (history.attempts.saturating_sub(1)).min(endpoint.retry.attempts().saturating_sub(1));
-    let waited: Duration = endpoint
-        .delays()
-        .iter()
-        .take(before as usize)
-        .map(|delay| delay.as_duration())
-        .sum();
-    // How long it was told to wait is not known any more.
-    let asked = match history.last_status {
-        Some(429 | 503) => LONGEST_ASKED,
-        _ => Duration::ZERO,
-    };
-    endpoint
-        .lifetime()
-        .saturating_sub(waited + endpoint.timeout() * before)
-        + asked
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -226,63 +196,6 @@ mod tests {
         ] {
             assert_eq!(outcome.sign(), sign, "{outcome:?}");
         }
-    }
-
-    #[test]
-    fn a_delivery_outlives_its_schedule_only_behind_a_failing_endpoint() {
-        let at = |seconds: u64| Timestamp::default() + Duration::from_secs(seconds);
-        let (url, types) = ("http://a/".parse().unwrap(), vec!["#".parse().unwrap()]);
-        let mut endpoint = Endpoint::new(url, types, crate::Secret::generate(), at(0));
-        (endpoint.retry, endpoint.timeout_ms) = (schedule("1s"), 1_000); // 13 s in all
-        let published = |second| History {
-            run: Some(at(second)),
-            ..History::default()
-        };
-        assert!(!outlived(&endpoint, &published(100), at(50), at(113)));
-        assert!(outlived(&endpoint, &published(100), at(50), at(114)));
-        // It waited for another reason before.
-        assert!(!outlived(&endpoint, &published(1), at(100), at(113)));
-        assert!(
-            !outlived(&endpoint, &History::default(), at(0), at(1_000)),
-            "nobody knows its age"
-        );
-        // A clock that is wrong does not keep it for ever.
-        let tried = History {
-            first_attempt: Some(at(100)),
-            ..published(1_000_000)
-        };
-        assert!(outlived(&endpoint, &tried, at(50), at(114)));
-    }
-
-    #[test]
-    fn a_delivery_that_was_tried_has_what_its_last_attempt_left_of_the_schedule() {
-        let at = |seconds: u64| Timestamp::default() + Duration::from_secs(seconds);
-        let (url, types) = ("http://a/".parse().unwrap(), vec!["#".parse().unwrap()]);
-        let mut endpoint = Endpoint::new(url, types, crate::Secret::generate(), at(0));
-        (endpoint.retry, endpoint.timeout_ms) = (schedule("100s,1000s"), 1_000); // 1113 s in all
-        let tried = |attempts, status| History {
-            attempts,
-            first_attempt: Some(at(1)),
-            last_attempt: Some(at(50_000)),
-            last_status: Some(status),
-            last_error: None,
-            run: Some(at(1)),
-        };
-        let left = |history: &History, seconds: u64| {
-            let end = 50_000 + seconds;
-            assert!(
-                !outlived(&endpoint, history, at(5), at(end)),
-                "{seconds} s are left"
-            );
-            assert!(outlived(&endpoint, history, at(5), at(end + 1)), "{seconds} s");
-        };
-        left(&tried(1, 500), 1_113);
-        left(&tried(2, 500), 1_012);
-        left(&tried(3, 500), 11);
-        left(&tried(9, 500), 11); // the schedule was shortened
-        left(&tried(2, 503), 86_400 + 1_012);
-        left(&tried(2, 429), 86_400 + 1_012);
-        assert!(!outlived(&endpoint, &tried(2, 500), at(60_000), at(61_012)));
     }
 
     proptest! {

@@ -51,7 +51,7 @@ struct Lane {
     under_way: u64,
     allowed: u32,
     ends: ClaimEnds,
-    /// The wait after the last failure; zero after a success.
+    /// The wait after the last failure; zero after an answer.
     wait: Duration,
     not_before: Instant,
     /// The time of the last delivery that the rate limit let through, if each had come at its time.
@@ -84,7 +84,7 @@ impl Lane {
             self.allowed = 1;
             self.wait = (self.wait * 2).clamp(SHORTEST_WAIT, LONGEST_WAIT);
             self.not_before = now + self.wait;
-        } else if ends.delivered > before.delivered {
+        } else if ends.answered > before.answered {
             self.allowed = self.allowed.saturating_mul(2).min(MOST);
             self.wait = Duration::ZERO;
             self.not_before = now;
@@ -268,23 +268,23 @@ mod tests {
         }
     }
 
-    fn ends(delivered: u64, failed: u64) -> ClaimEnds {
+    fn ends(answered: u64, failed: u64) -> ClaimEnds {
         ClaimEnds {
-            delivered,
+            answered,
             failed,
             returned: 0,
         }
     }
 
     #[test]
-    fn successes_double_what_is_allowed_and_a_failure_waits() {
+    fn answers_double_what_is_allowed_and_a_failure_waits() {
         let now = Instant::now();
         let mut lane = Lane::new(now, ends(0, 0));
         assert_eq!(lane.may_send(Some(&active()), now), Some(Ok(1)));
         lane.sent(1, Some(&active()), now);
         assert_eq!(lane.may_send(Some(&active()), now), None);
-        for (delivered, allowed) in [(1, 2), (2, 4), (3, 8), (4, 10), (5, 10)] {
-            lane.heard(ends(delivered, 0), now);
+        for (answered, allowed) in [(1, 2), (2, 4), (3, 8), (4, 10), (5, 10)] {
+            lane.heard(ends(answered, 0), now);
             assert_eq!(lane.may_send(Some(&active()), now), Some(Ok(allowed)));
         }
         for (failed, seconds) in [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 32), (7, 60), (8, 60)] {

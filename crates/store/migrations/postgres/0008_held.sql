@@ -38,7 +38,7 @@ CREATE TABLE held_endpoints (
     number BIGINT PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     changed BIGINT NOT NULL,
-    delivered BIGINT NOT NULL,
+    answered BIGINT NOT NULL,
     failed BIGINT NOT NULL,
     returned BIGINT NOT NULL
 );

@@ -37,7 +37,7 @@ CREATE TABLE held_endpoints (
     number INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     changed BIGINT NOT NULL,
-    delivered BIGINT NOT NULL,
+    answered BIGINT NOT NULL,
     failed BIGINT NOT NULL,
     returned BIGINT NOT NULL
 );

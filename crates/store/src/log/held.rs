@@ -54,9 +54,10 @@ pub struct Claimed {
 /// The number of claims of an endpoint that ended so far, by the way in which they did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ClaimEnds {
-    /// By an attempt that delivered.
-    pub delivered: u64,
-    /// By a failed attempt, or a dead letter.
+    /// By an attempt that the endpoint answered, if only to refuse this event: nothing speaks against the next one.
+    pub answered: u64,
+    /// By an attempt without an answer or with one of an endpoint that is away or has too much to do, or by a dead
+    /// letter.
     pub failed: u64,
     /// Held again: by a record, or because nothing was heard of the claim.
     pub returned: u64,
@@ -65,7 +66,7 @@ pub struct ClaimEnds {
 impl ClaimEnds {
     /// The number of all claims that ended.
     pub fn all(&self) -> u64 {
-        self.delivered + self.failed + self.returned
+        self.answered + self.failed + self.returned
     }
 }
 

@@ -174,10 +174,14 @@ async fn a_hold_brings_its_event_along(place: Place) {
 async fn a_record_ends_the_claim_that_it_tells_of(place: Place) {
     let (store, whom) = (place.open().await, endpoint(1));
     let epoch = on_duty(&store).await;
-    write(&store, &events(["a", "b", "c", "d"].map(|id| event(id, "a.b")))).await;
     write(
         &store,
-        &["a", "b", "c", "d"].map(|id| held(hold(id, whom.clone()))),
+        &events(["a", "b", "c", "d", "e"].map(|id| event(id, "a.b"))),
+    )
+    .await;
+    write(
+        &store,
+        &["a", "b", "c", "d", "e"].map(|id| held(hold(id, whom.clone()))),
     )
     .await;
     claim(&store, epoch, &whom, 9).await;
@@ -185,16 +189,21 @@ async fn a_record_ends_the_claim_that_it_tells_of(place: Place) {
         hop: 1,
         ..hold("d", whom.clone())
     };
+    let refused = Attempt {
+        status: Some(500),
+        ..tried("e", whom.clone(), 1)
+    };
     let records = [
         Record::Attempt(delivered(tried("a", whom.clone(), 1))),
         Record::Attempt(tried("b", whom.clone(), 1)),
         Record::Death(death("c", whom.clone(), 0, at(6))),
         held(returned),
+        Record::Attempt(refused),
     ];
     for _ in 0..2 {
         write(&store, &records).await;
         let ends = ClaimEnds {
-            delivered: 1,
+            answered: 2,
             failed: 2,
             returned: 1,
         };

@@ -3,7 +3,7 @@
 //! A record may come twice, and a message be handled twice. So every rule here leaves the delivery to somebody: a line
 //! that goes, or a hold that is ignored, always leaves another line, a message in the broker, or an end.
 
-use relay_event::{Attempt, DeliveryState, Hold};
+use relay_event::{Attempt, Hold, Sign};
 
 use super::super::codes;
 
@@ -33,17 +33,20 @@ pub(super) struct End {
 /// The way in which a claim ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    Delivered,
+    Answered,
     Failed,
     Returned,
 }
 
 impl End {
     pub(super) fn of_attempt(attempt: &Attempt) -> Self {
-        let delivered = attempt.state == DeliveryState::Delivered;
+        let way = match attempt.outcome().sign() {
+            Sign::Healthy | Sign::Refusing => Way::Answered,
+            Sign::Unavailable | Sign::Troubled => Way::Failed,
+        };
         Self {
             run: attempt.published_at.map_or(0, codes::millis),
-            way: if delivered { Way::Delivered } else { Way::Failed },
+            way,
             hop: (!attempt.state.is_end()).then_some(attempt.hop.into()),
         }
     }
@@ -146,7 +149,7 @@ mod tests {
     fn an_end_ends_its_run_and_earlier_ones() {
         let end = End {
             run: 2,
-            way: Way::Delivered,
+            way: Way::Answered,
             hop: None,
         };
         for line in [line(1, 5, 5), line(2, 0, 0), claimed(line(2, 3, 1))] {
