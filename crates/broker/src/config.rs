@@ -12,16 +12,16 @@ pub struct Config {
     pub namespace: Namespace,
     /// What the connections are called in the broker's own tools, such as `relay-deliverer`.
     pub name: String,
-    /// How long a queue that was just declared is left alone, and how long a binding is not relied on.
-    /// RabbitMQ keeps what it was told of either in memory for up to two seconds; after a crash in that
-    /// time a binding is gone, and a queue is gone, or empty and answers nobody, whatever it confirmed.
+    /// The time for which a queue that was just declared is left alone. RabbitMQ keeps what it was told of it in memory
+    /// for up to two seconds; after a crash in that time it is gone, or empty and answers nobody, whatever it
+    /// confirmed.
     pub new_queue_wait: Duration,
     /// The largest event, in bytes. Of a larger one only the first 4 KiB come into this process; so with
     /// letters of more than twice as many bytes, and with anything else of more than 2 MiB and than this.
     pub max_event_bytes: usize,
 }
 
-/// The two seconds that queues and bindings are at risk, and some more for a broker that is busy. See
+/// The two seconds that queues are at risk, and some more for a broker that is busy. See
 /// [`Config::new_queue_wait`].
 pub const NEW_QUEUE_WAIT: Duration = Duration::from_millis(2_500);
 

@@ -36,6 +36,9 @@ const PERSISTENT: u8 = 2;
 /// The content type of the record of a match that was made without the store.
 pub(crate) const BLIND_MATCH: &str = "application/vnd.relay.blind-match+json";
 
+/// The age up to which an event is surely in the log if its copy has come there: no log forgets sooner.
+const NEW: Duration = Duration::from_secs(60);
+
 /// The longest detail of a dead letter, in bytes.
 const DETAIL_CAP: usize = 4 * 1024;
 
@@ -323,7 +326,7 @@ impl Received {
             history: history.clone(),
             reason,
             at,
-            event: self.for_the_log(event),
+            event: self.for_the_log(event, at),
         }
     }
 
@@ -341,15 +344,19 @@ impl Received {
             published_at: self.published_at,
             at,
             endpoints,
-            event: self.for_the_log(event),
+            event: self.for_the_log(event, at),
         }
     }
 
-    /// The event as the record of a held delivery carries it; `None` if its copy goes to the log by itself.
-    fn for_the_log(&self, event: &Event) -> Option<String> {
+    /// The event as the record of a held delivery carries it; `None` if its copy is on its way to the log too, or
+    /// was not long ago, so that the log has not forgotten it.
+    fn for_the_log(&self, event: &Event, now: Timestamp) -> Option<String> {
+        let is_new = |published_at| now.since(published_at) < NEW;
+        if self.arrival == Arrival::Published && self.published_at.is_some_and(is_new) {
+            return None;
+        }
         // It was read as JSON, which is UTF-8.
-        let text = || String::from_utf8_lossy(event.body()).into_owned();
-        (!self.arrival.is_published()).then(text)
+        Some(String::from_utf8_lossy(event.body()).into_owned())
     }
 }
 

@@ -81,15 +81,6 @@ pub struct Config {
     /// How often the queues' lengths are read for the metrics
     #[arg(long, env = "RELAY_BACKLOG_INTERVAL", value_name = "TIME", default_value = "15s", value_parser = time)]
     pub backlog_interval: Duration,
-
-    /// How many endpoints have metrics of their own; the others are summed up as "other"
-    #[arg(
-        long,
-        env = "RELAY_ENDPOINT_LABELS",
-        value_name = "COUNT",
-        default_value_t = 200
-    )]
-    pub endpoint_labels: usize,
 }
 
 impl Config {

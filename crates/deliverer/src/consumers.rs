@@ -30,6 +30,9 @@ const QUIET: Duration = Duration::from_secs(2);
 /// What the messages held may take up together, in bytes, before no consumer is added for more.
 const BYTES: usize = 64 * 1024 * 1024;
 
+/// The deliveries under way together, before no consumer is added for more: an event may be for many endpoints.
+const DELIVERIES: usize = 8_192;
+
 /// What is taken and not settled of one queue. Clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct Held(Arc<Count>);
@@ -38,6 +41,7 @@ pub(crate) struct Held(Arc<Count>);
 struct Count {
     messages: AtomicUsize,
     bytes: AtomicUsize,
+    deliveries: AtomicUsize,
     more: Notify,
 }
 
@@ -45,6 +49,18 @@ struct Count {
 pub(crate) struct Holding {
     held: Held,
     bytes: usize,
+    deliveries: usize,
+}
+
+impl Holding {
+    /// Takes note of how many deliveries the message is for, and of the bytes that it has unpacked.
+    pub(crate) fn is_for(&mut self, deliveries: usize, bytes: usize) {
+        let more = bytes.saturating_sub(self.bytes);
+        self.held.0.bytes.fetch_add(more, Ordering::Relaxed);
+        self.held.0.deliveries.fetch_add(deliveries, Ordering::Relaxed);
+        self.bytes += more;
+        self.deliveries += deliveries;
+    }
 }
 
 impl Held {
@@ -55,6 +71,7 @@ impl Held {
         Holding {
             held: self.clone(),
             bytes,
+            deliveries: 0,
         }
     }
 
@@ -62,8 +79,9 @@ impl Held {
         self.0.messages.load(Ordering::Relaxed)
     }
 
-    fn bytes(&self) -> usize {
-        self.0.bytes.load(Ordering::Relaxed)
+    /// Returns true if what is held takes up too much for more to be fetched.
+    fn is_too_much(&self) -> bool {
+        self.0.bytes.load(Ordering::Relaxed) > BYTES || self.0.deliveries.load(Ordering::Relaxed) > DELIVERIES
     }
 }
 
@@ -71,17 +89,21 @@ impl Drop for Holding {
     fn drop(&mut self) {
         self.held.0.messages.fetch_sub(1, Ordering::Relaxed);
         self.held.0.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.held
+            .0
+            .deliveries
+            .fetch_sub(self.deliveries, Ordering::Relaxed);
     }
 }
 
-/// How many consumers are right for what is held: half of the messages fetched ahead are always free, as far as
-/// slots and bytes allow.
-fn wanted(held: usize, bytes: usize, slots: usize, now: usize) -> usize {
-    let most = slots.div_ceil(EACH.into()).max(FEWEST);
-    if bytes > BYTES {
-        return now;
+/// The number of consumers that is right for so many messages held: half of the messages fetched ahead are always
+/// free, as far as slots allow; the fewest if what is held is too much.
+fn wanted(held: usize, is_too_much: bool, slots: usize) -> usize {
+    if is_too_much {
+        return FEWEST;
     }
-    (held.div_ceil(EACH.into()) + FEWEST).clamp(FEWEST, most.max(FEWEST) + FEWEST)
+    let most = slots.div_ceil(EACH.into()).max(FEWEST);
+    (held.div_ceil(EACH.into()) + FEWEST).clamp(FEWEST, most + FEWEST)
 }
 
 /// Takes from a queue until told to stop, or the broker ends a consumer; each message is given to `handle`, which
@@ -102,7 +124,7 @@ pub(crate) async fn take_all(
     let mut quiet = interval(QUIET);
     quiet.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let taken = loop {
-        let wanted = wanted(held.messages(), held.bytes(), slots, consumers.len());
+        let wanted = wanted(held.messages(), held.is_too_much(), slots);
         if consumers.len() < wanted {
             let subscription = match session.consume(queue, EACH).await {
                 Ok(subscription) => subscription,
@@ -128,7 +150,6 @@ pub(crate) async fn take_all(
                     break Ok(()); // The broker ended it; all begin again.
                 }
             }
-            () = held.0.more.notified() => {}
             _ = quiet.tick() => {
                 // It fetches no more before its last acks, and what it holds goes on.
                 if consumers.len() > wanted + 1
@@ -137,6 +158,7 @@ pub(crate) async fn take_all(
                     one.cancel();
                 }
             }
+            () = held.0.more.notified() => {}
         }
     };
     for consumer in consumers {
@@ -209,12 +231,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn consumers_come_as_messages_are_held_up_to_the_slots_and_the_bytes() {
-        assert_eq!(wanted(0, 0, 2_048, 0), FEWEST);
-        assert_eq!(wanted(1, 0, 2_048, 4), 5);
-        assert_eq!(wanted(128, 0, 2_048, 5), 8);
-        assert_eq!(wanted(10_000, 0, 2_048, 60), 68);
-        assert_eq!(wanted(1_000, BYTES + 1, 2_048, 9), 9, "no more for the largest");
-        assert_eq!(wanted(1_000, 0, 1, 4), 8, "few slots");
+    fn consumers_come_as_messages_are_held_up_to_the_slots() {
+        assert_eq!(wanted(0, false, 2_048), FEWEST);
+        assert_eq!(wanted(1, false, 2_048), 5);
+        assert_eq!(wanted(128, false, 2_048), 8);
+        assert_eq!(wanted(10_000, false, 2_048), 68);
+        assert_eq!(wanted(1_000, true, 2_048), FEWEST);
+        assert_eq!(wanted(1_000, false, 1), 8, "few slots");
+    }
+
+    #[test]
+    fn what_is_held_is_too_much_by_its_unpacked_bytes_or_its_deliveries() {
+        let held = Held::default();
+        let mut packed = held.hold(1_000);
+        packed.is_for(1, BYTES);
+        assert!(!held.is_too_much());
+        let mut wide = held.hold(1);
+        assert!(held.is_too_much(), "by its bytes");
+        drop(packed);
+        wide.is_for(DELIVERIES + 1, 1);
+        assert!(held.is_too_much(), "by its deliveries");
+        drop(wide);
+        assert!(!held.is_too_much());
     }
 }

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::{StreamExt, stream};
 use relay_broker::{Arrival, Part, Queue, Received, Refused, Session, Settlement, Taken};
 use relay_event::{
     Attempt, AttemptId, DeadReason, DeliveryState, Endpoint, EndpointId, Event, History, HoldReason, Outcome,
@@ -72,13 +73,18 @@ impl Stay {
     }
 
     /// Delivers an event to the endpoint that it is addressed to, or to all that want it.
-    async fn deliver(self, mut taken: Taken, holding: Holding) {
+    async fn deliver(self, mut taken: Taken, mut holding: Holding) {
         let received = taken.read(&self.session, self.workshop.max_event_bytes);
-        let event_type = match &received.event {
-            Ok(event) => event.event_type().clone(),
+        let (event_type, bytes) = match &received.event {
+            Ok(event) => (event.event_type().clone(), event.body().len()),
             Err(refused) => return self.refuse(taken, refused).await,
         };
         let sight = self.workshop.matching.look().await;
+        let wanting = match &received.endpoint {
+            Some(_) => Vec::new(),
+            None => self.workshop.matching.wanting(&event_type),
+        };
+        holding.is_for(wanting.len().max(1), bytes);
         let (received, holding) = (Arc::new(received), Arc::new(holding));
         let delivery = |part, endpoint| Delivery {
             stay: self.clone(),
@@ -98,7 +104,7 @@ impl Stay {
             }
             return;
         }
-        let mut wanting = self.workshop.matching.wanting(&event_type);
+        let mut wanting = wanting;
         wanting.retain(|worker| worker.endpoint().wants(&event_type, received.published_at));
         let reason = why_held_by_all(&received, wanting.len());
         let is_blind = sight == Sight::Blind;
@@ -110,12 +116,13 @@ impl Stay {
                 .collect();
             self.spawn(self.clone().record_blind(Arc::clone(&received), part, endpoints));
         }
-        for (part, worker) in parts.into_iter().zip(wanting) {
-            let delivery = delivery(part, worker.endpoint().id.clone());
-            match reason {
-                Some(reason) => self.spawn(delivery.hold(reason)),
-                None => self.spawn(delivery.run(Some(worker))),
-            }
+        let parts = parts.into_iter().zip(wanting);
+        if let Some(reason) = reason {
+            let deliveries = parts.map(|(part, worker)| delivery(part, worker.endpoint().id.clone()));
+            return hold_all(deliveries.collect(), reason).await;
+        }
+        for (part, worker) in parts {
+            self.spawn(delivery(part, worker.endpoint().id.clone()).run(Some(worker)));
         }
     }
 
@@ -166,6 +173,16 @@ impl Stay {
             self.workshop.metrics.died(reason);
         }
     }
+}
+
+/// Holds many deliveries of an event, some at a time: each needs memory until it is confirmed.
+async fn hold_all(deliveries: Vec<Delivery>, reason: HoldReason) {
+    const AT_ONCE: usize = 256;
+    let holding = deliveries.into_iter().map(|delivery| delivery.hold(reason));
+    stream::iter(holding)
+        .buffer_unordered(AT_ONCE)
+        .collect::<()>()
+        .await;
 }
 
 /// The reason why an event is held for all that want it, without an attempt.

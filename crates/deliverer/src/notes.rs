@@ -14,8 +14,7 @@ use crate::{DisableAfter, breaker::Failing};
 /// A failure is noted when it has been seen for so long: the store is not told of every blip.
 const NOTED_AFTER: Duration = Duration::from_secs(10);
 
-/// And an endpoint is disabled, or its events expire, only when this very process has seen it fail for so
-/// long: a relay that was off for a week does not know what happened meanwhile.
+/// And an endpoint is disabled only when this very process has seen it fail for so long: a relay that was off for a week does not know what happened meanwhile.
 pub(crate) const WITNESSED: Duration = Duration::from_secs(600);
 
 const GONE: &str = "it answered 410 Gone";

@@ -125,6 +125,10 @@ impl Hold {
     /// # Errors
     /// The first field that no deliverer would write so.
     pub fn check(&self) -> Result<(), Invalid> {
+        if self.hop > Self::MAX_HOP {
+            let problem = format!("must be at most {}, not {}", Self::MAX_HOP, self.hop);
+            return Err(Invalid::new("hop", problem));
+        }
         check(
             &self.event_source,
             &self.event_id,
@@ -132,6 +136,9 @@ impl Hold {
             self.event.as_deref(),
         )
     }
+
+    /// The most claims of one delivery: one each second for a year.
+    pub const MAX_HOP: u32 = 32_000_000;
 
     /// Reads the event that the record carries; `None` if it carries none.
     ///

@@ -12,7 +12,7 @@ use relay_event::EndpointId;
 use relay_store::{Changed, ClaimRequest, Claims, Error, HeldChange, HeldNow, KnownEndpoints, Store};
 use tokio::{
     sync::Notify,
-    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,9 @@ const BYTES: u64 = 8 * 1024 * 1024;
 
 /// Changed endpoints that are read at once.
 const CHANGES: u32 = 1_000;
+
+/// The longest time that giving up the duty may take.
+const LEAVE: Duration = Duration::from_secs(2);
 
 /// How often held deliveries are counted for the metrics, if anything changed.
 const COUNT: Duration = Duration::from_secs(15);
@@ -101,13 +104,18 @@ impl Dispatcher {
             // From now on another process counts them.
             self.metrics.held(&HeldNow::default());
             // Whoever is next need not wait; a store that is away is left alone.
-            let _ = self.store.leave_duty(epoch).await;
+            let _ = timeout(LEAVE, self.store.leave_duty(epoch)).await;
             match stopped {
                 None => return,
                 Some(StopReason::Store(error)) => {
                     self.metrics.store_failed(&error);
+                    let is_away = error.is_unavailable();
                     let error = &error as &dyn std::error::Error;
-                    tracing::debug!(error, "held deliveries cannot be sent on; trying again");
+                    if is_away {
+                        tracing::debug!(error, "held deliveries cannot be sent on; trying again");
+                    } else {
+                        tracing::warn!(error, "held deliveries cannot be sent on; trying again");
+                    }
                 }
                 Some(StopReason::EpochOver) => {
                     tracing::info!("another process sends held deliveries on");
@@ -340,7 +348,11 @@ impl Turn<'_> {
             endpoint,
             deliveries,
             more,
+            unreadable,
         } = claims;
+        if unreadable > 0 {
+            tracing::warn!(%endpoint, unreadable, "held deliveries cannot be read in the database; they are not sent on");
+        }
         let count = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
         let terms = self.known.get(&endpoint);
         self.lanes.sent(&endpoint, (count, more), terms, Instant::now());

@@ -21,7 +21,8 @@ struct Untold {
 
 impl News {
     pub(crate) fn recorded(&self, written: &Written) {
-        if written.events == 0 && written.stand_anew.is_empty() {
+        // Who sends held deliveries on may be another process.
+        if written.events == 0 && written.stand_anew.is_empty() && !written.held_changed {
             return;
         }
         let mut places = self.0.stand_anew.lock().unwrap_or_else(PoisonError::into_inner);

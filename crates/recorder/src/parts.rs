@@ -7,11 +7,13 @@ use std::ops::Range;
 pub(crate) struct Parts(Vec<Range<usize>>);
 
 impl Parts {
-    /// The whole of so many records.
-    pub(crate) fn whole(records: usize) -> Self {
-        let mut whole = Self(Vec::new());
-        whole.add(0..records);
-        whole
+    /// So many records, at most `most` in a part.
+    pub(crate) fn of(records: usize, most: usize) -> Self {
+        let mut parts = Self(Vec::new());
+        for start in (0..records).step_by(most.max(1)).rev() {
+            parts.add(start..records.min(start + most.max(1)));
+        }
+        parts
     }
 
     /// The next part to write.
@@ -52,7 +54,7 @@ mod tests {
     /// is refused, and how many tries that took.
     fn write(records: usize, refused: &[usize]) -> (Vec<usize>, Vec<usize>, usize) {
         let (mut written, mut found, mut tries) = (Vec::new(), Vec::new(), 0);
-        let mut parts = Parts::whole(records);
+        let mut parts = Parts::of(records, usize::MAX);
         while let Some(part) = parts.next() {
             tries += 1;
             if !part.clone().any(|record| refused.contains(&record)) {
@@ -94,6 +96,6 @@ mod tests {
 
     #[test]
     fn nothing_is_no_part() {
-        assert_eq!(Parts::whole(0).next(), None);
+        assert_eq!(Parts::of(0, 9).next(), None);
     }
 }

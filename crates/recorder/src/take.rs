@@ -61,7 +61,7 @@ struct Said {
 }
 
 impl Taker {
-    /// Takes until told to stop, or the broker ends it; then the other queue is no longer taken from
+    /// Takes until told to stop, or the broker ends it; then the other queues are no longer taken from
     /// either. To end the subscription gives back all that is not settled, so that is the caller's.
     pub(crate) async fn take_all(mut self) -> Subscription {
         let _ends_the_other = self.stop.clone().drop_guard();

@@ -165,13 +165,15 @@ impl Writer<'_> {
     async fn record(&mut self, records: &[Record]) -> Result<Refusals, Ended> {
         let mut patience = Patience::new();
         let mut refusals = Vec::new();
-        let mut parts = Parts::whole(records.len());
+        // A match that was made without the store may have become any number of holds.
+        let most = self.limits.records.saturating_mul(2);
+        let mut parts = Parts::of(records.len(), most);
         while let Some(part) = parts.next() {
             let Err(error) = self.keeper.record(&records[part.clone()]).await else {
                 continue;
             };
             // Before it looks for a record to blame, and before it blames one.
-            let asks = part.len() == records.len() || part.len() == 1;
+            let asks = part.len() == records.len().min(most) || part.len() == 1;
             if error.is_unavailable() || asks && !self.keeper.takes_writes().await {
                 parts.again(part);
                 self.wait(&mut patience).await?;

@@ -202,22 +202,23 @@ fn what_was_returned_too_often_is_held_with_its_event() {
 }
 
 #[test]
-fn only_what_is_not_in_the_log_by_itself_carries_its_event_there() {
+fn only_what_the_log_surely_has_or_gets_leaves_its_event_to_it() {
     use Arrival::{Again, Dispatch, Expired, Other, Published, Returned, Suspect};
-    for (arrival, carries) in [
-        (Published, false),
-        (Expired, false),
-        (Returned, false),
-        (Suspect, true),
-        (Again, true),
-        (Dispatch, true),
-        (Other, true),
-    ] {
+    let carries = |arrival, published_at| {
         let received = Received {
             arrival,
+            published_at,
             ..received(None)
         };
-        assert_eq!(received.for_the_log(&event()).is_some(), carries, "{arrival:?}");
+        let now = Timestamp::from_millis(1_000_000).unwrap();
+        received.for_the_log(&event(), now).is_some()
+    };
+    let (new, old) = (Timestamp::from_millis(940_001), Timestamp::from_millis(940_000));
+    assert!(!carries(Published, new));
+    assert!(carries(Published, old), "the log may have forgotten it");
+    assert!(carries(Published, None), "nobody knows its age");
+    for arrival in [Expired, Returned, Suspect, Again, Dispatch, Other] {
+        assert!(carries(arrival, new), "{arrival:?}");
     }
 }
 

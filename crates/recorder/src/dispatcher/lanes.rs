@@ -102,6 +102,9 @@ impl Lane {
         if !self.waits {
             return None;
         }
+        if self.not_before > now && terms.is_none_or(|terms| terms.is_active) {
+            return Some(Err(self.not_before));
+        }
         let Some(terms) = terms else {
             return room(MOST_REMOVED).map(|room| Ok(u32::try_from(room).unwrap_or(MOST_REMOVED)));
         };
@@ -110,9 +113,6 @@ impl Lane {
         }
         let room = room(self.allowed.min(terms.max_in_flight.into()))?;
         let room = u32::try_from(room).unwrap_or(MOST);
-        if self.not_before > now {
-            return Some(Err(self.not_before));
-        }
         let Some(interval) = interval(terms) else {
             return Some(Ok(room));
         };
@@ -193,12 +193,14 @@ impl Lanes {
         let Some(lane) = self.lanes.get_mut(endpoint) else {
             return;
         };
+        let before = lane.queued;
         lane.queued = match lane.may_send(terms, now) {
-            Some(Ok(_)) => Some(now),
+            Some(Ok(_)) => before.filter(|at| *at <= now).or(Some(now)),
             Some(Err(later)) => Some(later),
             None => None,
         };
         match lane.queued {
+            Some(_) if lane.queued == before => {} // It is there already.
             Some(at) => self.heap.push(Reverse((at, endpoint.clone()))),
             None if lane.is_over() => drop(self.lanes.remove(endpoint)),
             None => {}

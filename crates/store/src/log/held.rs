@@ -36,6 +36,8 @@ pub struct Claims {
     pub deliveries: Vec<Claimed>,
     /// Set if more may wait that are not claimed.
     pub more: bool,
+    /// The number of those that were claimed and cannot be read, so that they hold up nothing. They stay claimed.
+    pub unreadable: u64,
 }
 
 /// A held delivery that was claimed, to be sent on.

@@ -30,7 +30,7 @@ impl Store {
     /// [`Self::hold_silent_claims_again`].
     ///
     /// # Errors
-    /// The database failed, or an event in it does not read.
+    /// The database failed.
     pub async fn claim(
         &self,
         epoch: i64,
@@ -144,12 +144,15 @@ async fn claim(
     let mut claims = Vec::with_capacity(requests.len());
     for (n, request) in requests.iter().enumerate() {
         let candidates = found.remove(&n).unwrap_or_default();
-        let deliveries = candidates
+        let count = candidates.len();
+        let deliveries: Vec<Claimed> = candidates
             .into_iter()
-            .map(|candidate| claimed(candidate, &bodies));
+            .filter_map(|candidate| claimed(candidate, &bodies).ok())
+            .collect();
         claims.push(Claims {
             endpoint: request.endpoint.clone(),
-            deliveries: deliveries.collect::<Result<_, _>>()?,
+            unreadable: u64::try_from(count - deliveries.len()).unwrap_or(u64::MAX),
+            deliveries,
             more: more.contains(&n),
         });
     }
@@ -177,8 +180,6 @@ async fn candidates(
         query.build_query_as().persistent(false).fetch_all(&mut **tx).await?
     });
     for (n, endpoint, event, run, hop, history, published_at, bytes) in rows {
-        let bytes =
-            bytes.ok_or_else(|| codes::unreadable(format!("the held event at {event} is not there")))?;
         let n = usize::try_from(n).map_err(codes::unreadable)?;
         found.entry(n).or_default().push(Candidate {
             endpoint,
@@ -187,7 +188,7 @@ async fn candidates(
             hop,
             history,
             published_at,
-            bytes: codes::duration(bytes)?,
+            bytes: codes::duration(bytes.unwrap_or_default())?,
         });
     }
     for candidates in found.values_mut() {

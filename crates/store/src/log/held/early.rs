@@ -15,7 +15,7 @@ pub(super) async fn take(
     events: &[(Key<'_>, i64)],
 ) -> Result<Vec<(i64, Hold)>, sqlx::Error> {
     let mut taken = Vec::new();
-    if events.is_empty() || count(tx).await? == 0 {
+    if events.is_empty() || !is_any(tx).await? {
         return Ok(taken);
     }
     let sql =
@@ -84,6 +84,13 @@ pub(super) async fn keep(
         });
     }
     Ok(())
+}
+
+/// Tells whether any hold waits for its event, whatever their number.
+async fn is_any(tx: &mut Transaction) -> Result<bool, sqlx::Error> {
+    let sql = "SELECT 1 FROM held_early LIMIT 1";
+    let any: Option<i32> = on!(tx, tx => sqlx::query_scalar(sql).fetch_optional(&mut **tx).await?);
+    Ok(any.is_some())
 }
 
 /// The number of holds that wait for their event.
