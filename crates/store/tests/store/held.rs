@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use relay_event::{Attempt, EndpointId, History, Hold, HoldReason, Timestamp};
+use relay_event::{Attempt, EndpointId, ErrorClass, History, Hold, HoldReason, Timestamp};
 use relay_store::{
     ClaimEnds, ClaimRequest, Claimed, HeldAgain, HeldFor, HeldNow, NewEvent, Record, Retention, Store,
 };
@@ -21,6 +21,7 @@ on_both!(
     a_hold_of_what_ended_is_ignored,
     only_one_is_on_duty,
     silent_claims_of_an_earlier_epoch_are_held_again,
+    what_cannot_be_read_holds_up_nothing_else,
     an_event_that_is_held_outlives_the_log,
     what_is_held_is_told_by_endpoint_and_reason,
 );
@@ -189,13 +190,14 @@ async fn a_record_ends_the_claim_that_it_tells_of(place: Place) {
         hop: 1,
         ..hold("d", whom.clone())
     };
-    let refused = Attempt {
-        status: Some(500),
-        ..tried("e", whom.clone(), 1)
-    };
+    let [silent, refused] =
+        [("b", ErrorClass::Timeout), ("e", ErrorClass::Body)].map(|(id, error)| Attempt {
+            error: Some(error),
+            ..tried(id, whom.clone(), 1)
+        });
     let records = [
         Record::Attempt(delivered(tried("a", whom.clone(), 1))),
-        Record::Attempt(tried("b", whom.clone(), 1)),
+        Record::Attempt(silent),
         Record::Death(death("c", whom.clone(), 0, at(6))),
         held(returned),
         Record::Attempt(refused),
@@ -291,6 +293,33 @@ async fn silent_claims_of_an_earlier_epoch_are_held_again(place: Place) {
     assert_eq!(held_now(&store).await.2.returned, 2);
     let again = claim(&store, second, &whom, 9).await;
     assert_eq!((ids(&again), again[0].hop), (vec!["a", "b"], 2));
+}
+
+/// As by a fault of the disk, or of another program.
+async fn what_cannot_be_read_holds_up_nothing_else(place: Place) {
+    let (store, whom) = (place.open().await, endpoint(1));
+    let epoch = on_duty(&store).await;
+    write(&store, &events(["a", "b", "c", "d"].map(|id| event(id, "a.b")))).await;
+    write(
+        &store,
+        &["a", "b", "c", "d"].map(|id| held(hold(id, whom.clone()))),
+    )
+    .await;
+    place
+        .execute(
+            "DELETE FROM events WHERE id = 'a'; \
+             UPDATE events SET body = substr(body, 1, 5) WHERE id = 'b'; \
+             UPDATE held SET history = 'none' WHERE event = (SELECT sequence FROM events WHERE id = 'c')",
+        )
+        .await;
+    let request = ClaimRequest {
+        endpoint: whom.clone(),
+        limit: 9,
+    };
+    let claims = store.claim(epoch, &[request], MUCH).await.unwrap().unwrap();
+    assert_eq!(ids(&claims[0].deliveries), ["d"]);
+    assert_eq!((claims[0].unreadable, claims[0].more), (3, false));
+    assert_eq!(claim(&store, epoch, &whom, 9).await, []);
 }
 
 async fn an_event_that_is_held_outlives_the_log(place: Place) {
