@@ -31,6 +31,8 @@ pub struct Dispatched {
     pub hop: u32,
     /// The attempts so far, and the run of the schedule that they belong to.
     pub history: History,
+    /// Set if its message was returned too often, so that it shares none. Returned too often once more, it is dead.
+    pub alone: bool,
 }
 
 /// The line before an event.
@@ -44,12 +46,20 @@ pub(crate) struct Head {
     pub(crate) hop: u32,
     #[serde(default)]
     pub(crate) history: History,
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub(crate) alone: bool,
 }
 
 /// The deliveries of the next message: as many as it may have.
 fn first_of(deliveries: &[Dispatched]) -> &[Dispatched] {
+    if deliveries.first().is_some_and(|first| first.alone) {
+        return &deliveries[..1];
+    }
     let mut bytes = 0;
     let fits = |delivery: &&Dispatched| {
+        if delivery.alone {
+            return false;
+        }
         bytes += delivery.event.body().len();
         bytes <= MAX_BYTES
     };
@@ -67,6 +77,7 @@ pub(crate) fn written(batch: &[Dispatched]) -> Bytes {
             published_at: delivery.published_at,
             hop: delivery.hop,
             history: delivery.history.clone(),
+            alone: delivery.alone,
         };
         serde_json::to_writer((&mut body).writer(), &head).expect("a head is plain data");
         body.put_u8(b'\n');
@@ -150,6 +161,7 @@ mod tests {
             published_at: None,
             hop: 1,
             history: History::default(),
+            alone: false,
         }
     }
 
@@ -162,6 +174,7 @@ mod tests {
             hop: u32,
             status: Option<u16>,
             error in proptest::option::of(".{0,40}"),
+            alone in proptest::bool::weighted(0.05),
         ) -> Dispatched {
             let time = |at: Option<u32>| Timestamp::from_millis(i64::from(at?));
             Dispatched {
@@ -176,6 +189,7 @@ mod tests {
                     last_error: error,
                     run: time(times[3]),
                 },
+                alone,
             }
         }
     }
@@ -194,7 +208,8 @@ mod tests {
                     batch.iter().map(|delivery| delivery.event.body().len()).sum()
                 };
                 prop_assert!(batch.len() == 1 || bytes(batch) <= MAX_BYTES);
-                if let Some(next) = rest.get(batch.len()) {
+                prop_assert!(batch.len() == 1 || batch.iter().all(|delivery| !delivery.alone));
+                if let Some(next) = rest.get(batch.len()).filter(|next| !next.alone && !batch[0].alone) {
                     let more = bytes(batch) + next.event.body().len();
                     prop_assert!(batch.len() == MAX_EVENTS || more > MAX_BYTES);
                 }
@@ -204,6 +219,7 @@ mod tests {
                         published_at: head.published_at,
                         hop: head.hop,
                         history: head.history,
+                        alone: head.alone,
                     });
                 }
                 rest = &rest[batch.len()..];

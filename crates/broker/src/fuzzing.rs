@@ -173,6 +173,7 @@ pub fn dispatched(data: &[u8]) {
             published_at: head.published_at,
             hop: head.hop,
             history: head.history,
+            alone: head.alone,
         })
     });
     if let Some(batch) = events.collect::<Option<Vec<_>>>() {

@@ -60,6 +60,9 @@ pub struct Holds {
     pub holds: Vec<Hold>,
     /// A match that was made without the store.
     pub blind_match: Option<BlindMatch>,
+    /// A delivery that [`Queue::Dispatch`](crate::Queue::Dispatch) returned too often although it was sent alone
+    /// ([`Dispatched::alone`](crate::Dispatched::alone)): it is to be settled as dead.
+    pub exhausted: Option<Received>,
     /// The message, if any part of it is no record.
     pub refused: Option<Refused>,
 }
@@ -104,8 +107,12 @@ impl Holds {
 
     /// What was moved by the broker, at this time.
     fn of(moved: Vec<Received>, at: Timestamp) -> Self {
-        let (mut holds, mut refused) = (Vec::new(), None);
+        let (mut holds, mut refused, mut exhausted) = (Vec::new(), None, None);
         for received in moved {
+            if received.alone && received.event.is_ok() {
+                exhausted = Some(received); // It has the message for itself.
+                continue;
+            }
             // Only what is addressed to an endpoint is read as an event.
             if let (Ok(event), Some(endpoint)) = (&received.event, &received.endpoint) {
                 let (history, reason) = (&received.history, HoldReason::Returned);
@@ -116,6 +123,7 @@ impl Holds {
         }
         Self {
             holds,
+            exhausted,
             refused,
             ..Self::default()
         }

@@ -102,6 +102,8 @@ pub struct Received {
     pub history: History,
     /// The end that a redelivered event had before; `None` for other events.
     pub(crate) earlier: Option<Box<Earlier>>,
+    /// Set if it was held because its message was returned too often; see [`crate::Dispatched::alone`].
+    pub(crate) alone: bool,
 }
 
 /// A message that is not what it should be, as it came.
@@ -242,6 +244,7 @@ impl Received {
                 ..History::default()
             },
             earlier: None,
+            alone: false,
         }
     }
 
@@ -261,6 +264,7 @@ impl Received {
             hop: headers.count(HOP),
             history: headers.history(),
             earlier: headers.earlier().map(Box::new),
+            alone: false,
         };
         delivery.properties = BasicProperties::default();
         received
@@ -302,6 +306,7 @@ impl Received {
                 hop: head.hop,
                 history: head.history,
                 earlier: None,
+                alone: head.alone,
             }
         };
         Ok(events.into_iter().map(received).collect())

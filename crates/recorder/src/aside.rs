@@ -1,11 +1,13 @@
-//! Messages that cannot be recorded, and events that claim to have been moved by a broker. A copy of the message
-//! goes to the dead-letter queue, or the event is published once more; the message is acked once that is confirmed. The log does not wait for these: during an alarm the broker confirms nothing, and only a log that
+//! Messages that cannot be recorded, deliveries that ended their deliverers, and events that claim to have been moved
+//! by a broker. A copy of the message goes to the dead-letter queue, or the event is published once more; the message
+//! is acked once that is confirmed. The log does not wait for these: during an alarm the broker confirms nothing, and only a log that
 //! goes on empties it.
 
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use relay_broker::{Session, Unsettled};
+use relay_broker::{Session, Settlement, Unsettled};
+use relay_event::DeadReason;
 use tokio::time::timeout;
 
 use crate::{
@@ -53,6 +55,7 @@ async fn set_aside(session: Session, item: Item, metrics: Metrics) -> Result<(),
         taken,
         refused,
         again,
+        exhausted,
         room,
         ..
     } = item;
@@ -60,6 +63,17 @@ async fn set_aside(session: Session, item: Item, metrics: Metrics) -> Result<(),
     let publishing = async {
         if let Some((event, published_at)) = &again {
             session.publish_again(event, *published_at).await?;
+        }
+        if let Some(received) = &exhausted
+            && let Some(endpoint) = &received.endpoint
+        {
+            let (part, dead) = (
+                taken.divide(1).remove(0),
+                Settlement::Dead(DeadReason::DeliveryLimit),
+            );
+            return part
+                .settle(&session, endpoint, received, &received.history, dead, None)
+                .await;
         }
         match &refused {
             Some(refused) => taken.set_aside(&session, refused, reason).await?,

@@ -1,6 +1,6 @@
 //! What is written in one transaction: all that is there by then, up to a limit.
 
-use relay_broker::{Queue, Refused, Taken};
+use relay_broker::{Queue, Received, Refused, Taken};
 use relay_event::{BlindMatch, DeadReason, Event, Invalid, Timestamp};
 use relay_store::Record;
 use tokio::sync::{OwnedSemaphorePermit, mpsc::Receiver};
@@ -29,6 +29,8 @@ pub(crate) struct Item {
     pub(crate) refused: Option<Refused>,
     /// An event to be published once more, and the time at which it was published before, if that is known.
     pub(crate) again: Option<(Event, Option<Timestamp>)>,
+    /// A delivery that was returned too often although it was sent alone: it is dead.
+    pub(crate) exhausted: Option<Received>,
     /// A match that was made without the store.
     pub(crate) blind_match: Option<BlindMatch>,
     /// Held as long as its event is not recorded.

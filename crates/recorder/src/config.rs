@@ -13,14 +13,17 @@ pub struct DispatchTimes {
     pub lease: Duration,
     /// The time after which a claim of an earlier epoch is held again, if nothing was heard of it.
     pub silent: Duration,
+    /// The same for any claim: its message is lost, by a purge of its queue for example.
+    pub lost: Duration,
 }
 
 impl Default for DispatchTimes {
-    /// 10 s and 3 min.
+    /// 10 s, 3 min and 15 min.
     fn default() -> Self {
         Self {
             lease: Duration::from_secs(10),
             silent: Duration::from_secs(180),
+            lost: Duration::from_secs(900),
         }
     }
 }
@@ -31,9 +34,10 @@ impl DispatchTimes {
         self.lease / 3
     }
 
-    /// The time between two looks for silent claims.
-    pub(crate) fn look(&self) -> Duration {
-        self.silent / 12
+    /// The time between two looks for silent claims, and that while there are claims of an earlier epoch or messages
+    /// that wait to be taken.
+    pub(crate) fn look(&self) -> (Duration, Duration) {
+        (self.lost / 3, self.silent / 12)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The dispatcher: sends held deliveries on whose endpoints have room. One process does it at a time, as a row in the
 //! store says. What is sent is claimed first; then it is published and confirmed; and only a record ends the claim.
 
+mod alone;
 mod backlog;
 mod lanes;
 
@@ -17,6 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    alone::Alone,
     backlog::Backlog,
     lanes::{Lanes, Terms},
 };
@@ -179,6 +181,7 @@ impl Dispatcher {
             through: held.through,
             lanes: Lanes::begin(held.endpoints, Instant::now()),
             backlog: Backlog::new(Instant::now()),
+            alone: Alone::default(),
             look_at: Some(Instant::now()),
             count_at: None,
         };
@@ -197,7 +200,8 @@ struct Turn<'d> {
     /// The last write that is known.
     through: i64,
     backlog: Backlog,
-    /// The time to look for silent claims; `None` once no claim of an earlier epoch is left.
+    alone: Alone,
+    /// The time to look for silent claims; `None` if nothing is claimed.
     look_at: Option<Instant>,
     /// The time to count what is held; `None` if nothing changed.
     count_at: Option<Instant>,
@@ -217,8 +221,10 @@ impl Turn<'_> {
             self.hear().await?;
             self.hold_silent_again().await?;
             self.count().await?;
+            self.send_alone(unconfirmed).await?;
             while self.send(unconfirmed).await? {
                 self.hear().await?;
+                self.send_alone(unconfirmed).await?;
             }
             let next = [self.lanes.next_at(), self.look_at, self.count_at];
             let next = next.into_iter().flatten().min();
@@ -259,6 +265,7 @@ impl Turn<'_> {
     fn consider(&mut self, changed: Vec<Changed<Terms>>) {
         let now = Instant::now();
         for Changed { id, .. } in changed {
+            self.alone.look();
             self.lanes.changed(&id, now);
             self.lanes.consider(&id, self.known.get(&id), now);
         }
@@ -282,6 +289,7 @@ impl Turn<'_> {
             }
             if count > 0 {
                 self.count_at.get_or_insert(now + COUNT);
+                self.alone.look();
             }
             self.through = changes.through;
             if count < usize::try_from(CHANGES).unwrap_or(usize::MAX) {
@@ -290,16 +298,28 @@ impl Turn<'_> {
         }
     }
 
+    /// Holds those again of whose claims nothing was heard. What waits in a queue, or a record of which does, is not
+    /// silent.
     async fn hold_silent_again(&mut self) -> Result<(), StopReason> {
+        let Dispatcher { store, times, .. } = self.dispatcher;
+        let (rarely, soon) = times.look();
         while self.look_at.is_some_and(|at| at <= Instant::now()) {
-            let Dispatcher { store, times, .. } = self.dispatcher;
-            let again = store.hold_silent_claims_again(self.epoch, times.silent, SILENT_AT_ONCE);
-            let again = again.await?.ok_or(StopReason::EpochOver)?;
-            self.look_at = (again.left > 0).then(|| Instant::now() + times.look());
-            if again.deliveries < u64::from(SILENT_AT_ONCE) {
-                break;
+            self.look_at = Some(Instant::now() + soon);
+            for queue in [Queue::Dispatch, Queue::Records, Queue::Holds] {
+                let depth = self.session.depth(queue).await.map_err(|_| StopReason::Lost)?;
+                if depth.is_some_and(|depth| depth.ready > 0) {
+                    return Ok(());
+                }
             }
-            self.look_at = Some(Instant::now());
+            let after = (times.silent, times.lost);
+            let again = store.hold_silent_claims_again(self.epoch, after, SILENT_AT_ONCE);
+            let again = again.await?.ok_or(StopReason::EpochOver)?;
+            if again.deliveries == u64::from(SILENT_AT_ONCE) {
+                self.look_at = Some(Instant::now());
+            } else if again.left == 0 {
+                let are_under_way = self.lanes.are_under_way();
+                self.look_at = are_under_way.then(|| Instant::now() + rarely);
+            }
         }
         Ok(())
     }
@@ -327,23 +347,57 @@ impl Turn<'_> {
         while requests.len() < most
             && let Some((endpoint, limit)) = self.lanes.take(|id| self.known.get(id), now)
         {
-            requests.push(ClaimRequest { endpoint, limit });
+            requests.push(ClaimRequest {
+                endpoint,
+                limit,
+                returned: false,
+            });
         }
         if requests.is_empty() {
             return Ok(false);
         }
-        let claiming = self.dispatcher.store.claim(self.epoch, &requests, BYTES);
-        let claims = claiming.await?.ok_or(StopReason::EpochOver)?;
-        unconfirmed.since = Some(Instant::now());
-        for claims in claims {
-            self.claimed(claims, unconfirmed);
-        }
-        let sent = publish(self.session, unconfirmed).await?;
-        self.dispatcher.metrics.dispatched(sent);
+        self.claim(&requests, unconfirmed).await?;
         Ok(true)
     }
 
-    fn claimed(&mut self, claims: Claims, unconfirmed: &mut Unconfirmed) {
+    /// Sends one of those on that were returned too often, if none is under way: whichever ends its deliverer is alone
+    /// then.
+    async fn send_alone(&mut self, unconfirmed: &mut Unconfirmed) -> Result<(), StopReason> {
+        if !self.alone.is_to_look() || self.backlog.room() == 0 {
+            return Ok(());
+        }
+        let returned = self.dispatcher.store.returned().await?;
+        let may = |id: &EndpointId| self.known.get(id).is_none_or(|terms| terms.is_active);
+        if let Some(endpoint) = self.alone.next(&returned, may) {
+            let request = ClaimRequest {
+                endpoint,
+                limit: 1,
+                returned: true,
+            };
+            self.claim(&[request], unconfirmed).await?;
+        }
+        Ok(())
+    }
+
+    async fn claim(
+        &mut self,
+        requests: &[ClaimRequest],
+        unconfirmed: &mut Unconfirmed,
+    ) -> Result<(), StopReason> {
+        let claiming = self.dispatcher.store.claim(self.epoch, requests, BYTES);
+        let claims = claiming.await?.ok_or(StopReason::EpochOver)?;
+        unconfirmed.since = Some(Instant::now());
+        for (claims, request) in claims.into_iter().zip(requests) {
+            self.claimed(claims, request.returned, unconfirmed);
+        }
+        let (_, soon) = self.dispatcher.times.look();
+        self.look_at.get_or_insert(Instant::now() + soon);
+        let sent = publish(self.session, unconfirmed).await?;
+        self.dispatcher.metrics.dispatched(sent);
+        Ok(())
+    }
+
+    fn claimed(&mut self, claims: Claims, alone: bool, unconfirmed: &mut Unconfirmed) {
         let Claims {
             endpoint,
             deliveries,
@@ -355,7 +409,11 @@ impl Turn<'_> {
         }
         let count = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
         let terms = self.known.get(&endpoint);
-        self.lanes.sent(&endpoint, (count, more), terms, Instant::now());
+        if alone {
+            self.lanes.sent_alone(&endpoint, terms, Instant::now());
+        } else {
+            self.lanes.sent(&endpoint, (count, more), terms, Instant::now());
+        }
         if deliveries.is_empty() {
             return;
         }
@@ -365,6 +423,7 @@ impl Turn<'_> {
             published_at: claimed.published_at,
             hop: claimed.hop,
             history: claimed.history,
+            alone,
         });
         unconfirmed.claims.push((endpoint, dispatched.collect()));
     }

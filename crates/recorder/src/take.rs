@@ -55,6 +55,7 @@ struct Said {
     records: Vec<Record>,
     refused: Option<Refused>,
     again: Option<(Event, Option<Timestamp>)>,
+    exhausted: Option<Received>,
     blind_match: Option<BlindMatch>,
     /// When its event was published.
     since: Option<Timestamp>,
@@ -106,6 +107,7 @@ impl Taker {
             records: said.records,
             refused: said.refused,
             again: said.again,
+            exhausted: said.exhausted,
             blind_match: said.blind_match,
             waiting,
             room,
@@ -126,8 +128,9 @@ impl Said {
         const MESSAGE: usize = 512;
         let records: usize = self.records.iter().map(weight).sum();
         let again = self.again.as_ref().map_or(0, |(event, _)| event.body().len());
+        let exhausted = self.exhausted.as_ref().map_or(0, weight_of_event);
         let blind = self.blind_match.as_ref().map_or(0, weight_of_match);
-        MESSAGE + records + again + blind + self.refused.as_ref().map_or(0, Refused::size)
+        MESSAGE + records + again + exhausted + blind + self.refused.as_ref().map_or(0, Refused::size)
     }
 }
 
@@ -135,6 +138,10 @@ impl Said {
 fn weight_of_match(matched: &BlindMatch) -> usize {
     const ENDPOINT: usize = 64;
     matched.endpoints.len() * ENDPOINT + matched.event.as_ref().map_or(0, String::len)
+}
+
+fn weight_of_event(received: &Received) -> usize {
+    received.event.as_ref().map_or(0, |event| event.body().len())
 }
 
 fn weight(record: &Record) -> usize {
@@ -207,10 +214,17 @@ fn holds(holds: Holds) -> Said {
             "a message of held deliveries has something else in it; it goes to the dead-letter queue"
         );
     }
+    if let Some(Received { endpoint, .. }) = &holds.exhausted {
+        tracing::warn!(
+            endpoint = endpoint.as_ref().map(tracing::field::display),
+            "a delivery that was sent alone ended its deliverer again and again; it goes to the dead-letter queue"
+        );
+    }
     let records = holds.holds.into_iter().map(|hold| Record::Hold(Box::new(hold)));
     Said {
         records: records.collect(),
         blind_match: holds.blind_match,
+        exhausted: holds.exhausted,
         refused: holds.refused,
         ..Said::default()
     }

@@ -19,7 +19,8 @@ pub use known::{Changed, KnownEndpoints};
 pub use log::{
     AttemptStats, ClaimEnds, ClaimRequest, Claimed, Claims, Consumer, DeliveryFilter, EventFilter, EventPage,
     Extent, FeedPage, Forgotten, HeldAgain, HeldChange, HeldChanges, HeldDelivery, HeldFor, HeldNow,
-    LoggedDelivery, LoggedEvent, NewEvent, Record, Retention, Undelivered, UnderWay, WholeEvent, Written,
+    LoggedDelivery, LoggedEvent, NewEvent, Record, Retention, ReturnedFor, Undelivered, UnderWay, WholeEvent,
+    Written,
 };
 pub use url::StoreUrl;
 

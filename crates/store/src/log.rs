@@ -31,7 +31,7 @@ use relay_event::{
 
 pub use held::{
     ClaimEnds, ClaimRequest, Claimed, Claims, HeldAgain, HeldChange, HeldChanges, HeldDelivery, HeldFor,
-    HeldNow,
+    HeldNow, ReturnedFor,
 };
 
 /// An event on its way into the log.

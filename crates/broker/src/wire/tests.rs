@@ -150,6 +150,7 @@ fn dispatched(count: usize) -> Vec<crate::Dispatched> {
         published_at: Timestamp::from_millis(800),
         hop: 3,
         history: history(),
+        alone: false,
     };
     vec![delivery; count]
 }
@@ -281,6 +282,7 @@ fn received(earlier: Option<Earlier>) -> Received {
         hop: 0,
         history: History::default(),
         earlier: earlier.map(Box::new),
+        alone: false,
     }
 }
 

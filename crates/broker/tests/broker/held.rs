@@ -15,6 +15,7 @@ fn dispatched(hop: u32, bytes: usize) -> Dispatched {
             run: Timestamp::from_millis(2_000),
             ..History::default()
         },
+        alone: false,
     }
 }
 

@@ -16,7 +16,10 @@ const MOST: u32 = 64;
 /// The most deliveries under way to a removed endpoint: each becomes a dead letter, and waits for no receiver.
 const MOST_REMOVED: u32 = 256;
 
-/// The waits after a failed attempt or a returned delivery.
+/// Failed attempts in a row after which an endpoint that has answered is waited with, as a circuit opens.
+const FAILURES: u64 = 10;
+
+/// The waits after such a failed attempt, and after a returned delivery.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -27,7 +30,7 @@ const CREDIT: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Terms {
     updated_at: Timestamp,
-    is_active: bool,
+    pub(super) is_active: bool,
     rate_limit: Option<u32>,
     max_in_flight: u16,
 }
@@ -51,7 +54,10 @@ struct Lane {
     under_way: u64,
     allowed: u32,
     ends: ClaimEnds,
-    /// The wait after the last failure; zero after an answer.
+    /// Failed attempts that may follow before it is waited with: none until the endpoint answers, for something is
+    /// held because it did not.
+    patience: u64,
+    /// The wait after the last failure; zero if there was none.
     wait: Duration,
     not_before: Instant,
     /// The time of the last delivery that the rate limit let through, if each had come at its time.
@@ -67,6 +73,7 @@ impl Lane {
             under_way: 0,
             allowed: 1,
             ends,
+            patience: 0,
             wait: Duration::ZERO,
             not_before: now,
             rated: now,
@@ -76,16 +83,27 @@ impl Lane {
 
     fn heard(&mut self, ends: ClaimEnds, now: Instant) {
         let before = std::mem::replace(&mut self.ends, ends);
+        let more = |now: u64, before: u64| now.saturating_sub(before);
+        let answered = more(ends.answered, before.answered);
+        let failed = more(ends.failed, before.failed);
+        let returned = more(ends.returned, before.returned);
         self.waits = true;
-        self.under_way = self
-            .under_way
-            .saturating_sub(ends.all().saturating_sub(before.all()));
-        if ends.failed > before.failed || ends.returned > before.returned {
+        self.under_way = self.under_way.saturating_sub(answered + failed + returned);
+        let is_failing = failed > self.patience;
+        if answered > 0 {
+            self.patience = FAILURES - 1;
+        } else {
+            self.patience = self.patience.saturating_sub(failed);
+        }
+        if returned > 0 || is_failing && answered == 0 {
             self.allowed = 1;
             self.wait = (self.wait * 2).clamp(SHORTEST_WAIT, LONGEST_WAIT);
             self.not_before = now + self.wait;
-        } else if ends.answered > before.answered {
-            self.allowed = self.allowed.saturating_mul(2).min(MOST);
+        } else if answered > 0 || failed > 0 {
+            self.allowed = match failed {
+                0 => self.allowed.saturating_mul(2).min(MOST),
+                _ => (self.allowed / 2).max(1),
+            };
             self.wait = Duration::ZERO;
             self.not_before = now;
         }
@@ -188,6 +206,19 @@ impl Lanes {
         }
     }
 
+    /// Returns true if a claim is not known to have ended.
+    pub(crate) fn are_under_way(&self) -> bool {
+        self.lanes.values().any(|lane| lane.under_way > 0)
+    }
+
+    /// A delivery was claimed that is sent alone.
+    pub(crate) fn sent_alone(&mut self, endpoint: &EndpointId, terms: Option<&Terms>, now: Instant) {
+        if let Some(lane) = self.lanes.get_mut(endpoint) {
+            lane.sent(1, terms, now);
+        }
+        self.consider(endpoint, terms, now);
+    }
+
     /// Puts an endpoint into the heap if it may send, now or later.
     pub(crate) fn consider(&mut self, endpoint: &EndpointId, terms: Option<&Terms>, now: Instant) {
         let Some(lane) = self.lanes.get_mut(endpoint) else {
@@ -279,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_double_what_is_allowed_and_a_failure_waits() {
+    fn answers_double_what_is_allowed_failures_halve_it_and_ten_in_a_row_wait() {
         let now = Instant::now();
         let mut lane = Lane::new(now, ends(0, 0));
         assert_eq!(lane.may_send(Some(&active()), now), Some(Ok(1)));
@@ -289,14 +320,64 @@ mod tests {
             lane.heard(ends(answered, 0), now);
             assert_eq!(lane.may_send(Some(&active()), now), Some(Ok(allowed)));
         }
-        for (failed, seconds) in [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 32), (7, 60), (8, 60)] {
+        for (failed, allowed) in [
+            (1, 10),
+            (2, 8),
+            (3, 4),
+            (4, 2),
+            (5, 1),
+            (6, 1),
+            (7, 1),
+            (8, 1),
+            (9, 1),
+        ] {
+            lane.heard(ends(5, failed), now);
+            assert_eq!(lane.may_send(Some(&active()), now), Some(Ok(allowed)), "{failed}");
+        }
+        for (failed, seconds) in [
+            (10, 1),
+            (11, 2),
+            (12, 4),
+            (13, 8),
+            (14, 16),
+            (15, 32),
+            (16, 60),
+            (17, 60),
+        ] {
             lane.heard(ends(5, failed), now);
             let later = now + Duration::from_secs(seconds);
             assert_eq!(lane.may_send(Some(&active()), now), Some(Err(later)));
             assert_eq!(lane.may_send(Some(&active()), later), Some(Ok(1)));
         }
-        lane.heard(ends(6, 8), now);
+        lane.heard(ends(6, 17), now);
         assert_eq!(lane.may_send(Some(&active()), now), Some(Ok(2)));
+        lane.heard(ends(7, 18), now);
+        assert_eq!(lane.may_send(Some(&active()), now), Some(Ok(1)), "one of two");
+    }
+
+    #[test]
+    fn an_endpoint_that_has_not_answered_is_tried_one_at_a_time() {
+        let now = Instant::now();
+        let mut lane = Lane::new(now, ends(7, 7));
+        for (failed, seconds) in [(8, 1), (9, 2)] {
+            lane.heard(ends(7, failed), now);
+            let later = now + Duration::from_secs(seconds);
+            assert_eq!(lane.may_send(Some(&active()), now), Some(Err(later)));
+        }
+    }
+
+    #[test]
+    fn what_comes_back_waits() {
+        let now = Instant::now();
+        let mut lane = Lane::new(now, ends(0, 0));
+        lane.heard(ends(5, 0), now);
+        let returned = ClaimEnds {
+            returned: 1,
+            ..ends(6, 0)
+        };
+        lane.heard(returned, now);
+        let later = now + SHORTEST_WAIT;
+        assert_eq!(lane.may_send(Some(&active()), now), Some(Err(later)));
     }
 
     #[test]

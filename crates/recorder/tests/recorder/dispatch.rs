@@ -1,5 +1,7 @@
 //! What is held is sent on, in the order of the log, once its endpoint may have it.
 
+use std::time::Duration;
+
 use relay_broker::{Queue, Received, Session, Settlement, Subscription};
 use relay_event::{
     Attempt, AttemptId, DeadReason, DeliveryState, Endpoint, EndpointState, Event, History, HoldReason,
@@ -56,6 +58,12 @@ impl Deliverer {
             ids.push(event.id().to_string());
         }
         ids
+    }
+
+    /// Takes the next message away, as by a purge of the queue, and no more.
+    pub(crate) async fn lose(mut self) {
+        self.subscription.next().await.unwrap().ack();
+        self.subscription.stop().await;
     }
 
     pub(crate) async fn deliver(&mut self, count: usize) -> Vec<String> {
@@ -216,6 +224,61 @@ async fn what_is_held_for_a_removed_endpoint_is_sent_on_to_die() {
     relay.stop_and_find_the_queues_empty().await;
 }
 
+/// It ends every deliverer that takes it: 20 times in whatever message it came, and 20 times alone.
+#[tokio::test]
+async fn a_delivery_that_ends_its_deliverers_is_dead_alone() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let (endpoint, ids) = paused(&relay, 5).await;
+    until_held(&relay, 5).await;
+    let mut deliverer = Deliverer::start(relay.session().await).await;
+    change(&relay, &endpoint, EndpointState::Active).await;
+    let (mut returns, mut delivered) = (0, Vec::new());
+    while returns < 42 || delivered.len() < 4 {
+        let mut taken = deliverer.subscription.next().await.unwrap();
+        let batch = taken.read_batch(&deliverer.session).unwrap();
+        let sent: Vec<&str> = batch
+            .iter()
+            .map(|received| received.event.as_ref().unwrap().id().as_str())
+            .collect();
+        if sent.contains(&ids[0].as_str()) {
+            returns += 1;
+            assert_eq!(
+                sent.len(),
+                1,
+                "the first is sent alone, and later because it was returned"
+            );
+            taken.give_back().await;
+            continue;
+        }
+        delivered.extend(sent.iter().map(|id| (*id).to_owned()));
+        let parts = taken.divide(batch.len());
+        for (received, part) in batch.iter().zip(parts) {
+            let event = received.event.as_ref().unwrap();
+            let (history, attempt) = attempt(received, event, Settlement::Delivered);
+            part.settle(
+                &deliverer.session,
+                &endpoint.id,
+                received,
+                &history,
+                Settlement::Delivered,
+                attempt,
+            )
+            .await
+            .unwrap();
+        }
+    }
+    let letters = relay.dead(1).await;
+    let letter = &letters[0];
+    assert_eq!(
+        (letter.reason, letter.endpoint.as_ref(), letter.event_id.as_ref()),
+        (DeadReason::DeliveryLimit, Some(&endpoint.id), Some(&ids[0]))
+    );
+    assert_eq!(delivered, ids[1..]);
+    until_held(&relay, 0).await;
+    relay.stop_and_find_the_queues_empty().await;
+}
+
 /// The process claims, and ends before it publishes: the claim stays, and another epoch sees it.
 #[tokio::test]
 async fn a_claim_that_was_never_published_is_no_end() {
@@ -226,11 +289,12 @@ async fn a_claim_that_was_never_published_is_no_end() {
     let (endpoint, ids) = paused(&relay, 2).await;
     until_held(&relay, 2).await;
     relay.stop().await;
-    let lease = std::time::Duration::from_secs(3600);
+    let lease = Duration::from_secs(3600);
     let epoch = relay.store.take_duty("killed", lease).await.unwrap().unwrap();
     let request = ClaimRequest {
         endpoint: endpoint.id.clone(),
         limit: 1,
+        returned: false,
     };
     let claims = relay
         .store
@@ -243,7 +307,7 @@ async fn a_claim_that_was_never_published_is_no_end() {
     let next = relay.store.take_duty("next", lease).await.unwrap().unwrap();
     let silent = relay
         .store
-        .hold_silent_claims_again(next, std::time::Duration::ZERO, 9);
+        .hold_silent_claims_again(next, (Duration::ZERO, Duration::MAX), 9);
     assert_eq!(silent.await.unwrap().unwrap().deliveries, 1);
     let frozen = relay.store.claim(epoch, &[], 1_000).await.unwrap();
     assert_eq!(frozen, None, "the one that woke up claims nothing");

@@ -248,7 +248,8 @@ async fn a_recorder_that_was_frozen_claims_nothing_once_another_took_over() {
     .await;
     frozen.signal("STOP");
 
-    // Nothing is heard of the claim: the next recorder holds the delivery again, and claims it.
+    // Its message is lost, so nothing is heard of the claim: the next recorder holds the delivery again, and claims it.
+    Deliverer::start(relay.session().await).await.lose().await;
     relay.record();
     wait_until("the other's claim", || async {
         claims(&relay).await == (vec![2], 2)

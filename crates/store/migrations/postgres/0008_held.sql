@@ -30,6 +30,8 @@ CREATE TABLE held (
     PRIMARY KEY (endpoint, lane, event)
 );
 CREATE INDEX held_of_kept ON held (event) WHERE event < 0;
+-- Those that were returned too often are sent on one at a time.
+CREATE INDEX held_returned ON held (endpoint, event) WHERE reason = 7;
 
 -- The numbers of endpoints of which a delivery was ever held, and how many claims ended in which way. `changed` is
 -- the number of the last write that held something for the endpoint or ended a claim; the row of `log` has the

@@ -25,6 +25,8 @@ pub struct ClaimRequest {
     pub endpoint: EndpointId,
     /// The most deliveries to claim.
     pub limit: u32,
+    /// Set to claim those alone that are held as [`HoldReason::Returned`]. Others are not claimed beside them.
+    pub returned: bool,
 }
 
 /// Deliveries of one endpoint that were claimed by one request.
@@ -139,4 +141,13 @@ pub struct HeldAgain {
     pub deliveries: u64,
     /// The number of claims of earlier epochs that are left.
     pub left: u64,
+}
+
+/// An endpoint for which deliveries are held as [`HoldReason::Returned`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReturnedFor {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Set if one of them is claimed.
+    pub is_claimed: bool,
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use relay_event::{Attempt, EndpointId, ErrorClass, History, Hold, HoldReason, Timestamp};
 use relay_store::{
-    ClaimEnds, ClaimRequest, Claimed, HeldAgain, HeldFor, HeldNow, NewEvent, Record, Retention, Store,
+    ClaimEnds, ClaimRequest, Claimed, HeldAgain, HeldFor, HeldNow, NewEvent, Record, Retention, ReturnedFor,
+    Store,
 };
 
 use crate::{
@@ -21,6 +22,7 @@ on_both!(
     a_hold_of_what_ended_is_ignored,
     only_one_is_on_duty,
     silent_claims_of_an_earlier_epoch_are_held_again,
+    what_was_returned_is_claimed_by_itself,
     what_cannot_be_read_holds_up_nothing_else,
     an_event_that_is_held_outlives_the_log,
     what_is_held_is_told_by_endpoint_and_reason,
@@ -41,6 +43,7 @@ async fn claim(store: &Store, epoch: i64, endpoint: &EndpointId, limit: u32) -> 
     let request = ClaimRequest {
         endpoint: endpoint.clone(),
         limit,
+        returned: false,
     };
     let claims = store.claim(epoch, &[request], MUCH).await.unwrap().unwrap();
     claims.into_iter().next().unwrap().deliveries
@@ -91,6 +94,7 @@ async fn what_is_held_is_claimed_in_the_order_of_the_log(place: Place) {
     let requests = [(&one, 2), (&other, 9), (&endpoint(3), 9)].map(|(endpoint, limit)| ClaimRequest {
         endpoint: endpoint.clone(),
         limit,
+        returned: false,
     });
     let claims = store.claim(epoch, &requests, MUCH).await.unwrap().unwrap();
     let found: Vec<_> = claims
@@ -269,7 +273,9 @@ async fn only_one_is_on_duty(place: Place) {
     assert!(second > first);
     assert!(!store.renew_duty(first, HOUR).await.unwrap());
     assert_eq!(store.claim(first, &[], MUCH).await.unwrap(), None);
-    let silent = store.hold_silent_claims_again(first, Duration::ZERO, 9).await;
+    let silent = store
+        .hold_silent_claims_again(first, (Duration::ZERO, HOUR), 9)
+        .await;
     assert_eq!(silent.unwrap(), None);
     assert_eq!(other.claim(second, &[], MUCH).await.unwrap(), Some(Vec::new()));
 }
@@ -284,7 +290,9 @@ async fn silent_claims_of_an_earlier_epoch_are_held_again(place: Place) {
     let second = on_duty(&store).await;
     claim(&store, second, &whom, 9).await;
     let look = async |silent_for| {
-        let again = store.hold_silent_claims_again(second, silent_for, 9).await;
+        let again = store
+            .hold_silent_claims_again(second, (silent_for, HOUR), 9)
+            .await;
         let HeldAgain { deliveries, left } = again.unwrap().unwrap();
         (deliveries, left)
     };
@@ -293,6 +301,57 @@ async fn silent_claims_of_an_earlier_epoch_are_held_again(place: Place) {
     assert_eq!(held_now(&store).await.2.returned, 2);
     let again = claim(&store, second, &whom, 9).await;
     assert_eq!((ids(&again), again[0].hop), (vec!["a", "b"], 2));
+    let lost = store.hold_silent_claims_again(second, (HOUR, Duration::ZERO), 9);
+    let all = HeldAgain {
+        deliveries: 3,
+        left: 0,
+    };
+    assert_eq!(lost.await.unwrap(), Some(all), "of the running epoch too");
+}
+
+async fn what_was_returned_is_claimed_by_itself(place: Place) {
+    let (store, whom, other) = (place.open().await, endpoint(1), endpoint(2));
+    let epoch = on_duty(&store).await;
+    write(&store, &events(["a", "b", "c"].map(|id| event(id, "a.b")))).await;
+    let returned = |id: &str, whom: &EndpointId| {
+        held(Hold {
+            reason: HoldReason::Returned,
+            ..hold(id, whom.clone())
+        })
+    };
+    assert_eq!(store.returned().await.unwrap(), []);
+    write(
+        &store,
+        &[
+            returned("a", &whom),
+            held(hold("b", whom.clone())),
+            returned("c", &whom),
+        ],
+    )
+    .await;
+    write(&store, &[returned("b", &other)]).await;
+    assert_eq!(ids(&claim(&store, epoch, &whom, 9).await), ["b"]);
+    let of = |endpoint: &EndpointId, is_claimed| ReturnedFor {
+        endpoint: endpoint.clone(),
+        is_claimed,
+    };
+    let mut expected = [of(&whom, false), of(&other, false)];
+    expected.sort_by_key(|returned| returned.endpoint.clone());
+    assert_eq!(store.returned().await.unwrap(), expected);
+    let request = ClaimRequest {
+        endpoint: whom.clone(),
+        limit: 1,
+        returned: true,
+    };
+    let claims = store.claim(epoch, &[request], MUCH).await.unwrap().unwrap();
+    assert_eq!(ids(&claims[0].deliveries), ["a"]);
+    assert!(store.returned().await.unwrap().contains(&of(&whom, true)));
+    let end = Record::Attempt(delivered(tried("a", whom.clone(), 1)));
+    write(&store, &[end]).await;
+    assert!(
+        store.returned().await.unwrap().contains(&of(&whom, false)),
+        "c waits"
+    );
 }
 
 /// As by a fault of the disk, or of another program.
@@ -315,6 +374,7 @@ async fn what_cannot_be_read_holds_up_nothing_else(place: Place) {
     let request = ClaimRequest {
         endpoint: whom.clone(),
         limit: 9,
+        returned: false,
     };
     let claims = store.claim(epoch, &[request], MUCH).await.unwrap().unwrap();
     assert_eq!(ids(&claims[0].deliveries), ["d"]);

@@ -6,12 +6,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use relay_event::{EndpointId, Event, History, Timestamp};
-use sqlx::QueryBuilder;
+use relay_event::{EndpointId, Event, History, HoldReason, Timestamp};
+use sqlx::{AssertSqlSafe, QueryBuilder};
 
 use super::{
     super::{codes, insert, types},
-    ClaimRequest, Claimed, Claims, HeldAgain, LIVE, duty,
+    ClaimRequest, Claimed, Claims, HeldAgain, LIVE, ReturnedFor, duty,
     endpoints::{self, Changed},
     lines::Way,
 };
@@ -50,21 +50,49 @@ impl Store {
         self.within("claim held deliveries", work).await
     }
 
-    /// Holds those deliveries again that an earlier epoch claimed so long ago, and of whose claims nothing was heard:
-    /// at most `limit`. `None` if the epoch is over. All that is held is looked at, so this is for the beginning of an
-    /// epoch.
+    /// The endpoints for which deliveries are held that were returned too often, in the order of their ids. Only such
+    /// deliveries are looked at.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn returned(&self) -> Result<Vec<ReturnedFor>, Error> {
+        let sql = format!(
+            "SELECT o.id, COUNT(h.claimed_at) FROM held h JOIN held_endpoints o ON o.number = h.endpoint \
+             WHERE h.reason = {} GROUP BY o.id ORDER BY o.id",
+            codes::hold_code(HoldReason::Returned)
+        );
+        let work = async {
+            let rows: Vec<(String, i64)> = on!(&self.pool.reading, pool => {
+                sqlx::query_as(AssertSqlSafe(sql)).fetch_all(pool).await?
+            });
+            let returned = |(id, claimed): (String, i64)| {
+                let endpoint = codes::parsed(&id)?;
+                Ok(ReturnedFor {
+                    endpoint,
+                    is_claimed: claimed > 0,
+                })
+            };
+            rows.into_iter().map(returned).collect()
+        };
+        self.within("read what was returned too often", work).await
+    }
+
+    /// Holds those deliveries again of whose claims nothing was heard, at most `limit`: those that an earlier epoch
+    /// claimed `silent_for` ago, and all that were claimed `lost_after` ago. `None` if the epoch is over. All that is
+    /// held is looked at: some 200 ms for a million.
     ///
     /// # Errors
     /// The database failed.
     pub async fn hold_silent_claims_again(
         &self,
         epoch: i64,
-        silent_for: Duration,
+        (silent_for, lost_after): (Duration, Duration),
         limit: u32,
     ) -> Result<Option<HeldAgain>, Error> {
         let work = async {
             let mut tx = self.pool.read().await?;
-            let before = duty::now(&mut tx).await?.saturating_sub(duty::millis(silent_for));
+            let now = duty::now(&mut tx).await?;
+            let before = [silent_for, lost_after].map(|time| now.saturating_sub(duty::millis(time)));
             let silent = silent(&mut tx, epoch, before, limit).await?;
             drop(tx);
             let mut tx = self.pool.write().await?;
@@ -110,10 +138,10 @@ async fn claim(
 ) -> Result<Vec<Claims>, sqlx::Error> {
     let ids: BTreeSet<EndpointId> = requests.iter().map(|request| request.endpoint.clone()).collect();
     let numbers = endpoints::find(tx, &ids).await?;
-    let mut asked: Vec<(usize, i64, u32)> = Vec::new();
+    let mut asked: Vec<(usize, i64, &ClaimRequest)> = Vec::new();
     for (n, request) in requests.iter().enumerate() {
         if let Some(number) = numbers.get(&request.endpoint) {
-            asked.push((n, *number, request.limit));
+            asked.push((n, *number, request));
         }
     }
     let mut found: BTreeMap<usize, Vec<Candidate>> = BTreeMap::new();
@@ -161,19 +189,21 @@ async fn claim(
 
 async fn candidates(
     tx: &mut Transaction,
-    asked: &[(usize, i64, u32)],
+    asked: &[(usize, i64, &ClaimRequest)],
     found: &mut BTreeMap<usize, Vec<Candidate>>,
 ) -> Result<(), sqlx::Error> {
     let rows: Vec<Columns> = on!(tx, tx => {
         let mut query = QueryBuilder::new("");
-        for (branch, (n, number, limit)) in asked.iter().enumerate() {
+        for (branch, (n, number, request)) in asked.iter().enumerate() {
+            let (limit, returned) = (request.limit, codes::hold_code(HoldReason::Returned));
+            let is = if request.returned { "=" } else { "<>" };
             query.push(if branch == 0 { "" } else { " UNION ALL " });
             query.push(format_args!(
                 "SELECT * FROM (SELECT CAST({n} AS BIGINT), h.endpoint, h.event, h.run, h.hop, h.history, \
                  CASE WHEN h.event < 0 THEN k.published_at ELSE e.published_at END, \
                  CAST(COALESCE(LENGTH(e.body), LENGTH(k.body)) AS BIGINT) FROM held h \
                  LEFT JOIN events e ON e.sequence = h.event LEFT JOIN kept k ON k.place = h.event \
-                 WHERE h.endpoint = {number} AND h.lane = {LIVE} AND h.claimed_at IS NULL \
+                 WHERE h.endpoint = {number} AND h.lane = {LIVE} AND h.claimed_at IS NULL AND h.reason {is} {returned} \
                  ORDER BY h.event LIMIT {limit}) AS branch{branch}"
             ));
         }
@@ -269,13 +299,15 @@ fn claimed(candidate: Candidate, bodies: &HashMap<i64, Bytes>) -> Result<Claimed
 async fn silent(
     tx: &mut Transaction,
     epoch: i64,
-    before: i64,
+    [silent, lost]: [i64; 2],
     limit: u32,
 ) -> Result<Vec<(i64, i64)>, sqlx::Error> {
-    let sql = "SELECT endpoint, event FROM held WHERE epoch < $1 AND claimed_at <= $2 LIMIT $3";
+    let sql = "SELECT endpoint, event FROM held WHERE claimed_at IS NOT NULL
+        AND (epoch < $1 AND claimed_at <= $2 OR claimed_at <= $3) LIMIT $4";
     on!(tx, tx => sqlx::query_as(sql)
         .bind(epoch)
-        .bind(before)
+        .bind(silent)
+        .bind(lost)
         .bind(i64::from(limit))
         .fetch_all(&mut **tx)
         .await)
@@ -285,18 +317,19 @@ async fn silent(
 async fn hold_again(
     tx: &mut Transaction,
     epoch: i64,
-    before: i64,
-    silent: &[(i64, i64)],
+    [silent, lost]: [i64; 2],
+    found: &[(i64, i64)],
 ) -> Result<u64, sqlx::Error> {
     let (mut changed, mut count) = (Changed::default(), 0);
-    for chunk in silent.chunks(insert::ROWS) {
+    for chunk in found.chunks(insert::ROWS) {
         let endpoints: Vec<i64> = on!(&mut *tx, tx => {
             let mut update = QueryBuilder::new("UPDATE held SET epoch = NULL, claimed_at = NULL WHERE (endpoint, lane, event) IN (");
             update.push_values(chunk, |mut row, (endpoint, event)| {
                 row.push(endpoint).push(LIVE).push(event);
             });
-            update.push(") AND epoch < ").push(epoch).push(" AND claimed_at <= ").push(before);
-            update.push(" RETURNING endpoint");
+            update.push(") AND claimed_at IS NOT NULL AND (epoch < ").push(epoch);
+            update.push(" AND claimed_at <= ").push(silent).push(" OR claimed_at <= ").push(lost);
+            update.push(") RETURNING endpoint");
             update.build_query_scalar().persistent(false).fetch_all(&mut **tx).await?
         });
         for endpoint in endpoints {
