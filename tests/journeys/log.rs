@@ -172,7 +172,7 @@ async fn everything_is_settled(consumers: &[Consumer], store: &Store) {
             format!("the requests of {}", consumer.id),
             consumer.requests_expected(),
         );
-        // What a killed recorder had claimed is held again after three minutes.
+        // Deliveries that a killed recorder had claimed are held again after three minutes.
         wait_until_within(Duration::from_secs(360), what, || async {
             let seen = consumer.receiver.requests().len();
             (seen >= expected)

@@ -144,7 +144,7 @@ async fn a_stopped_postgres_does_not_keep_a_deliverer_from_a_new_connection_to_t
         let settings = json!({"retry": vec!["1s"; 20]});
         world.api.add(&failing, &["order.*"], settings).await;
     }
-    // Who delivers this has read all that was added before.
+    // The deliverer of this has read all that was added before.
     world.api.publish("known", json!(0)).await;
     healthy.wait_for(1).await;
     postgres.kill().await;
@@ -167,7 +167,7 @@ async fn with_postgres_stopped_an_endpoint_that_is_gone_is_sent_nothing_more() {
     gone.respond_with(Answer::status(410));
     world.api.add(&healthy, &["#"], json!({})).await;
     world.api.add(&gone, &["order.*"], json!({})).await;
-    // Who delivers this has read both.
+    // The deliverer of this has read both.
     world.api.publish("known", json!(0)).await;
     healthy.wait_for(1).await;
     postgres.kill().await;

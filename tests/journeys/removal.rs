@@ -103,7 +103,7 @@ async fn what_waits_for_its_turn_at_a_removed_endpoint_becomes_dead_letters() {
     let mut published = publish(&world, 10).await;
     let first = receiver.wait_for(1).await[0].event_id().unwrap();
     world.api.remove(&endpoint.id).await;
-    // Who delivers this knows that it is removed.
+    // The deliverer of this knows that it is removed.
     world.api.publish("invoice.sent", json!(1)).await;
     other.wait_for(1).await;
     receiver.release();
@@ -139,7 +139,7 @@ async fn a_deleted_queue_comes_back() {
     world.api.publish("order.created", json!("before")).await;
     receiver.wait_for(1).await;
     world.producer().await.delete_queue("work").await;
-    // What is published while it is not there is in the log alone.
+    // An event that is published while it is not there is in the log alone.
     wait_until("an event to be delivered again", || async {
         world.api.publish("order.created", json!("after")).await;
         receiver.count() > 1

@@ -24,7 +24,7 @@ async fn a_graceful_stop_finishes_what_is_in_flight() {
     receiver.wait_for(4).await;
     let stopping = world.deliverers.remove(0);
     stopping.terminate();
-    // What only waits for its turn goes back, or is held if it has waited for long.
+    // A delivery that only waits for its turn goes back, or is held if it has waited for long.
     let store = world.store().await;
     wait_until("the other eight to be given back", || async {
         let held = store.waiting_by_endpoint().await.unwrap().endpoints;
@@ -258,7 +258,7 @@ async fn what_waits_for_its_turn_when_its_endpoint_is_paused_is_held() {
     }
     receiver.wait_for(1).await;
     world.api.change(&endpoint.id, json!({"paused": true})).await;
-    // Who holds this knows that it is paused.
+    // The deliverer that holds this knows that it is paused.
     world.api.publish("a.b", json!(5)).await;
     world.wait_until_held(&endpoint.id, |held| held > 0).await;
     receiver.release();

@@ -144,7 +144,7 @@ impl Office {
             added.remove(0)
         };
         let now = self.clock.now();
-        // What was taken before goes on: nobody says when that has ended.
+        // Deliveries taken before go on: nobody says when that has ended.
         self.crowd.note(&name, |endpoint| endpoint.wants(&[], now));
         let path = format!("/v1/endpoints/{}", self.id(&name));
         self.until_done(Method::DELETE, &path, Value::Null).await;

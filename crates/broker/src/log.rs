@@ -105,7 +105,7 @@ impl Holds {
         }
     }
 
-    /// What was moved by the broker, at this time.
+    /// Reads deliveries that the broker moved, at this time.
     fn of(moved: Vec<Received>, at: Timestamp) -> Self {
         let (mut holds, mut refused, mut exhausted) = (Vec::new(), None, None);
         for received in moved {

@@ -21,7 +21,7 @@ use crate::{
     wire::{self, Received, Refused},
 };
 
-/// What becomes of a delivery.
+/// The end of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settlement {
     /// The endpoint has it.
@@ -190,7 +190,7 @@ impl Drop for Taken {
     }
 }
 
-/// What became of a part, from the best to the worst.
+/// The end of a part, from the best to the worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fate {
     /// Its outcome is safe.

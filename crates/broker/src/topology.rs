@@ -115,7 +115,7 @@ impl Topology {
     /// Declares what every relay has.
     pub(crate) async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
         use ExchangeKind::{Fanout, Headers, Topic};
-        // That of an older relay is of another kind, and is refused before anything else is declared.
+        // The exchange of an older relay is of another kind, and is refused before anything else is declared.
         exchange(channel, &self.return_(), Fanout, []).await?;
         exchange(channel, &self.events(), Topic, []).await?;
         exchange(channel, &self.routes(), Fanout, []).await?;

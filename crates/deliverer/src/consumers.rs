@@ -1,4 +1,4 @@
-//! How much is taken from a queue: attempts hold messages for up to their timeout, and RabbitMQ fixes how many
+//! The number of messages taken from a queue: attempts hold messages for up to their timeout, and RabbitMQ fixes how many
 //! a consumer may hold when it begins. So consumers of a few messages each come as attempts hold messages, and
 //! go when they do not.
 
@@ -27,13 +27,13 @@ const FEWEST: usize = 4;
 /// The time between two looks for consumers that are not needed any more. One goes at each look.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// What the messages held may take up together, in bytes, before no consumer is added for more.
+/// The bytes of held messages beyond which no consumer is added.
 const BYTES: usize = 64 * 1024 * 1024;
 
 /// The deliveries under way together, before no consumer is added for more: an event may be for many endpoints.
 const DELIVERIES: usize = 8_192;
 
-/// What is taken and not settled of one queue. Clones share it.
+/// The messages of one queue that are taken and not settled. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Held(Arc<Count>);
 

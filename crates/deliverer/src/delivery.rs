@@ -39,7 +39,7 @@ pub(crate) struct Workshop {
     pub(crate) shortages: Shortages,
 }
 
-/// What deliveries of one session share.
+/// State that the deliveries of one session share.
 #[derive(Clone)]
 pub(crate) struct Stay {
     pub(crate) workshop: Arc<Workshop>,

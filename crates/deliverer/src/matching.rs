@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// The time between two looks of a deliverer that takes nothing.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How much of a match is certain.
+/// The certainty of a match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sight {
     /// The endpoints are as the store had them after the question.
@@ -259,7 +259,7 @@ impl Reader {
             return;
         };
         self.answered_by_this.append(&mut self.answered_by_next);
-        // What was asked in the meantime is answered by this read too.
+        // This read also answers requests of the meantime.
         while let Ok(question) = self.questions.try_recv() {
             self.answered_by_this.push(question);
         }

@@ -1,4 +1,4 @@
-//! How much waits in the relay's queues, for the metrics.
+//! The depth of the relay's queues, for the metrics.
 
 use std::time::Duration;
 

@@ -153,7 +153,7 @@ impl Worker {
         standing.is_gone |= is_unchanged(&standing.endpoint, endpoint);
     }
 
-    /// What is learnt of it: whether it is gone, that no attempt succeeds, and since when it fails by the store.
+    /// State that its attempts change: whether it is gone, that no attempt succeeds, and since when it fails by the store.
     pub(crate) fn learnt(&self) -> (Arc<Endpoint>, bool, Option<Failing>, Option<Timestamp>) {
         let standing = self.standing();
         let endpoint = Arc::clone(&standing.endpoint);

@@ -89,7 +89,7 @@ pub struct Endpoint {
     /// Whether it is sent to.
     #[serde(flatten)]
     pub state: EndpointState,
-    /// Since when no attempt succeeded, once that has gone on for a while. Deliverers note it.
+    /// The time since which no attempt succeeded, once that has gone on for a while. Deliverers note it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub failing_since: Option<Timestamp>,
     /// When it was added.

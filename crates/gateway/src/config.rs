@@ -87,7 +87,7 @@ pub struct Config {
     #[arg(long, env = "RELAY_SOURCE", value_name = "SOURCE", default_value = relay_event::DEFAULT_SOURCE, value_parser = source)]
     pub source: String,
 
-    /// How long the broker may take to confirm an event
+    /// The time that the broker may take to confirm an event
     #[arg(long, env = "RELAY_CONFIRM_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = time)]
     pub confirm_timeout: Duration,
 

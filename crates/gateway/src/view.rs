@@ -50,8 +50,8 @@ pub(crate) struct View<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false, examples("answered 410 Gone"))]
     reason: Option<&'a str>,
-    /// Since when no attempt succeeded, once that has gone on for a while. Its events are held meanwhile, but for
-    /// one now and then that is tried.
+    /// The time since which no attempt succeeded, once that has gone on for a while. New events are held meanwhile,
+    /// and one of them is tried now and then.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = types::Time, required = false)]
     failing_since: Option<Timestamp>,

@@ -130,7 +130,7 @@ impl Batch {
     }
 }
 
-/// What waits to be written, by its kind.
+/// The messages that wait to be written, by their kind.
 pub(crate) struct Incoming<T>(pub(crate) [Receiver<T>; KINDS]);
 
 impl<T> Incoming<T> {

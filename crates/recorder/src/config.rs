@@ -59,7 +59,7 @@ pub struct Config {
     #[arg(long, env = "RELAY_NAMESPACE", value_name = "WORD", default_value = "relay")]
     pub namespace: Namespace,
 
-    /// Where events, attempts and endpoints are kept
+    /// The database of events, attempts, held deliveries and endpoints
     #[arg(
         long,
         env = "RELAY_STORE_URL",
@@ -74,11 +74,11 @@ pub struct Config {
     #[arg(long, env = "RELAY_MAX_EVENT_BYTES", value_name = "BYTES", default_value_t = relay_event::DEFAULT_MAX_EVENT_BYTES)]
     pub max_event_bytes: usize,
 
-    /// How often the endpoints are read anew, should an announcement of a change have been missed
+    /// The time between two reads of all endpoints, for changes that nobody announced
     #[arg(long, env = "RELAY_RECHECK", value_name = "TIME", default_value = "60s", value_parser = time)]
     pub recheck: Duration,
 
-    /// The most events and attempts written in one transaction
+    /// The most events, attempts and held deliveries written in one transaction
     #[arg(
         long,
         env = "RELAY_BATCH_RECORDS",
@@ -88,15 +88,15 @@ pub struct Config {
     )]
     pub batch_records: usize,
 
-    /// How long events are kept, with how their deliveries stand
+    /// The time for which events are kept, with the status of their deliveries; one that is held is kept longer
     #[arg(long, env = "RELAY_RETAIN_EVENTS", value_name = "TIME", default_value = "7d", value_parser = retention)]
     pub retain_events: Duration,
 
-    /// How long attempts are kept, counted from when their event was recorded
+    /// The time for which attempts are kept, counted from the recording of their event
     #[arg(long, env = "RELAY_RETAIN_ATTEMPTS", value_name = "TIME", default_value = "7d", value_parser = retention)]
     pub retain_attempts: Duration,
 
-    /// How often what is old enough is forgotten
+    /// The time between two looks for events and attempts to forget
     #[arg(long, env = "RELAY_RETENTION_INTERVAL", value_name = "TIME", default_value = "60s", value_parser = time)]
     pub retention_interval: Duration,
 

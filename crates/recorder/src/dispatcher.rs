@@ -27,7 +27,7 @@ use crate::{config::DispatchTimes, metrics::Metrics};
 /// Claims that are held again in one transaction.
 const SILENT_AT_ONCE: u32 = 1_000;
 
-/// What is claimed in one transaction: endpoints, and bytes of events.
+/// Bounds of the claims in one transaction: endpoints, and bytes of events.
 const ENDPOINTS: usize = 128;
 const BYTES: u64 = 8 * 1024 * 1024;
 
@@ -37,7 +37,7 @@ const CHANGES: u32 = 1_000;
 /// The longest time that giving up the duty may take.
 const LEAVE: Duration = Duration::from_secs(2);
 
-/// How often held deliveries are counted for the metrics, if anything changed.
+/// The time between two counts of held deliveries for the metrics, if anything changed.
 const COUNT: Duration = Duration::from_secs(15);
 
 /// The reason for which the dispatcher stopped.
@@ -72,7 +72,7 @@ pub(crate) struct Dispatcher {
     pub(crate) times: DispatchTimes,
 }
 
-/// What is claimed, and not known to be published.
+/// Claims that are not known to be published.
 #[derive(Default)]
 struct Unconfirmed {
     since: Option<Instant>,
@@ -161,7 +161,7 @@ impl Dispatcher {
         unconfirmed: &mut Unconfirmed,
     ) -> Result<(), StopReason> {
         let (mut changes, mut recordings) = (session.changes().await, session.recordings().await);
-        // What waited for longer may be held again by now.
+        // Claims that waited for longer may be held again by now.
         if unconfirmed
             .since
             .is_some_and(|since| since.elapsed() > self.times.silent / 2)

@@ -21,7 +21,7 @@ struct Untold {
 
 impl News {
     pub(crate) fn recorded(&self, written: &Written) {
-        // Who sends held deliveries on may be another process.
+        // Another process may send held deliveries on.
         if written.events == 0 && written.stand_anew.is_empty() && !written.held_changed {
             return;
         }

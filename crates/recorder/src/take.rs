@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{batch::Item, lag::Lag};
 
-/// What may be read and not recorded yet of one kind of messages, in bytes: one batch is written while the next
+/// The bytes of one kind of messages that may be read and not recorded yet: one batch is written while the next
 /// collects.
 pub(crate) const ROOM: usize = 8 * 1024 * 1024;
 

@@ -28,14 +28,14 @@ fn history() -> History {
     }
 }
 
-/// What the broker would hand out of this publish if it came by this exchange.
+/// The delivery of this publish, if it came by this exchange.
 fn by(exchange: &str, outgoing: &Outgoing) -> Delivery {
     let body = std::str::from_utf8(&outgoing.body).unwrap();
     let key = &outgoing.routing_key;
     delivery(exchange, key, outgoing.properties.clone(), body)
 }
 
-/// What it would hand out once it has waited.
+/// The delivery of this publish after its wait.
 fn returned(outgoing: &Outgoing) -> Delivery {
     by("relay.return", outgoing)
 }

@@ -23,7 +23,7 @@ async fn a_consumer_that_is_removed_loses_nothing_and_what_it_handed_out_is_acke
     for _ in 0..10 {
         held.push(first.next().await.unwrap());
     }
-    // What it fetched and did not hand out goes to the other one.
+    // The messages that it fetched and did not hand out go to the other one.
     first.stop().await;
     for _ in 0..EVENTS - 10 {
         second.next().await.unwrap().ack();
@@ -33,7 +33,7 @@ async fn a_consumer_that_is_removed_loses_nothing_and_what_it_handed_out_is_acke
         taken.ack();
     }
     wait_until("one consumer", || async { consumers(&relay).await == 1 }).await;
-    // What one that is cancelled has fetched is handed out to the end.
+    // The messages that a canceled consumer has fetched are handed out to the end.
     relay.publish(&event()).await;
     let last = second.next().await.unwrap();
     second.cancel().await;

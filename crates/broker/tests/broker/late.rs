@@ -1,4 +1,4 @@
-//! What a producer or a crash does to a message on its way to deliverers and to the log.
+//! Messages that a producer or a crash changed on their way to deliverers and to the log.
 
 use lapin::{
     BasicProperties,

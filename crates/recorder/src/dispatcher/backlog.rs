@@ -11,7 +11,7 @@ const LEAST: f64 = 32.0;
 /// Seconds of the deliverers' work that may wait.
 const SECONDS: f64 = 2.0;
 
-/// How long a measurement counts, and how many messages may be sent after it.
+/// The time for which a measurement counts, and the messages that may be sent after it.
 const EVERY: Duration = Duration::from_millis(100);
 const SENT: u32 = 32;
 

@@ -46,7 +46,7 @@ impl Terms {
     }
 }
 
-/// What is held for one endpoint.
+/// The deliveries held for one endpoint.
 #[derive(Debug)]
 struct Lane {
     /// Set if deliveries may wait that are not claimed.

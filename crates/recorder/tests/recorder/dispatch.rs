@@ -1,4 +1,4 @@
-//! What is held is sent on, in the order of the log, once its endpoint may have it.
+//! Held deliveries are sent on, in the order of the log, once their endpoint may have them.
 
 use std::time::Duration;
 

@@ -19,7 +19,7 @@ CREATE TABLE held (
     endpoint BIGINT NOT NULL,
     lane SMALLINT NOT NULL,
     event BIGINT NOT NULL,
-    run BIGINT NOT NULL,
+    generation BIGINT NOT NULL,
     attempts BIGINT NOT NULL,
     reason SMALLINT NOT NULL,
     held_at BIGINT NOT NULL,

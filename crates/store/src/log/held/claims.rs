@@ -120,7 +120,7 @@ impl Store {
 struct Candidate {
     endpoint: i64,
     event: i64,
-    run: i64,
+    generation: i64,
     hop: i64,
     history: Option<String>,
     published_at: Option<i64>,
@@ -199,7 +199,7 @@ async fn candidates(
             let is = if request.returned { "=" } else { "<>" };
             query.push(if branch == 0 { "" } else { " UNION ALL " });
             query.push(format_args!(
-                "SELECT * FROM (SELECT CAST({n} AS BIGINT), h.endpoint, h.event, h.run, h.hop, h.history, \
+                "SELECT * FROM (SELECT CAST({n} AS BIGINT), h.endpoint, h.event, h.generation, h.hop, h.history, \
                  CASE WHEN h.event < 0 THEN k.published_at ELSE e.published_at END, \
                  CAST(COALESCE(LENGTH(e.body), LENGTH(k.body)) AS BIGINT) FROM held h \
                  LEFT JOIN events e ON e.sequence = h.event LEFT JOIN kept k ON k.place = h.event \
@@ -209,12 +209,12 @@ async fn candidates(
         }
         query.build_query_as().persistent(false).fetch_all(&mut **tx).await?
     });
-    for (n, endpoint, event, run, hop, history, published_at, bytes) in rows {
+    for (n, endpoint, event, generation, hop, history, published_at, bytes) in rows {
         let n = usize::try_from(n).map_err(codes::unreadable)?;
         found.entry(n).or_default().push(Candidate {
             endpoint,
             event,
-            run,
+            generation,
             hop,
             history,
             published_at,
@@ -282,8 +282,8 @@ fn claimed(candidate: Candidate, bodies: &HashMap<i64, Bytes>) -> Result<Claimed
     let history = match &candidate.history {
         Some(json) => serde_json::from_str(json).map_err(codes::unreadable)?,
         None => History {
-            run: (candidate.run > 0)
-                .then(|| codes::time(candidate.run))
+            run: (candidate.generation > 0)
+                .then(|| codes::time(candidate.generation))
                 .transpose()?,
             ..History::default()
         },

@@ -18,7 +18,7 @@ use crate::{
 /// The numbers of endpoints.
 pub(super) type Numbers = HashMap<EndpointId, i64>;
 
-/// What a write changed, by the endpoint's number: the claims that it ended.
+/// The claims that a write ended, by the endpoint's number.
 #[derive(Debug, Default)]
 pub(super) struct Changed(BTreeMap<i64, ClaimEnds>);
 

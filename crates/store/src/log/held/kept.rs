@@ -109,7 +109,7 @@ pub(super) async fn move_to_log(
         let Some(place) = kept.get(&placed.key()) else {
             continue;
         };
-        let sql = "SELECT o.id, h.run, h.attempts, h.held_at FROM held h
+        let sql = "SELECT o.id, h.generation, h.attempts, h.held_at FROM held h
             JOIN held_endpoints o ON o.number = h.endpoint WHERE h.event = $1 AND h.event < 0";
         let lines: Vec<(String, i64, i64, i64)> =
             on!(&mut *tx, tx => sqlx::query_as(sql).bind(place).fetch_all(&mut **tx).await?);

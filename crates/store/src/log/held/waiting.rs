@@ -89,7 +89,7 @@ fn by_endpoint(rows: Vec<Columns>) -> Result<Vec<HeldFor>, sqlx::Error> {
     Ok(endpoints)
 }
 
-/// What is held of these deliveries, by the event's place and the endpoint.
+/// The held ones of these deliveries, by the event's place and the endpoint.
 pub(crate) async fn held_of(
     tx: &mut Transaction,
     deliveries: &[(i64, EndpointId)],

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::pool::{Transaction, on};
 
-/// What a write is to change of held deliveries.
+/// The changes of held deliveries in one write.
 pub(crate) struct Held<'r> {
     /// Events that are not in the log, and of which something is held.
     kept: HashMap<Key<'r>, i64>,
@@ -75,7 +75,7 @@ impl<'r> Held<'r> {
         })
     }
 
-    /// How the deliveries stand that are held.
+    /// Adds the status of the deliveries that are held.
     pub(crate) fn add_to(&self, rows: &mut Rows<'_>, records: &[Record], places: &Places<'_>) {
         for caught_up in &self.moved {
             rows.stands(caught_up.sequence, &caught_up.endpoint, caught_up.stands);
@@ -284,7 +284,7 @@ async fn load(tx: &mut Transaction, all: &[At]) -> Result<BTreeMap<At, Line>, sq
     for chunk in all.chunks(insert::ROWS) {
         let found: Vec<Columns> = on!(&mut *tx, tx => {
             let mut query = QueryBuilder::new(
-                "SELECT endpoint, event, run, attempts, reason, held_at, history, hop, claimed_at FROM held \
+                "SELECT endpoint, event, generation, attempts, reason, held_at, history, hop, claimed_at FROM held \
                  WHERE (endpoint, lane, event) IN (",
             );
             query.push_values(chunk, |mut row, (endpoint, event)| {
@@ -317,7 +317,7 @@ async fn write(tx: &mut Transaction, held: &[(At, &Line)]) -> Result<(), sqlx::E
     for chunk in held.chunks(insert::ROWS) {
         on!(&mut *tx, tx => {
             let mut insert = QueryBuilder::new(
-                "INSERT INTO held (endpoint, lane, event, run, attempts, reason, held_at, history, hop) ",
+                "INSERT INTO held (endpoint, lane, event, generation, attempts, reason, held_at, history, hop) ",
             );
             insert.push_values(chunk, |mut row, ((endpoint, event), line)| {
                 row.push_bind(*endpoint)
@@ -331,7 +331,7 @@ async fn write(tx: &mut Transaction, held: &[(At, &Line)]) -> Result<(), sqlx::E
                     .push_bind(line.hop);
             });
             insert.push(
-                " ON CONFLICT (endpoint, lane, event) DO UPDATE SET run = excluded.run, \
+                " ON CONFLICT (endpoint, lane, event) DO UPDATE SET generation = excluded.generation, \
                  attempts = excluded.attempts, reason = excluded.reason, held_at = excluded.held_at, \
                  history = excluded.history, hop = excluded.hop, epoch = NULL, claimed_at = NULL",
             );
