@@ -148,11 +148,17 @@ fn answer(manner: Manner, request: &Request) -> (Answer, bool) {
 pub(crate) struct State {
     pub(crate) from: Duration,
     pub(crate) until: Duration,
+    /// The time until which a deliverer without the database may take it for true.
+    pub(crate) believed_until: Duration,
     pub(crate) types: Vec<TypePattern>,
 }
 
 /// The longest time from an event's confirm to its match. No trouble lasts half as long.
 const MATCHED: Duration = Duration::from_secs(180);
+
+/// The longest time from the beginning of a trouble with the database until every deliverer has read the endpoints
+/// again. It matches events meanwhile, with those it knows.
+const BLIND: Duration = Duration::from_secs(60);
 
 /// Whether an event belongs to an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,6 +186,7 @@ impl Subscriber {
         let nothing = State {
             from: Duration::ZERO,
             until: Duration::MAX,
+            believed_until: Duration::MAX,
             types: Vec::new(),
         };
         Self {
@@ -197,6 +204,7 @@ impl Subscriber {
         self.states.push(State {
             from: now,
             until: Duration::MAX,
+            believed_until: Duration::MAX,
             types,
         });
     }
@@ -206,6 +214,17 @@ impl Subscriber {
         if let Some((_, earlier)) = self.states.split_last_mut() {
             for state in earlier {
                 state.until = state.until.min(now);
+                state.believed_until = state.until;
+            }
+        }
+    }
+
+    /// Notes when troubles with the database began.
+    fn without_database(&mut self, troubles: &[Duration]) {
+        for state in &mut self.states {
+            let of_change = |began: &&Duration| **began <= state.until && state.until <= **began + BLIND;
+            if let Some(last) = troubles.iter().filter(of_change).max() {
+                state.believed_until = *last + BLIND;
             }
         }
     }
@@ -219,14 +238,19 @@ impl Subscriber {
         sure: Option<Duration>,
         last: Duration,
     ) -> Claim {
-        let wanted = |until: Duration| {
-            let states = self.states.iter();
-            let possible = states.filter(move |state| state.from <= until && began <= state.until);
-            possible.map(|state| state.types.iter().any(|pattern| pattern.matches(event_type)))
-        };
-        if sure.is_some_and(|sure| wanted(sure + MATCHED).all(|matches| matches)) {
+        let matches = |state: &State| state.types.iter().any(|pattern| pattern.matches(event_type));
+        let from = |until: Duration| self.states.iter().filter(move |state| state.from <= until);
+        let late = last.saturating_add(MATCHED);
+        if sure.is_some_and(|sure| {
+            from(sure + MATCHED)
+                .filter(|state| began <= state.until)
+                .all(matches)
+        }) {
             Claim::Must
-        } else if wanted(last.saturating_add(MATCHED)).any(|matches| matches) {
+        } else if from(late)
+            .filter(|state| began <= state.believed_until)
+            .any(matches)
+        {
             Claim::May
         } else {
             Claim::Never
@@ -247,6 +271,8 @@ pub(crate) struct Receipt {
 pub(crate) struct Crowd {
     pub(crate) places: Vec<Place>,
     subscribers: Mutex<BTreeMap<String, Subscriber>>,
+    /// The times at which troubles with the database began.
+    database: Mutex<Vec<Duration>>,
 }
 
 impl Crowd {
@@ -258,6 +284,7 @@ impl Crowd {
         Self {
             places,
             subscribers: Mutex::default(),
+            database: Mutex::default(),
         }
     }
 
@@ -270,8 +297,18 @@ impl Crowd {
         change(subscriber)
     }
 
+    /// A trouble with the database begins.
+    pub(crate) fn database_fails(&self, now: Duration) {
+        lock(&self.database).push(now);
+    }
+
     pub(crate) fn subscribers(&self) -> Vec<Subscriber> {
-        lock(&self.subscribers).values().cloned().collect()
+        let troubles = lock(&self.database).clone();
+        let mut subscribers: Vec<Subscriber> = lock(&self.subscribers).values().cloned().collect();
+        for subscriber in &mut subscribers {
+            subscriber.without_database(&troubles);
+        }
+        subscribers
     }
 
     /// How many requests came to where all events go.
@@ -338,6 +375,33 @@ mod tests {
         assert_eq!(claim("b.x", 2_003, 2_004), Claim::Must);
         assert_eq!(claim("a.x", 2_003, 2_004), Claim::Never);
         assert_eq!(claim("c.x", 1_011, 2_004), Claim::Never);
+    }
+
+    #[test]
+    fn what_was_wanted_before_a_change_may_come_while_the_database_is_away() {
+        let mut subscriber = Subscriber::new("x");
+        for (n, types) in [["a"], ["b"], ["c"]].iter().enumerate() {
+            let n = u64::try_from(n).unwrap();
+            subscriber.wants(types, at(n * 1_000));
+            subscriber.settled(at(n * 1_000 + 2));
+        }
+        subscriber.without_database(&[at(990), at(2_003)]);
+        let claim = |event_type: &str, began| {
+            let event_type = event_type.parse().unwrap();
+            subscriber.claim(&event_type, at(began), Some(at(began + 1)), at(began + 1))
+        };
+        assert_eq!(claim("a", 1_049), Claim::May);
+        assert_eq!(claim("a", 1_051), Claim::Never);
+        assert_eq!(
+            claim("b", 1_049),
+            Claim::Must,
+            "it is found once the database is back"
+        );
+        assert_eq!(
+            claim("b", 2_003),
+            Claim::Never,
+            "every deliverer has read the change"
+        );
     }
 
     #[test]

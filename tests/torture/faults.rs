@@ -13,6 +13,7 @@ use crate::{
     cast::Actor,
     changes::Office,
     crowd::Crowd,
+    ledger::Clock,
     nodes::Nodes,
     plan::{Change, Deed, Fall, Harm, Role, Strike, Wire},
 };
@@ -27,6 +28,7 @@ pub(crate) struct Stage {
     /// The wires of the AMQP producers.
     pub(crate) producers: Vec<Arc<Proxy>>,
     pub(crate) struck: Struck,
+    pub(crate) clock: Clock,
 }
 
 /// What happened so far, by kind: how often, and how often it could not be done.
@@ -52,6 +54,9 @@ impl Stage {
             deed, target, lasts, ..
         } = *strike;
         let mut done = true;
+        if matches!(deed, Deed::Wire(Wire::Database, _) | Deed::Database(_)) {
+            self.crowd.database_fails(self.clock.now());
+        }
         match deed {
             Deed::Kill(role) => self.actor(role, target).fall(true, lasts).await,
             Deed::Terminate(role) => self.actor(role, target).fall(false, lasts).await,

@@ -161,6 +161,7 @@ async fn prepare(plan: &Plan, args: &Args, folder: &TempDir) -> Run {
         crowd,
         producers,
         struck: Struck::default(),
+        clock,
     };
     Run {
         stage: Arc::new(stage),

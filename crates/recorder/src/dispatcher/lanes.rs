@@ -51,7 +51,10 @@ impl Terms {
 struct Lane {
     /// Set if deliveries may wait that are not claimed.
     waits: bool,
+    /// Claims of this epoch.
     under_way: u64,
+    /// Claims of earlier epochs. Their messages may be lost, so they take nobody's place.
+    inherited: u64,
     allowed: u32,
     ends: ClaimEnds,
     /// Failed attempts that may follow before it is waited with: none until the endpoint answers, for something is
@@ -71,6 +74,7 @@ impl Lane {
         Self {
             waits: true,
             under_way: 0,
+            inherited: 0,
             allowed: 1,
             ends,
             patience: 0,
@@ -88,7 +92,11 @@ impl Lane {
         let failed = more(ends.failed, before.failed);
         let returned = more(ends.returned, before.returned);
         self.waits = true;
-        self.under_way = self.under_way.saturating_sub(answered + failed + returned);
+        // A lost claim ends as one that returned.
+        let lost = returned.min(self.inherited);
+        let rest = (answered + failed + returned - lost).saturating_sub(self.under_way);
+        self.under_way = self.under_way.saturating_sub(answered + failed + returned - lost);
+        self.inherited = self.inherited.saturating_sub(lost + rest);
         let is_failing = failed > self.patience;
         if answered > 0 {
             self.patience = FAILURES - 1;
@@ -177,7 +185,7 @@ impl Lanes {
     pub(crate) fn begin(held: Vec<HeldFor>, now: Instant) -> Self {
         let lane = |held: HeldFor| {
             let mut lane = Lane::new(now, held.ends);
-            lane.under_way = held.claimed;
+            lane.inherited = held.claimed;
             (held.endpoint, lane)
         };
         Self {
@@ -393,6 +401,33 @@ mod tests {
         lanes.changed(&id, now);
         lanes.consider(&id, Some(&active()), now);
         assert_eq!(lanes.next_at(), Some(now));
+    }
+
+    #[test]
+    fn claims_of_an_earlier_epoch_hold_up_nothing() {
+        let (now, id) = (Instant::now(), EndpointId::generate());
+        let held = HeldFor {
+            endpoint: id.clone(),
+            by_reason: Vec::new(),
+            claimed: 8,
+            ends: ends(0, 0),
+        };
+        let mut lanes = Lanes::begin(vec![held], now);
+        let terms = active();
+        lanes.consider(&id, Some(&terms), now);
+        assert_eq!(lanes.take(|_| Some(&terms), now), Some((id.clone(), 1)));
+        lanes.sent(&id, (1, true), Some(&terms), now);
+        lanes.heard(&id, ends(2, 0), now); // Its own, and one of an earlier epoch.
+        lanes.consider(&id, Some(&terms), now);
+        assert_eq!(lanes.take(|_| Some(&terms), now), Some((id.clone(), 2)));
+        lanes.sent(&id, (2, true), Some(&terms), now);
+        let returned = ClaimEnds {
+            returned: 7,
+            ..ends(2, 0)
+        };
+        lanes.heard(&id, returned, now); // Those that were lost.
+        let lane = &lanes.lanes[&id];
+        assert_eq!((lane.under_way, lane.inherited), (2, 0));
     }
 
     #[test]
