@@ -120,7 +120,7 @@ pub fn message(data: &[u8]) {
         Queue::Dispatch => drop(Received::read_batch(&mut delivery, queue, &topology)),
         Queue::Holds => {
             let read = Holds::read(&mut delivery, EVENT_BYTES, relay_event::Timestamp::default());
-            assert!(read.refused.is_some() || !read.holds.is_empty());
+            assert!(!read.refused.is_empty() || !read.holds.is_empty());
         }
         _ => event(Received::read(&mut delivery, queue, &topology, EVENT_BYTES)),
     }

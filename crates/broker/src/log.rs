@@ -60,8 +60,8 @@ pub struct Holds {
     pub holds: Vec<Hold>,
     /// A match that was made without the store.
     pub blind_match: Option<BlindMatch>,
-    /// The message, if any part of it is no record.
-    pub refused: Option<Refused>,
+    /// Every part of the message that is no record, with its bytes; of records that came in one batch, the message.
+    pub refused: Vec<Refused>,
 }
 
 impl Holds {
@@ -72,7 +72,7 @@ impl Holds {
             match Received::read_addressed_batch(delivery) {
                 Ok(batch) => Self::of(batch, at),
                 Err(refused) => Self {
-                    refused: Some(*refused),
+                    refused: vec![*refused],
                     ..Self::default()
                 },
             }
@@ -83,9 +83,10 @@ impl Holds {
         } else if is(wire::BLIND_MATCH) {
             let read = wire::check_own(delivery).and_then(|()| read_blind_match(&delivery.data));
             let refused = read.as_ref().err().cloned();
+            let refused = refused.map(|why| Refused::record(delivery, why));
             Self {
                 blind_match: read.ok(),
-                refused: refused.map(|why| Refused::message(delivery, why)),
+                refused: refused.into_iter().collect(),
                 ..Self::default()
             }
         } else {
@@ -93,10 +94,10 @@ impl Holds {
                 Ok(()) => read_holds(&delivery.data),
                 Err(why) => (Vec::new(), Some(why)),
             };
-            let refused = refused.map(|why| Refused::message(delivery, why));
+            let refused = refused.map(|why| Refused::record(delivery, why));
             Self {
                 holds,
-                refused,
+                refused: refused.into_iter().collect(),
                 ..Self::default()
             }
         }
@@ -104,14 +105,14 @@ impl Holds {
 
     /// What was moved by the broker, at this time.
     fn of(moved: Vec<Received>, at: Timestamp) -> Self {
-        let (mut holds, mut refused) = (Vec::new(), None);
+        let (mut holds, mut refused) = (Vec::new(), Vec::new());
         for received in moved {
             // Only what is addressed to an endpoint is read as an event.
             if let (Ok(event), Some(endpoint)) = (&received.event, &received.endpoint) {
                 let (history, reason) = (&received.history, HoldReason::Returned);
                 holds.push(received.hold(event, endpoint, history, reason, at));
             } else {
-                refused = refused.or(received.event.err().map(|why| *why));
+                refused.extend(received.event.err().map(|why| *why));
             }
         }
         Self {

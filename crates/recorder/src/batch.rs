@@ -25,8 +25,8 @@ pub(crate) struct Item {
     pub(crate) taken: Taken,
     pub(crate) queue: Queue,
     pub(crate) records: Vec<Record>,
-    /// The message, if any part of it is not to be recorded.
-    pub(crate) refused: Option<Refused>,
+    /// Every part of it that is not to be recorded, with its bytes; or the message, once.
+    pub(crate) refused: Vec<Refused>,
     /// An event to be published once more, and the time at which it was published before, if that is known.
     pub(crate) again: Option<(Event, Option<Timestamp>)>,
     /// A match that was made without the store.
@@ -108,16 +108,18 @@ impl Batch {
         }
     }
 
-    /// The store does not take this record: the message it came in is to be set aside.
+    /// The store does not take this record. A held delivery is to be set aside by itself, for its message may have been
+    /// read so that its body is no longer there; anything else with the message that it came in.
     pub(crate) fn refuse(&mut self, record: usize, why: Invalid) {
         let item = &mut self.items[self.owners[record]];
         drop(item.waiting.take()); // It is not to be recorded any more.
-        if item.refused.is_none() {
-            item.refused = Some(match &self.records[record] {
-                Record::Event(new) => Refused::event(&new.event, why),
-                Record::Attempt(_) | Record::Death(_) | Record::Hold(_) => item.taken.refuse(why),
-            });
-        }
+        let refused = match &self.records[record] {
+            Record::Hold(hold) => Refused::hold(hold, why),
+            _ if !item.refused.is_empty() => return, // All of it is to be set aside.
+            Record::Event(new) => Refused::event(&new.event, why),
+            Record::Attempt(_) | Record::Death(_) => item.taken.refuse(why),
+        };
+        item.refused.push(refused);
     }
 
     /// Puts all messages back where they were.

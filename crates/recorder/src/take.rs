@@ -53,7 +53,7 @@ pub(crate) struct Taker {
 #[derive(Default)]
 struct Said {
     records: Vec<Record>,
-    refused: Option<Refused>,
+    refused: Vec<Refused>,
     again: Option<(Event, Option<Timestamp>)>,
     blind_match: Option<BlindMatch>,
     /// When its event was published.
@@ -127,7 +127,8 @@ impl Said {
         let records: usize = self.records.iter().map(weight).sum();
         let again = self.again.as_ref().map_or(0, |(event, _)| event.body().len());
         let blind = self.blind_match.as_ref().map_or(0, weight_of_match);
-        MESSAGE + records + again + blind + self.refused.as_ref().map_or(0, Refused::size)
+        let refused: usize = self.refused.iter().map(Refused::size).sum();
+        MESSAGE + records + again + blind + refused
     }
 }
 
@@ -179,7 +180,7 @@ fn suspect(received: Received) -> Said {
 fn unreadable(refused: Refused) -> Said {
     tracing::warn!(error = %refused.why, "a message of the archive is no valid event; it goes to the dead-letter queue");
     Said {
-        refused: Some(refused),
+        refused: vec![refused],
         ..Said::default()
     }
 }
@@ -195,13 +196,13 @@ fn records(records: Records) -> Said {
     let deaths = records.death.into_iter().map(Record::Death);
     Said {
         records: attempts.chain(deaths).collect(),
-        refused: records.refused,
+        refused: records.refused.into_iter().collect(),
         ..Said::default()
     }
 }
 
 fn holds(holds: Holds) -> Said {
-    if let Some(refused) = &holds.refused {
+    for refused in &holds.refused {
         tracing::warn!(
             error = %refused.why, recorded = holds.holds.len(),
             "a message of held deliveries has something else in it; it goes to the dead-letter queue"

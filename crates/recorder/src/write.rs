@@ -198,7 +198,7 @@ impl Writer<'_> {
     /// Acks all but those that are published once more, in whatever form, and not confirmed yet.
     fn settle(&mut self, batch: Batch) {
         for item in batch.items {
-            if item.refused.is_some() || item.again.is_some() {
+            if !item.refused.is_empty() || item.again.is_some() {
                 self.asides.begin(self.session, item, self.metrics);
             } else {
                 item.taken.ack();

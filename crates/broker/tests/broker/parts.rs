@@ -123,7 +123,7 @@ async fn a_match_without_the_store_is_recorded_before_the_event_is_acked() {
     assert_eq!(relay.ready(Queue::Work).await, 0);
     let (mut taken, _consumer) = relay.take(Queue::Holds).await;
     let holds = taken.holds(&relay.session);
-    assert!(holds.holds.is_empty() && holds.refused.is_none());
+    assert!(holds.holds.is_empty() && holds.refused.is_empty());
     let matched = holds.blind_match.unwrap();
     assert_eq!(matched.endpoints, known);
     let named = (matched.event_id, matched.event_source, matched.event_type);
