@@ -58,8 +58,6 @@ pub struct Holds {
     /// The held deliveries in it. One that [`Queue::Again`](crate::Queue::Again) or
     /// [`Queue::Dispatch`](crate::Queue::Dispatch) returned too often is held as [`HoldReason::Returned`].
     pub holds: Vec<Hold>,
-    /// A match that was made without the store.
-    pub blind_match: Option<BlindMatch>,
     /// Every part of the message that is no record, with its bytes; of records that came in one batch, the message.
     pub refused: Vec<Refused>,
 }
@@ -80,15 +78,6 @@ impl Holds {
             let at = wire::died_at(delivery).unwrap_or(now);
             let single = Received::read_addressed(delivery, max_event_bytes);
             Self::of(vec![single], at)
-        } else if is(wire::BLIND_MATCH) {
-            let read = wire::check_own(delivery).and_then(|()| read_blind_match(&delivery.data));
-            let refused = read.as_ref().err().cloned();
-            let refused = refused.map(|why| Refused::record(delivery, why));
-            Self {
-                blind_match: read.ok(),
-                refused: refused.into_iter().collect(),
-                ..Self::default()
-            }
         } else {
             let (holds, refused) = match wire::check_own(delivery) {
                 Ok(()) => read_holds(&delivery.data),
@@ -98,7 +87,6 @@ impl Holds {
             Self {
                 holds,
                 refused: refused.into_iter().collect(),
-                ..Self::default()
             }
         }
     }
@@ -115,11 +103,7 @@ impl Holds {
                 refused.extend(received.event.err().map(|why| *why));
             }
         }
-        Self {
-            holds,
-            refused,
-            ..Self::default()
-        }
+        Self { holds, refused }
     }
 }
 
@@ -135,6 +119,11 @@ pub(crate) fn read_attempts(body: &[u8]) -> (Vec<Attempt>, Option<Invalid>) {
 /// The records of held deliveries among the lines, and the first line that is none.
 pub(crate) fn read_holds(body: &[u8]) -> (Vec<Hold>, Option<Invalid>) {
     read_lines(body, Hold::check)
+}
+
+pub(crate) fn blind_match(delivery: &Delivery) -> Result<BlindMatch, Box<Refused>> {
+    let read = wire::check_own(delivery).and_then(|()| read_blind_match(&delivery.data));
+    read.map_err(|why| Box::new(Refused::record(delivery, why)))
 }
 
 fn read_blind_match(body: &[u8]) -> Result<BlindMatch, Invalid> {
@@ -185,6 +174,14 @@ impl Taken {
     pub fn holds(&mut self, session: &Session) -> Holds {
         let max_event_bytes = session.max_event_bytes();
         Holds::read(self.delivery_mut(), max_event_bytes, Timestamp::now())
+    }
+
+    /// Reads a message of [`Queue::BlindMatches`](crate::Queue::BlindMatches).
+    ///
+    /// # Errors
+    /// The message is no such record.
+    pub fn blind_match(&self) -> Result<BlindMatch, Box<Refused>> {
+        blind_match(self.delivery())
     }
 
     /// The message as one that cannot be recorded.

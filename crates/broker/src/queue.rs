@@ -26,13 +26,15 @@ pub enum Queue {
     /// Records of held deliveries on their way to the log, and what [`Self::Again`] and [`Self::Dispatch`]
     /// returned 20 times.
     Holds,
+    /// Records of matches that were made without the store, on their way to be looked at with it.
+    BlindMatches,
     /// Dead letters.
     Dead,
 }
 
 impl Queue {
     /// Every queue.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Work,
         Self::WorkLate,
         Self::Archive,
@@ -42,6 +44,7 @@ impl Queue {
         Self::Dispatch,
         Self::Records,
         Self::Holds,
+        Self::BlindMatches,
         Self::Dead,
     ];
 
@@ -57,6 +60,7 @@ impl Queue {
             Self::Dispatch => "dispatch",
             Self::Records => "records",
             Self::Holds => "holds",
+            Self::BlindMatches => "blind_matches",
             Self::Dead => "dead",
         }
     }

@@ -21,6 +21,9 @@ use crate::{
     wire::{self, Received, Refused},
 };
 
+/// The endpoints in one record of a match that was made without the store: some 200 KB.
+const MATCHED: usize = 5_000;
+
 /// What becomes of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settlement {
@@ -274,7 +277,9 @@ impl Part {
     ) -> Result<(), Unsettled> {
         if let Ok(event) = &message.event {
             let matched = message.match_blindly(event, endpoints, Timestamp::now());
-            session.match_blindly(&matched).await?;
+            for record in matched.split(MATCHED) {
+                session.match_blindly(&record).await?;
+            }
         }
         self.fate = Fate::Safe;
         Ok(())

@@ -64,6 +64,7 @@ impl Topology {
             Queue::Dispatch => "dispatch",
             Queue::Records => "records",
             Queue::Holds => "holds",
+            Queue::BlindMatches => "blind",
             Queue::Dead => "dead",
         })
     }
@@ -137,6 +138,7 @@ impl Topology {
             self.dispatch(),
             self.records(),
             self.holds(),
+            self.queue(Queue::BlindMatches),
             self.dead(),
             self.control(),
             self.recorded(),
@@ -147,6 +149,7 @@ impl Topology {
         for queue in [
             Queue::Dead,
             Queue::Holds,
+            Queue::BlindMatches,
             Queue::Records,
             Queue::Suspects,
             Queue::ArchiveLate,
@@ -186,9 +189,12 @@ impl Topology {
                 ]);
                 bind_by(channel, &name, &self.guard(), moved).await
             }
-            Queue::WorkLate | Queue::ArchiveLate | Queue::Dispatch | Queue::Holds | Queue::Dead => {
-                bind(channel, &name, &name).await
-            }
+            Queue::WorkLate
+            | Queue::ArchiveLate
+            | Queue::Dispatch
+            | Queue::Holds
+            | Queue::BlindMatches
+            | Queue::Dead => bind(channel, &name, &name).await,
         }
     }
 
@@ -213,7 +219,7 @@ pub(crate) fn moves_to(queue: Queue) -> Option<Queue> {
     match queue {
         Queue::Work => Some(Queue::WorkLate),
         Queue::Archive => Some(Queue::ArchiveLate),
-        Queue::WorkLate | Queue::ArchiveLate | Queue::Holds => Some(Queue::Dead),
+        Queue::WorkLate | Queue::ArchiveLate | Queue::Holds | Queue::BlindMatches => Some(Queue::Dead),
         Queue::Again | Queue::Dispatch => Some(Queue::Holds),
         Queue::Suspects | Queue::Records | Queue::Dead => None,
     }
@@ -227,7 +233,9 @@ fn delivery_limit(queue: Queue) -> i32 {
         | Queue::ArchiveLate
         | Queue::Again
         | Queue::Dispatch => DELIVERY_LIMIT,
-        Queue::Suspects | Queue::Records | Queue::Holds | Queue::Dead => UNREACHABLE_DELIVERY_LIMIT,
+        Queue::Suspects | Queue::Records | Queue::Holds | Queue::BlindMatches | Queue::Dead => {
+            UNREACHABLE_DELIVERY_LIMIT
+        }
     }
 }
 

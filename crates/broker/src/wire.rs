@@ -191,7 +191,7 @@ impl Refused {
         Self::of(delivery, why, Bytes::copy_from_slice(&delivery.data))
     }
 
-    /// A message of [`Queue::Holds`] that is no record. The broker moves what is rejected there, unless somebody has
+    /// A message of [`Queue::Holds`] or [`Queue::BlindMatches`] that is no record. The broker moves what is rejected there, unless somebody has
     /// published it with a death of its own, which may have a wrong form.
     pub(crate) fn record(delivery: &Delivery, why: Invalid) -> Self {
         let headers = Headers::of(&delivery.properties);
@@ -389,6 +389,8 @@ impl Received {
             published_at: self.published_at,
             at,
             endpoints,
+            after: None,
+            through: None,
             event: self.for_the_log(event, at),
         }
     }
@@ -544,7 +546,8 @@ pub(crate) fn dispatch(topology: &Topology, endpoint: &EndpointId, batch: &Bytes
 
 /// The record of a match that was made without the store.
 pub(crate) fn blind_match(topology: &Topology, record: &Bytes) -> Outgoing {
-    own(topology.holds(), own_properties(BLIND_MATCH), record)
+    let exchange = topology.queue(Queue::BlindMatches);
+    own(exchange, own_properties(BLIND_MATCH), record)
 }
 
 /// A message to an exchange that has one queue.
@@ -697,9 +700,14 @@ fn by_broker(
     bytes: usize,
 ) -> Option<ByBroker> {
     let died = headers.death()?;
-    let queue = [Queue::WorkLate, Queue::ArchiveLate, Queue::Holds]
-        .into_iter()
-        .find(|queue| topology.queue(*queue) == died.queue)?;
+    let queue = [
+        Queue::WorkLate,
+        Queue::ArchiveLate,
+        Queue::Holds,
+        Queue::BlindMatches,
+    ]
+    .into_iter()
+    .find(|queue| topology.queue(*queue) == died.queue)?;
     let (reason, detail) = match died.reason {
         // Returned to the queue more often than that allows.
         "delivery_limit" => (DeadReason::DeliveryLimit, None),
@@ -710,7 +718,9 @@ fn by_broker(
             let small = || format!("event: is {bytes} bytes, too large for the process that took it");
             // Events on their way to an endpoint come there too.
             let reason = match queue {
-                Queue::Holds if !is_structured(content_type) => DeadReason::InvalidRecord,
+                Queue::Holds | Queue::BlindMatches if !is_structured(content_type) => {
+                    DeadReason::InvalidRecord
+                }
                 _ => DeadReason::InvalidEvent,
             };
             (reason, Some(why.unwrap_or_else(small)))
@@ -720,7 +730,7 @@ fn by_broker(
     Some(ByBroker {
         reason,
         detail,
-        published: queue != Queue::Holds,
+        published: matches!(queue, Queue::WorkLate | Queue::ArchiveLate),
         at: died.at,
     })
 }

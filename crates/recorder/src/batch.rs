@@ -1,7 +1,7 @@
 //! What is written in one transaction: all that is there by then, up to a limit.
 
 use relay_broker::{Queue, Refused, Taken};
-use relay_event::{BlindMatch, DeadReason, Event, Invalid, Timestamp};
+use relay_event::{DeadReason, Event, Invalid, Timestamp};
 use relay_store::Record;
 use tokio::sync::{OwnedSemaphorePermit, mpsc::Receiver};
 
@@ -15,7 +15,7 @@ pub(crate) const KINDS: usize = 3;
 pub(crate) fn kind(queue: Queue) -> usize {
     match queue {
         Queue::Records => 1,
-        Queue::Holds => 2,
+        Queue::Holds | Queue::BlindMatches => 2,
         _ => 0,
     }
 }
@@ -29,8 +29,6 @@ pub(crate) struct Item {
     pub(crate) refused: Vec<Refused>,
     /// An event to be published once more, and the time at which it was published before, if that is known.
     pub(crate) again: Option<(Event, Option<Timestamp>)>,
-    /// A match that was made without the store.
-    pub(crate) blind_match: Option<BlindMatch>,
     /// Held as long as its event is not recorded.
     pub(crate) waiting: Option<Waiting>,
     /// Its part of what may be in memory at once.
@@ -41,7 +39,7 @@ impl Item {
     /// Why it goes to the dead-letter queue, if it does.
     pub(crate) fn reason(&self) -> DeadReason {
         match self.queue {
-            Queue::Records | Queue::Holds => DeadReason::InvalidRecord,
+            Queue::Records | Queue::Holds | Queue::BlindMatches => DeadReason::InvalidRecord,
             _ => DeadReason::InvalidEvent,
         }
     }
@@ -85,26 +83,6 @@ impl Batch {
             if let Record::Event(new) = record {
                 new.routed_to = routes.routed_to(new.event.event_type(), new.published_at);
             }
-        }
-    }
-
-    /// Tells whether it has a match that was made without the store.
-    pub(crate) fn has_blind_matches(&self) -> bool {
-        self.items.iter().any(|item| item.blind_match.is_some())
-    }
-
-    /// Adds a hold for each endpoint that wants an event and was not known to the deliverer that matched it.
-    /// `routes` knows the endpoints as they were at a moment after the match.
-    pub(crate) fn see_what_was_missed(&mut self, routes: &Routes) {
-        for (position, item) in self.items.iter_mut().enumerate() {
-            let Some(matched) = item.blind_match.take() else {
-                continue;
-            };
-            let missed = routes.missed_by(&matched);
-            let holds = missed.into_iter().map(|endpoint| matched.hold(endpoint));
-            self.records
-                .extend(holds.map(|hold| Record::Hold(Box::new(hold))));
-            self.owners.resize(self.records.len(), position);
         }
     }
 

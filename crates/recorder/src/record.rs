@@ -188,6 +188,7 @@ impl Recorder {
             (Queue::Suspects, SUSPECTS),
             (Queue::Records, records),
             (Queue::Holds, records),
+            (Queue::BlindMatches, records),
         ];
         let mut subscriptions = Vec::with_capacity(queues.len());
         for (queue, prefetch) in queues {
@@ -204,7 +205,9 @@ impl Recorder {
                 items: items[kind].clone(),
                 room: Arc::clone(&rooms[kind]),
                 lag: self.lag.clone(),
+                routes: self.routes.clone(),
                 stop: stop.clone(),
+                is_blind: false,
             };
             tokio::spawn(taker.take_all())
         };
