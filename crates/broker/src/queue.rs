@@ -8,7 +8,7 @@ pub enum Queue {
     /// Events on their way to the endpoints. Any number of consumers.
     Work,
     /// Events that [`Self::Work`] returned 20 times, or whose producer set an expiration that is over. One
-    /// consumer at a time, to take one message at a time.
+    /// consumer at a time.
     WorkLate,
     /// Events on their way to the log. One consumer at a time, like all that follow except
     /// [`Self::Again`], [`Self::Dispatch`] and [`Self::Dead`].

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config, Metrics, Namespace, Queue,
     batches::Batches,
-    channels::{Channels, Subscription},
+    channels::{Channels, Subscription, Twin},
     connection::{connect, open_channel, watch_connection},
     inspector::{Inspector, reply_code},
     new_queues::NewQueues,
@@ -234,11 +234,21 @@ impl Session {
     }
 
     /// Begins to take messages from a queue, at most `prefetch` unsettled at once. Consumers of one queue may be
-    /// many; each has a channel of its own.
+    /// many; each has a channel of its own. Of [`Queue::WorkLate`] and [`Queue::ArchiveLate`] so many come at once that
+    /// have expired, and any other alone.
     ///
     /// # Errors
     /// There is no such queue, or the session is over.
     pub async fn consume(&self, queue: Queue, prefetch: u16) -> Result<Subscription, Error> {
+        if !matches!(queue, Queue::WorkLate | Queue::ArchiveLate) {
+            return self.consume_with(queue, prefetch).await;
+        }
+        let subscription = self.consume_with(queue, 1).await?;
+        Ok(subscription.of_twin(Twin::new(self.clone(), prefetch)))
+    }
+
+    /// Begins to take messages of any queue, at most `prefetch` unsettled at once.
+    pub(crate) async fn consume_with(&self, queue: Queue, prefetch: u16) -> Result<Subscription, Error> {
         self.while_it_lasts(async {
             // A missing queue would cost the connection a channel.
             if self.depth(queue).await?.is_none() {

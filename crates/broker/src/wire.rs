@@ -419,6 +419,11 @@ pub(crate) fn check_own(delivery: &Delivery) -> Result<(), Invalid> {
     }
 }
 
+/// The way by which the message came to this queue.
+pub(crate) fn arrival(delivery: &Delivery, queue: Queue, topology: &Topology) -> Arrival {
+    Arrival::of(queue, delivery, &Headers::of(&delivery.properties), topology)
+}
+
 /// The time at which the broker moved the message, if it did.
 pub(crate) fn died_at(delivery: &Delivery) -> Option<Timestamp> {
     Headers::of(&delivery.properties).death()?.at

@@ -184,7 +184,7 @@ impl Recorder {
         let records = take::records_prefetch(self.config.max_event_bytes);
         let queues = [
             (Queue::Archive, archive),
-            (Queue::ArchiveLate, 1),
+            (Queue::ArchiveLate, archive),
             (Queue::Suspects, SUSPECTS),
             (Queue::Records, records),
             (Queue::Holds, records),

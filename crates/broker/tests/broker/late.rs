@@ -76,6 +76,56 @@ async fn an_event_that_expires_is_in_both_twins() {
     assert_eq!(relay.ready(Queue::Archive).await, 0);
 }
 
+#[tokio::test]
+async fn what_expired_is_taken_at_once_and_what_was_returned_alone() {
+    let relay = Relay::start().await;
+    let expire = async |count: u32, ready: u32| {
+        for _ in 0..count {
+            let expiring = structured().with_expiration("0".into());
+            relay.publish_raw(expiring, event().body()).await;
+        }
+        relay.wait_for(Queue::WorkLate, ready).await;
+    };
+    expire(3, 3).await;
+    relay.publish(&event()).await;
+    let mut consumer = relay.consume(Queue::Work).await;
+    let returning = async {
+        while let Some(taken) = consumer.next().await {
+            drop(taken);
+        }
+    };
+    tokio::select! {
+        () = returning => panic!("the consumer ended"),
+        () = relay.wait_for(Queue::WorkLate, 4) => {}
+    }
+    consumer.stop().await;
+    expire(2, 6).await;
+
+    let mut consumer = relay.consume(Queue::WorkLate).await;
+    let mut arrivals = Vec::new();
+    let mut unsettled = Vec::new();
+    for _ in 0..3 {
+        unsettled.push(consumer.next().await.unwrap());
+    }
+    unsettled.push(consumer.next().await.unwrap());
+    relay.wait_for(Queue::WorkLate, 2).await;
+    for mut taken in unsettled.drain(..) {
+        arrivals.push(taken.read(&relay.session, MAX_BYTES).arrival);
+        taken.ack();
+    }
+    for _ in 0..2 {
+        unsettled.push(consumer.next().await.unwrap());
+    }
+    for mut taken in unsettled {
+        arrivals.push(taken.read(&relay.session, MAX_BYTES).arrival);
+        taken.ack();
+    }
+    use Arrival::{Expired, Returned};
+    assert_eq!(arrivals, [Expired, Expired, Expired, Returned, Expired, Expired]);
+    consumer.stop().await;
+    assert_eq!(relay.ready(Queue::WorkLate).await, 0);
+}
+
 /// The broker has all of it, and this process only the beginning.
 #[tokio::test]
 async fn an_event_that_is_too_large_is_whole_in_the_dead_letter_queue() {
