@@ -19,6 +19,7 @@ use tokio::time::{error::Elapsed, timeout};
 use crate::{
     Queue,
     acks::{Acks, WeakAcks},
+    session::Session,
     settle::Taken,
 };
 
@@ -55,6 +56,7 @@ impl Channels {
             consumer,
             cancelled: false,
             ended: false,
+            twin: None,
         })
     }
 
@@ -78,14 +80,80 @@ pub struct Subscription {
     consumer: Consumer,
     cancelled: bool,
     ended: bool,
+    twin: Option<Twin>,
+}
+
+/// The way in which a twin such as [`Queue::WorkLate`] is taken from: many messages at once as long as they have
+/// expired, and one at a time while they were returned, for one of these may end the process again, and would return
+/// the others with it. It begins with one at a time.
+pub(crate) struct Twin {
+    session: Session,
+    /// Messages that have expired and are not settled, at most.
+    most: u16,
+    takes_many: bool,
+}
+
+impl Twin {
+    pub(crate) fn new(session: Session, most: u16) -> Self {
+        Self {
+            session,
+            most,
+            takes_many: false,
+        }
+    }
 }
 
 impl Subscription {
     /// The next message; `None` once the consumer ended (its queue was deleted, or the channel or
     /// connection is gone).
     pub async fn next(&mut self) -> Option<Taken> {
+        loop {
+            let taken = self.next_taken().await?;
+            let Some(twin) = &self.twin else {
+                return Some(taken);
+            };
+            let has_expired = taken.has_expired(&twin.session);
+            if has_expired == twin.takes_many {
+                return Some(taken);
+            }
+            if has_expired {
+                self.begin_anew(true).await?;
+                return Some(taken);
+            }
+            // It comes again, alone, and before those that were fetched after it.
+            self.cancel().await;
+            taken.give_back().await;
+            self.begin_anew(false).await?;
+        }
+    }
+
+    async fn next_taken(&mut self) -> Option<Taken> {
         let delivery = self.next_delivery().await?;
         Some(Taken::new(delivery, self.queue, self.acks.clone()))
+    }
+
+    /// Ends the consumer of a twin, and begins another; `None` if that cannot be.
+    async fn begin_anew(&mut self, takes_many: bool) -> Option<()> {
+        let twin = self.twin.take()?;
+        self.cancel().await;
+        if !self.cancelled {
+            return None;
+        }
+        while let Some(fetched) = self.next_taken().await {
+            fetched.give_back().await;
+        }
+        let prefetch = if takes_many { twin.most } else { 1 };
+        let next = twin.session.consume_with(self.queue, prefetch).await.ok()?;
+        let before = std::mem::replace(self, next);
+        before.acks.flush().await;
+        self.twin = Some(Twin { takes_many, ..twin });
+        Some(())
+    }
+
+    /// Makes it the consumer of a twin.
+    pub(crate) fn of_twin(mut self, twin: Twin) -> Self {
+        self.twin = Some(twin);
+        self
     }
 
     /// The channel, which is open as long as somebody holds it.
@@ -138,7 +206,7 @@ impl Subscription {
             // channel is gone, and what was fetched is back in its queue.
             return;
         }
-        while let Some(taken) = self.next().await {
+        while let Some(taken) = self.next_taken().await {
             taken.give_back().await;
         }
         self.acks.flush().await;

@@ -6,7 +6,7 @@ use lapin::message::Delivery;
 
 use crate::{
     Dispatched, Holds, Queue, dispatch,
-    log::{read_attempts, read_holds},
+    log::{blind_match, read_attempts, read_holds},
     topology::Topology,
     transport::{Frames, Limits},
     wire::{self, Received},
@@ -15,7 +15,7 @@ use crate::{
 const EVENT_BYTES: usize = 1_000;
 
 /// Queues, and the exchanges by which messages come to them.
-const WAYS: [(Queue, &str); 7] = [
+const WAYS: [(Queue, &str); 8] = [
     (Queue::Work, "relay.events"),
     (Queue::Again, "relay.return"),
     (Queue::Dead, "relay.dead"),
@@ -23,6 +23,7 @@ const WAYS: [(Queue, &str); 7] = [
     (Queue::Suspects, "relay.events"),
     (Queue::Dispatch, "relay.dispatch"),
     (Queue::Holds, "relay.holds"),
+    (Queue::BlindMatches, "relay.blind"),
 ];
 const ROUTING_KEY: &str = "a.b";
 
@@ -120,8 +121,9 @@ pub fn message(data: &[u8]) {
         Queue::Dispatch => drop(Received::read_batch(&mut delivery, queue, &topology)),
         Queue::Holds => {
             let read = Holds::read(&mut delivery, EVENT_BYTES, relay_event::Timestamp::default());
-            assert!(read.refused.is_some() || !read.holds.is_empty());
+            assert!(!read.refused.is_empty() || !read.holds.is_empty());
         }
+        Queue::BlindMatches => drop(blind_match(&delivery)),
         _ => event(Received::read(&mut delivery, queue, &topology, EVENT_BYTES)),
     }
 }

@@ -58,13 +58,11 @@ pub struct Holds {
     /// The held deliveries in it. One that [`Queue::Again`](crate::Queue::Again) or
     /// [`Queue::Dispatch`](crate::Queue::Dispatch) returned too often is held as [`HoldReason::Returned`].
     pub holds: Vec<Hold>,
-    /// A match that was made without the store.
-    pub blind_match: Option<BlindMatch>,
     /// A delivery that [`Queue::Dispatch`](crate::Queue::Dispatch) returned too often although it was sent alone
     /// ([`Dispatched::alone`](crate::Dispatched::alone)): it is to be settled as dead.
     pub exhausted: Option<Received>,
-    /// The message, if any part of it is no record.
-    pub refused: Option<Refused>,
+    /// Every part of the message that is no record, with its bytes; of records that came in one batch, the message.
+    pub refused: Vec<Refused>,
 }
 
 impl Holds {
@@ -75,7 +73,7 @@ impl Holds {
             match Received::read_addressed_batch(delivery) {
                 Ok(batch) => Self::of(batch, at),
                 Err(refused) => Self {
-                    refused: Some(*refused),
+                    refused: vec![*refused],
                     ..Self::default()
                 },
             }
@@ -83,23 +81,15 @@ impl Holds {
             let at = wire::died_at(delivery).unwrap_or(now);
             let single = Received::read_addressed(delivery, max_event_bytes);
             Self::of(vec![single], at)
-        } else if is(wire::BLIND_MATCH) {
-            let read = wire::check_own(delivery).and_then(|()| read_blind_match(&delivery.data));
-            let refused = read.as_ref().err().cloned();
-            Self {
-                blind_match: read.ok(),
-                refused: refused.map(|why| Refused::message(delivery, why)),
-                ..Self::default()
-            }
         } else {
             let (holds, refused) = match wire::check_own(delivery) {
                 Ok(()) => read_holds(&delivery.data),
                 Err(why) => (Vec::new(), Some(why)),
             };
-            let refused = refused.map(|why| Refused::message(delivery, why));
+            let refused = refused.map(|why| Refused::record(delivery, why));
             Self {
                 holds,
-                refused,
+                refused: refused.into_iter().collect(),
                 ..Self::default()
             }
         }
@@ -107,7 +97,7 @@ impl Holds {
 
     /// Reads deliveries that the broker moved, at this time.
     fn of(moved: Vec<Received>, at: Timestamp) -> Self {
-        let (mut holds, mut refused, mut exhausted) = (Vec::new(), None, None);
+        let (mut holds, mut refused, mut exhausted) = (Vec::new(), Vec::new(), None);
         for received in moved {
             if received.alone && received.event.is_ok() {
                 exhausted = Some(received); // It has the message for itself.
@@ -118,14 +108,13 @@ impl Holds {
                 let (history, reason) = (&received.history, HoldReason::Returned);
                 holds.push(received.hold(event, endpoint, history, reason, at));
             } else {
-                refused = refused.or(received.event.err().map(|why| *why));
+                refused.extend(received.event.err().map(|why| *why));
             }
         }
         Self {
             holds,
             exhausted,
             refused,
-            ..Self::default()
         }
     }
 }
@@ -142,6 +131,11 @@ pub(crate) fn read_attempts(body: &[u8]) -> (Vec<Attempt>, Option<Invalid>) {
 /// The records of held deliveries among the lines, and the first line that is none.
 pub(crate) fn read_holds(body: &[u8]) -> (Vec<Hold>, Option<Invalid>) {
     read_lines(body, Hold::check)
+}
+
+pub(crate) fn blind_match(delivery: &Delivery) -> Result<BlindMatch, Box<Refused>> {
+    let read = wire::check_own(delivery).and_then(|()| read_blind_match(&delivery.data));
+    read.map_err(|why| Box::new(Refused::record(delivery, why)))
 }
 
 fn read_blind_match(body: &[u8]) -> Result<BlindMatch, Invalid> {
@@ -192,6 +186,14 @@ impl Taken {
     pub fn holds(&mut self, session: &Session) -> Holds {
         let max_event_bytes = session.max_event_bytes();
         Holds::read(self.delivery_mut(), max_event_bytes, Timestamp::now())
+    }
+
+    /// Reads a message of [`Queue::BlindMatches`](crate::Queue::BlindMatches).
+    ///
+    /// # Errors
+    /// The message is no such record.
+    pub fn blind_match(&self) -> Result<BlindMatch, Box<Refused>> {
+        blind_match(self.delivery())
     }
 
     /// The message as one that cannot be recorded.

@@ -87,7 +87,9 @@ impl Session {
         let declaring = async {
             let channel = self.throwaway().await?;
             let declared = self.topology().declare_delay(&channel, delay).await;
-            declared.map_err(Error::doing(format!("declare the delay {delay}")))
+            declared.map_err(|undeclared| {
+                Error::doing(format!("declare the {}", undeclared.object))(undeclared.error)
+            })
         };
         let usable = self.declare(&self.topology().retry(delay), declaring).await?;
         known.insert(delay, usable);

@@ -8,7 +8,7 @@ pub enum Queue {
     /// Events on their way to the endpoints. Any number of consumers.
     Work,
     /// Events that [`Self::Work`] returned 20 times, or whose producer set an expiration that is over. One
-    /// consumer at a time, to take one message at a time.
+    /// consumer at a time.
     WorkLate,
     /// Events on their way to the log. One consumer at a time, like all that follow except
     /// [`Self::Again`], [`Self::Dispatch`] and [`Self::Dead`].
@@ -26,13 +26,15 @@ pub enum Queue {
     /// Records of held deliveries on their way to the log, and what [`Self::Again`] and [`Self::Dispatch`]
     /// returned 20 times.
     Holds,
+    /// Records of matches that were made without the store, on their way to be looked at with it.
+    BlindMatches,
     /// Dead letters.
     Dead,
 }
 
 impl Queue {
     /// Every queue.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Work,
         Self::WorkLate,
         Self::Archive,
@@ -42,6 +44,7 @@ impl Queue {
         Self::Dispatch,
         Self::Records,
         Self::Holds,
+        Self::BlindMatches,
         Self::Dead,
     ];
 
@@ -57,6 +60,7 @@ impl Queue {
             Self::Dispatch => "dispatch",
             Self::Records => "records",
             Self::Holds => "holds",
+            Self::BlindMatches => "blind_matches",
             Self::Dead => "dead",
         }
     }

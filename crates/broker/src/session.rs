@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config, Metrics, Namespace, Queue,
     batches::Batches,
-    channels::{Channels, Subscription},
+    channels::{Channels, Subscription, Twin},
     connection::{connect, open_channel, watch_connection},
-    inspector::{Inspector, reply_code},
+    inspector::Inspector,
     new_queues::NewQueues,
     publisher::{Outgoing, PublishError, Publisher},
     reconnect::Delays,
@@ -22,9 +22,6 @@ use crate::{
 };
 
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// AMQP's reply to a declaration that differs from what is there.
-const PRECONDITION_FAILED: u16 = 406;
 
 /// An operation on the broker that failed.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +40,7 @@ pub enum Error {
         /// Host, port and virtual host.
         to: String,
     },
-    /// The namespace holds objects of the same names that differ from this version's.
+    /// The namespace holds objects of an older version, of the same names and another kind.
     #[error(
         "the broker at {to} holds the objects of an older relay in the namespace `{namespace}`, which this version \
          cannot use; nothing of them was changed: let the older version deliver what waits there and then delete \
@@ -117,8 +114,8 @@ impl Session {
     /// [`Config::new_queue_wait`]: nothing may be confirmed by it that a crash would take.
     ///
     /// # Errors
-    /// The broker cannot be reached, or holds other objects by these names: [`Error::OlderRelay`], which no other
-    /// try changes.
+    /// The broker cannot be reached, or holds other objects by these names. If those are an older relay's, it is
+    /// [`Error::OlderRelay`], which no other try changes.
     pub async fn open(config: &Config, metrics: Option<Metrics>) -> Result<Self, Error> {
         let topology = Topology::new(config.namespace.clone());
         let lost = CancellationToken::new();
@@ -234,11 +231,21 @@ impl Session {
     }
 
     /// Begins to take messages from a queue, at most `prefetch` unsettled at once. Consumers of one queue may be
-    /// many; each has a channel of its own.
+    /// many; each has a channel of its own. Of [`Queue::WorkLate`] and [`Queue::ArchiveLate`] so many come at once that
+    /// have expired, and any other alone.
     ///
     /// # Errors
     /// There is no such queue, or the session is over.
     pub async fn consume(&self, queue: Queue, prefetch: u16) -> Result<Subscription, Error> {
+        if !matches!(queue, Queue::WorkLate | Queue::ArchiveLate) {
+            return self.consume_with(queue, prefetch).await;
+        }
+        let subscription = self.consume_with(queue, 1).await?;
+        Ok(subscription.of_twin(Twin::new(self.clone(), prefetch)))
+    }
+
+    /// Begins to take messages of any queue, at most `prefetch` unsettled at once.
+    pub(crate) async fn consume_with(&self, queue: Queue, prefetch: u16) -> Result<Subscription, Error> {
         self.while_it_lasts(async {
             // A missing queue would cost the connection a channel.
             if self.depth(queue).await?.is_none() {
@@ -333,16 +340,15 @@ async fn prepare(
     publishing: &Connection,
 ) -> Result<Channel, Error> {
     let channel = open_channel(consuming).await?;
-    topology
-        .declare(&channel)
-        .await
-        .map_err(|error| match reply_code(&error) {
-            Some(PRECONDITION_FAILED) => Error::OlderRelay {
+    topology.declare(&channel).await.map_err(|undeclared| {
+        if topology.is_of_an_older_relay(&undeclared) {
+            return Error::OlderRelay {
                 to: config.url.to_string(),
                 namespace: config.namespace.clone(),
-            },
-            _ => Error::doing("declare the relay's exchanges and queues")(error),
-        })?;
+            };
+        }
+        Error::doing(format!("declare the {}", undeclared.object))(undeclared.error)
+    })?;
     let publishing_channel = open_channel(publishing).await?;
     publishing_channel
         .confirm_select(ConfirmSelectOptions::default())

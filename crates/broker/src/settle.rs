@@ -18,8 +18,11 @@ use crate::{
     acks::Acks,
     publisher::PublishError,
     session::{Error, Session},
-    wire::{self, Received, Refused},
+    wire::{self, Arrival, Received, Refused},
 };
+
+/// The endpoints in one record of a match that was made without the store: some 200 KB.
+const MATCHED: usize = 5_000;
 
 /// The end of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +88,11 @@ impl Taken {
     /// The message is no batch.
     pub fn read_batch(&mut self, session: &Session) -> Result<Vec<Received>, Box<Refused>> {
         Received::read_batch(&mut self.delivery, self.queue, session.topology())
+    }
+
+    /// Tells whether it is in a twin because it has expired, by its headers alone.
+    pub(crate) fn has_expired(&self, session: &Session) -> bool {
+        wire::arrival(&self.delivery, self.queue, session.topology()) == Arrival::Expired
     }
 
     /// The bytes of it that are in this process.
@@ -274,7 +282,9 @@ impl Part {
     ) -> Result<(), Unsettled> {
         if let Ok(event) = &message.event {
             let matched = message.match_blindly(event, endpoints, Timestamp::now());
-            session.match_blindly(&matched).await?;
+            for record in matched.split(MATCHED) {
+                session.match_blindly(&record).await?;
+            }
         }
         self.fate = Fate::Safe;
         Ok(())

@@ -8,7 +8,10 @@ use lapin::{
 };
 use relay_event::Delay;
 
-use crate::{Namespace, Queue};
+use crate::{Namespace, Queue, inspector::reply_code};
+
+/// The broker's answer to a declaration that differs from what is there.
+const PRECONDITION_FAILED: u16 = 406;
 
 /// Returns of one message before the queue moves it on: enough for some restarts, few enough to end a crash
 /// loop.
@@ -20,6 +23,21 @@ const UNREACHABLE_DELIVERY_LIMIT: i32 = i32::MAX;
 
 /// The queue that is declared last: where it is, all others are.
 pub(crate) const LAST_DECLARED: Queue = Queue::Work;
+
+/// An object that the broker refused to declare or bind.
+#[derive(Debug)]
+pub(crate) struct Undeclared {
+    /// Its kind and name, such as `queue relay.work`.
+    pub(crate) object: String,
+    /// The broker's error.
+    pub(crate) error: lapin::Error,
+}
+
+impl Undeclared {
+    fn of(object: String) -> impl FnOnce(lapin::Error) -> Self {
+        |error| Self { object, error }
+    }
+}
 
 /// The names of one relay's objects, and their declaration.
 #[derive(Debug, Clone)]
@@ -64,6 +82,7 @@ impl Topology {
             Queue::Dispatch => "dispatch",
             Queue::Records => "records",
             Queue::Holds => "holds",
+            Queue::BlindMatches => "blind",
             Queue::Dead => "dead",
         })
     }
@@ -108,12 +127,30 @@ impl Topology {
         self.name("recorded")
     }
 
+    /// Tells whether the broker refused an object because an older relay declared one of the same name: before there
+    /// was one queue for all endpoints, the exchange for retries was direct and that of routes a topic exchange.
+    /// Anything else that differs is the work of an operator or of another program.
+    pub(crate) fn is_of_an_older_relay(&self, undeclared: &Undeclared) -> bool {
+        let Undeclared { object, error } = undeclared;
+        let before = match object.strip_prefix("exchange ") {
+            Some(name) if name == self.return_() => "direct",
+            Some(name) if name == self.routes() => "topic",
+            _ => return false,
+        };
+        // RabbitMQ says: inequivalent arg 'type' for exchange …: received 'fanout' but current is 'direct'.
+        reply_code(error) == Some(PRECONDITION_FAILED)
+            && error.to_string().contains(&format!("is '{before}'"))
+    }
+
     fn name(&self, object: &str) -> String {
         format!("{}.{object}", self.namespace)
     }
 
     /// Declares what every relay has.
-    pub(crate) async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
+    ///
+    /// # Errors
+    /// The first object that the broker refused to declare or bind.
+    pub(crate) async fn declare(&self, channel: &Channel) -> Result<(), Undeclared> {
         use ExchangeKind::{Fanout, Headers, Topic};
         // The exchange of an older relay is of another kind, and is refused before anything else is declared.
         exchange(channel, &self.return_(), Fanout, []).await?;
@@ -130,13 +167,18 @@ impl Topology {
                 options,
                 all,
             )
-            .await?;
+            .await
+            .map_err(Undeclared::of(format!(
+                "binding of the exchange {}",
+                self.guard()
+            )))?;
         for fanout in [
             self.queue(Queue::WorkLate),
             self.queue(Queue::ArchiveLate),
             self.dispatch(),
             self.records(),
             self.holds(),
+            self.queue(Queue::BlindMatches),
             self.dead(),
             self.control(),
             self.recorded(),
@@ -147,6 +189,7 @@ impl Topology {
         for queue in [
             Queue::Dead,
             Queue::Holds,
+            Queue::BlindMatches,
             Queue::Records,
             Queue::Suspects,
             Queue::ArchiveLate,
@@ -161,7 +204,7 @@ impl Topology {
         Ok(())
     }
 
-    async fn declare_queue(&self, channel: &Channel, queue: Queue) -> lapin::Result<()> {
+    async fn declare_queue(&self, channel: &Channel, queue: Queue) -> Result<(), Undeclared> {
         let name = self.queue(queue);
         let mut arguments = table([("x-delivery-limit", delivery_limit(queue).into())]);
         if is_taken_by_one(queue) {
@@ -186,14 +229,20 @@ impl Topology {
                 ]);
                 bind_by(channel, &name, &self.guard(), moved).await
             }
-            Queue::WorkLate | Queue::ArchiveLate | Queue::Dispatch | Queue::Holds | Queue::Dead => {
-                bind(channel, &name, &name).await
-            }
+            Queue::WorkLate
+            | Queue::ArchiveLate
+            | Queue::Dispatch
+            | Queue::Holds
+            | Queue::BlindMatches
+            | Queue::Dead => bind(channel, &name, &name).await,
         }
     }
 
     /// Declares where messages wait for `delay`.
-    pub(crate) async fn declare_delay(&self, channel: &Channel, delay: Delay) -> lapin::Result<()> {
+    ///
+    /// # Errors
+    /// The object that the broker refused to declare or bind.
+    pub(crate) async fn declare_delay(&self, channel: &Channel, delay: Delay) -> Result<(), Undeclared> {
         let name = self.retry(delay);
         let millis = i64::try_from(delay.as_duration().as_millis()).unwrap_or(i64::MAX);
         exchange(channel, &name, ExchangeKind::Fanout, []).await?;
@@ -213,7 +262,7 @@ pub(crate) fn moves_to(queue: Queue) -> Option<Queue> {
     match queue {
         Queue::Work => Some(Queue::WorkLate),
         Queue::Archive => Some(Queue::ArchiveLate),
-        Queue::WorkLate | Queue::ArchiveLate | Queue::Holds => Some(Queue::Dead),
+        Queue::WorkLate | Queue::ArchiveLate | Queue::Holds | Queue::BlindMatches => Some(Queue::Dead),
         Queue::Again | Queue::Dispatch => Some(Queue::Holds),
         Queue::Suspects | Queue::Records | Queue::Dead => None,
     }
@@ -227,7 +276,9 @@ fn delivery_limit(queue: Queue) -> i32 {
         | Queue::ArchiveLate
         | Queue::Again
         | Queue::Dispatch => DELIVERY_LIMIT,
-        Queue::Suspects | Queue::Records | Queue::Holds | Queue::Dead => UNREACHABLE_DELIVERY_LIMIT,
+        Queue::Suspects | Queue::Records | Queue::Holds | Queue::BlindMatches | Queue::Dead => {
+            UNREACHABLE_DELIVERY_LIMIT
+        }
     }
 }
 
@@ -266,7 +317,7 @@ async fn exchange<const N: usize>(
     name: &str,
     kind: ExchangeKind,
     arguments: [(&'static str, AMQPValue); N],
-) -> lapin::Result<()> {
+) -> Result<(), Undeclared> {
     let durable = ExchangeDeclareOptions {
         durable: true,
         ..Default::default()
@@ -274,25 +325,35 @@ async fn exchange<const N: usize>(
     channel
         .exchange_declare(name.into(), kind, durable, table(arguments))
         .await
+        .map_err(Undeclared::of(format!("exchange {name}")))
 }
 
-async fn declare(channel: &Channel, name: &str, mut arguments: FieldTable) -> lapin::Result<()> {
+async fn declare(channel: &Channel, name: &str, mut arguments: FieldTable) -> Result<(), Undeclared> {
     let durable = QueueDeclareOptions {
         durable: true,
         ..Default::default()
     };
     arguments.insert("x-queue-type".into(), text("quorum".to_owned()));
-    channel.queue_declare(name.into(), durable, arguments).await?;
+    let declared = channel.queue_declare(name.into(), durable, arguments).await;
+    declared.map_err(Undeclared::of(format!("queue {name}")))?;
     Ok(())
 }
 
-async fn bind(channel: &Channel, queue: &str, exchange: &str) -> lapin::Result<()> {
+async fn bind(channel: &Channel, queue: &str, exchange: &str) -> Result<(), Undeclared> {
     bind_by(channel, queue, exchange, FieldTable::default()).await
 }
 
-async fn bind_by(channel: &Channel, queue: &str, exchange: &str, arguments: FieldTable) -> lapin::Result<()> {
+async fn bind_by(
+    channel: &Channel,
+    queue: &str,
+    exchange: &str,
+    arguments: FieldTable,
+) -> Result<(), Undeclared> {
     let options = QueueBindOptions::default();
     channel
         .queue_bind(queue.into(), exchange.into(), "".into(), options, arguments)
         .await
+        .map_err(Undeclared::of(format!(
+            "binding of the queue {queue} to the exchange {exchange}"
+        )))
 }

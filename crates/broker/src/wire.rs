@@ -23,7 +23,9 @@ use self::headers::{
     put_earlier, put_history, put_text, put_time, put_wire_version,
 };
 use crate::{
-    Queue, dispatch,
+    Queue,
+    batches::RECORDS_CONTENT_TYPE,
+    dispatch,
     publisher::Outgoing,
     topology::{Topology, moves_to},
 };
@@ -121,6 +123,10 @@ pub struct Refused {
     cut_from: Option<u64>,
     /// The endpoint that it was addressed to.
     endpoint: Option<EndpointId>,
+    /// The time at which its event was published, if it was on its way to an endpoint and that is known.
+    published_at: Option<Timestamp>,
+    /// The attempts so far, if it was on its way to an endpoint.
+    history: History,
     /// Set if its queue moves what is rejected, and RabbitMQ can move this message. Before version 4 it believes
     /// the form of `x-death`, and a producer's forged one ends the process that moves those of all queues, again
     /// and again (`rabbit_dead_letter:update_x_death_header`, seen in 3.10.8).
@@ -130,15 +136,40 @@ pub struct Refused {
 impl Refused {
     /// An event that cannot be worked with although it is valid.
     pub fn event(event: &Event, why: Invalid) -> Self {
+        Self::plain(why, event.body().clone(), STRUCTURED)
+    }
+
+    /// A held delivery that cannot be recorded: its event, addressed to its endpoint, or the record itself if it
+    /// does not carry the event.
+    pub fn hold(hold: &Hold, why: Invalid) -> Self {
+        let (body, content_type) = match &hold.event {
+            Some(event) => (event.clone().into_bytes(), STRUCTURED),
+            None => (
+                serde_json::to_vec(hold).expect("a record is plain data"),
+                RECORDS_CONTENT_TYPE,
+            ),
+        };
+        Self {
+            endpoint: Some(hold.endpoint.clone()),
+            published_at: hold.published_at,
+            history: hold.history.clone(),
+            ..Self::plain(why, body.into(), content_type)
+        }
+    }
+
+    /// A body without anything beside it.
+    fn plain(why: Invalid, body: Bytes, content_type: &str) -> Self {
         Self {
             why,
-            body: event.body().clone(),
-            content_type: Some(STRUCTURED.to_owned()),
+            body,
+            content_type: Some(content_type.to_owned()),
             content_encoding: None,
             attributes: Vec::new(),
             headers_cut: false,
             cut_from: None,
             endpoint: None,
+            published_at: None,
+            history: History::default(),
             can_be_moved: false,
         }
     }
@@ -162,27 +193,35 @@ impl Refused {
         Self::of(delivery, why, Bytes::copy_from_slice(&delivery.data))
     }
 
+    /// A message of [`Queue::Holds`] or [`Queue::BlindMatches`] that is no record. The broker moves what is rejected there, unless somebody has
+    /// published it with a death of its own, which may have a wrong form.
+    pub(crate) fn record(delivery: &Delivery, why: Invalid) -> Self {
+        let headers = Headers::of(&delivery.properties);
+        Self {
+            can_be_moved: !may_have_a_death(&headers),
+            ..Self::message(delivery, why)
+        }
+    }
+
     /// A message that was addressed to an endpoint, from a queue that moves what is rejected.
     fn of_own(delivery: &Delivery, why: Invalid, body: Bytes, endpoint: Option<EndpointId>) -> Self {
+        let headers = Headers::of(&delivery.properties);
         Self {
             endpoint,
+            published_at: headers.time(PUBLISHED_AT),
+            history: headers.history(),
             can_be_moved: true,
             ..Self::of(delivery, why, body)
         }
     }
 
     /// One event of a batch.
-    fn part(why: Invalid, body: Bytes, endpoint: EndpointId) -> Self {
+    fn part(why: Invalid, body: Bytes, endpoint: EndpointId, head: &dispatch::Head) -> Self {
         Self {
-            why,
-            body,
-            content_type: Some(STRUCTURED.to_owned()),
-            content_encoding: None,
-            attributes: Vec::new(),
-            headers_cut: false,
-            cut_from: None,
             endpoint: Some(endpoint),
-            can_be_moved: false,
+            published_at: head.published_at,
+            history: head.history.clone(),
+            ..Self::plain(why, body, STRUCTURED)
         }
     }
 
@@ -197,9 +236,16 @@ impl Refused {
             headers_cut: headers.cut().headers.is_some(),
             cut_from: headers.cut().body.map(|(bytes, _)| bytes),
             endpoint: None,
+            published_at: None,
+            history: History::default(),
             can_be_moved: false,
         }
     }
+}
+
+/// Tells whether the message has a death, or may have had one among the headers that are missing.
+fn may_have_a_death(headers: &Headers<'_>) -> bool {
+    headers.cut().headers.is_some() || headers.has(X_DEATH)
 }
 
 impl Received {
@@ -225,8 +271,7 @@ impl Received {
             Ok(event)
         });
         // Only what passed the guard has no death but the broker's own.
-        let may_be_forged =
-            !arrival.is_published() && (headers.cut().headers.is_some() || headers.has(X_DEATH));
+        let may_be_forged = !arrival.is_published() && may_have_a_death(&headers);
         let refused = |why| Refused {
             can_be_moved: moves_to(queue).is_some() && !may_be_forged,
             ..Refused::of(delivery, why, body)
@@ -297,7 +342,7 @@ impl Received {
         let (endpoint, events) = read.map_err(|why| Box::new(refused(why)))?;
         delivery.properties = BasicProperties::default();
         let received = |(head, body): (dispatch::Head, Bytes)| {
-            let refused = |why| Refused::part(why, body.clone(), endpoint.clone());
+            let refused = |why| Refused::part(why, body.clone(), endpoint.clone(), &head);
             Self {
                 event: Event::reread(body.clone()).map_err(|why| Box::new(refused(why))),
                 arrival: Arrival::Dispatch,
@@ -349,6 +394,8 @@ impl Received {
             published_at: self.published_at,
             at,
             endpoints,
+            after: None,
+            through: None,
             event: self.for_the_log(event, at),
         }
     }
@@ -375,6 +422,11 @@ pub(crate) fn check_own(delivery: &Delivery) -> Result<(), Invalid> {
         Some(why) => Err(why),
         None => headers.check_wire_version(),
     }
+}
+
+/// The way by which the message came to this queue.
+pub(crate) fn arrival(delivery: &Delivery, queue: Queue, topology: &Topology) -> Arrival {
+    Arrival::of(queue, delivery, &Headers::of(&delivery.properties), topology)
 }
 
 /// The time at which the broker moved the message, if it did.
@@ -504,7 +556,8 @@ pub(crate) fn dispatch(topology: &Topology, endpoint: &EndpointId, batch: &Bytes
 
 /// The record of a match that was made without the store.
 pub(crate) fn blind_match(topology: &Topology, record: &Bytes) -> Outgoing {
-    own(topology.holds(), own_properties(BLIND_MATCH), record)
+    let exchange = topology.queue(Queue::BlindMatches);
+    own(exchange, own_properties(BLIND_MATCH), record)
 }
 
 /// A message to an exchange that has one queue.
@@ -552,6 +605,8 @@ pub(crate) fn set_aside(
     let mut headers = FieldTable::default();
     if let Some(endpoint) = &refused.endpoint {
         put_text(&mut headers, ENDPOINT, endpoint.as_str());
+        put_time(&mut headers, PUBLISHED_AT, refused.published_at);
+        put_history(&mut headers, &refused.history);
     }
     put_text(&mut headers, REASON, reason.as_str());
     put_time(&mut headers, DEAD_AT, Some(now));
@@ -648,11 +703,21 @@ struct ByBroker {
     at: Option<Timestamp>,
 }
 
-fn by_broker(headers: &Headers<'_>, topology: &Topology, bytes: usize) -> Option<ByBroker> {
+fn by_broker(
+    headers: &Headers<'_>,
+    content_type: Option<&str>,
+    topology: &Topology,
+    bytes: usize,
+) -> Option<ByBroker> {
     let died = headers.death()?;
-    let queue = [Queue::WorkLate, Queue::ArchiveLate, Queue::Holds]
-        .into_iter()
-        .find(|queue| topology.queue(*queue) == died.queue)?;
+    let queue = [
+        Queue::WorkLate,
+        Queue::ArchiveLate,
+        Queue::Holds,
+        Queue::BlindMatches,
+    ]
+    .into_iter()
+    .find(|queue| topology.queue(*queue) == died.queue)?;
     let (reason, detail) = match died.reason {
         // Returned to the queue more often than that allows.
         "delivery_limit" => (DeadReason::DeliveryLimit, None),
@@ -661,14 +726,21 @@ fn by_broker(headers: &Headers<'_>, topology: &Topology, bytes: usize) -> Option
         "rejected" => {
             let why = headers.cut().refusal().map(|why| why.to_string());
             let small = || format!("event: is {bytes} bytes, too large for the process that took it");
-            (DeadReason::InvalidEvent, Some(why.unwrap_or_else(small)))
+            // Events on their way to an endpoint come there too.
+            let reason = match queue {
+                Queue::Holds | Queue::BlindMatches if !is_structured(content_type) => {
+                    DeadReason::InvalidRecord
+                }
+                _ => DeadReason::InvalidEvent,
+            };
+            (reason, Some(why.unwrap_or_else(small)))
         }
         _ => return None,
     };
     Some(ByBroker {
         reason,
         detail,
-        published: queue != Queue::Holds,
+        published: matches!(queue, Queue::WorkLate | Queue::ArchiveLate),
         at: died.at,
     })
 }
@@ -687,7 +759,7 @@ fn was_let_in(by_us: Option<DeadReason>) -> bool {
 pub(crate) fn letter(delivery: &Delivery, topology: &Topology, max_bytes: usize) -> Letter {
     let now = Timestamp::now();
     let headers = Headers::of(&delivery.properties);
-    let by_broker = by_broker(&headers, topology, delivery.data.len());
+    let by_broker = by_broker(&headers, content_type(delivery), topology, delivery.data.len());
     let by_us = headers.text(REASON).and_then(|reason| reason.parse().ok());
     let published = by_broker.as_ref().is_some_and(|died| died.published);
     let mut history = if published {

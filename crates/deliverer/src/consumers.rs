@@ -168,17 +168,17 @@ pub(crate) async fn take_all(
     taken
 }
 
-/// Takes from a queue, one message at a time: the next when the one before is settled.
+/// Takes from a queue of which one consumer at a time gets messages.
 ///
 /// # Errors
 /// The queue cannot be consumed from.
-pub(crate) async fn take_one_by_one(
+pub(crate) async fn take_by_one(
     session: &Session,
     queue: Queue,
     stop: &CancellationToken,
     handle: impl Fn(Taken, Holding),
 ) -> Result<(), Error> {
-    let subscription = session.consume(queue, 1).await?;
+    let subscription = session.consume(queue, EACH).await?;
     consume(
         session.clone(),
         subscription,

@@ -13,7 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Config,
-    consumers::{take_all, take_one_by_one},
+    consumers::{take_all, take_by_one},
     delivery::{Stay, Workshop},
     matching::Reader,
     notes::{self, ToNote},
@@ -134,8 +134,7 @@ async fn take_from(stay: &Stay, queue: Queue, slots: usize, stop: &CancellationT
         move |taken, holding| stay.begin(queue, taken, holding)
     };
     match queue {
-        // A message that ends its deliverer again and again is alone in that.
-        Queue::WorkLate => take_one_by_one(&stay.session, queue, stop, handle).await,
+        Queue::WorkLate => take_by_one(&stay.session, queue, stop, handle).await,
         _ => take_all(&stay.session, queue, slots, stop, handle).await,
     }
 }

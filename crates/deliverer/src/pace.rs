@@ -9,7 +9,7 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{
     breaker::{Breaker, Change, Failing},
-    slots::{Slot, Slots},
+    slots::{Asking, Slot, Slots, Used},
     window::Window,
 };
 
@@ -35,7 +35,7 @@ struct State {
     /// Permits that are out.
     under_way: u16,
     /// Those of them that have room in the process too.
-    in_slots: u16,
+    in_slots: Used,
 }
 
 impl State {
@@ -69,7 +69,7 @@ impl Pace {
             window: Window::new(endpoint.max_in_flight),
             breaker: Breaker::new(noted),
             under_way: 0,
-            in_slots: 0,
+            in_slots: Used::default(),
         };
         Self {
             url: endpoint.url.clone(),
@@ -124,7 +124,8 @@ impl Pace {
     pub(crate) async fn permit_beyond(&self) -> Permit {
         loop {
             self.until(State::has_room_beyond).await;
-            if let Some(permit) = self.begin(State::has_room_beyond) {
+            if let Some(mut permit) = self.begin(State::has_room_beyond) {
+                permit.is_dispatched = true;
                 return permit;
             }
         }
@@ -149,6 +150,7 @@ impl Pace {
             state: Arc::clone(&self.state),
             slots: Arc::clone(&self.slots),
             slot: None,
+            is_dispatched: false,
         }
     }
 
@@ -188,6 +190,8 @@ pub(crate) struct Permit {
     state: Arc<watch::Sender<State>>,
     slots: Arc<Slots>,
     slot: Option<Slot>,
+    /// Set if it is for what the dispatcher sent on.
+    is_dispatched: bool,
 }
 
 impl Permit {
@@ -196,9 +200,14 @@ impl Permit {
         let mut changes = self.state.subscribe();
         loop {
             self.state.send_if_modified(|state| {
-                let answers = state.breaker.answers();
-                self.slot = self.slots.take(state.in_slots.into(), answers);
-                state.in_slots += u16::from(self.slot.is_some());
+                self.slot = self.slots.take(Asking {
+                    held: state.in_slots,
+                    answers: state.breaker.answers(),
+                    is_dispatched: self.is_dispatched,
+                });
+                if self.slot.is_some() {
+                    state.in_slots.count(self.is_dispatched);
+                }
                 self.slot.is_some()
             });
             if self.slot.is_some() {
@@ -220,7 +229,9 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.state.send_modify(|state| {
             state.under_way = state.under_way.saturating_sub(1);
-            state.in_slots -= u16::from(self.slot.is_some());
+            if self.slot.is_some() {
+                state.in_slots.discount(self.is_dispatched);
+            }
         });
     }
 }

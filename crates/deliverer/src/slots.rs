@@ -1,49 +1,103 @@
-//! How many attempts may be under way in the whole process, and whose. Each holds a socket, and those
+//! The attempts that may be under way in the whole process, and those of one endpoint. Each holds a socket, and those
 //! at endpoints that never answer hold it until their timeout.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Room for so many attempts.
 pub(crate) struct Slots {
     most: usize,
-    used: AtomicUsize,
+    used: Mutex<InProcess>,
+}
+
+/// Attempts that have room, by what bounds them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Used {
+    /// All of them.
+    pub(crate) all: usize,
+    /// Those of deliveries that the dispatcher sent on.
+    pub(crate) dispatched: usize,
+}
+
+/// The attempt that asks for room.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asking {
+    /// The attempts of its endpoint that have room already.
+    pub(crate) held: Used,
+    /// Set if the endpoint's last attempt had an answer.
+    pub(crate) answers: bool,
+    /// Set if the dispatcher sent it on.
+    pub(crate) is_dispatched: bool,
 }
 
 /// Room for one, until it is dropped.
-pub(crate) struct Slot(Arc<Slots>);
+pub(crate) struct Slot {
+    slots: Arc<Slots>,
+    asked: Asking,
+}
+
+/// The attempts in the whole process that have room.
+#[derive(Debug, Default)]
+struct InProcess {
+    used: Used,
+    /// Those at endpoints whose last attempt had no answer when they began.
+    failing: usize,
+}
 
 impl Slots {
     pub(crate) fn new(most: usize) -> Arc<Self> {
-        let used = AtomicUsize::new(0);
+        let used = Mutex::default();
         Arc::new(Self { most, used })
     }
 
-    /// A slot for an endpoint that holds so many already.
-    pub(crate) fn take(self: &Arc<Self>, held: usize, answers: bool) -> Option<Slot> {
-        let take = |used: usize| {
-            let free = self.most.saturating_sub(used);
-            is_due(self.most, free, held, answers).then_some(used + 1)
-        };
-        let (set, read) = (Ordering::Relaxed, Ordering::Relaxed);
-        let taken = self.used.fetch_update(set, read, take).is_ok();
-        taken.then(|| Slot(Arc::clone(self)))
+    /// A slot, if there is one for this attempt.
+    pub(crate) fn take(self: &Arc<Self>, asked: Asking) -> Option<Slot> {
+        let mut used = self.used();
+        if !is_due(self.most, &used, asked) {
+            return None;
+        }
+        used.used.count(asked.is_dispatched);
+        used.failing += usize::from(!asked.answers);
+        let slots = Arc::clone(self);
+        Some(Slot { slots, asked })
+    }
+
+    fn used(&self) -> MutexGuard<'_, InProcess> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Who holds many leaves as many to others: so a few may have what they want, and the more there are who
-/// want much, the less each gets, while something is always left for who comes next. A quarter is for
-/// endpoints that answered last time, since theirs will soon be free again.
-fn is_due(most: usize, free: usize, held: usize, answers: bool) -> bool {
-    let kept = if answers { 0 } else { most / 4 };
-    held < free.saturating_sub(kept)
+impl Used {
+    pub(crate) fn count(&mut self, is_dispatched: bool) {
+        self.all += 1;
+        self.dispatched += usize::from(is_dispatched);
+    }
+
+    pub(crate) fn discount(&mut self, is_dispatched: bool) {
+        self.all -= 1;
+        self.dispatched -= usize::from(is_dispatched);
+    }
+}
+
+/// An endpoint that holds many leaves as many to others: so a few may have what they want, and the more endpoints there
+/// are that want much, the less each gets, while something is always left for the next. A quarter is for
+/// endpoints that answered last time, since theirs will soon be free again. Those that did not have half of all
+/// together, and so has what the dispatcher sends on.
+fn is_due(most: usize, used: &InProcess, asked: Asking) -> bool {
+    let half = most.div_ceil(2);
+    let kept = if asked.answers { 0 } else { most / 4 };
+    let free = most.saturating_sub(used.used.all + kept);
+    let for_failing = half.saturating_sub(used.failing);
+    let for_dispatched = half.saturating_sub(used.used.dispatched);
+    asked.held.all < free
+        && (asked.answers || asked.held.all < for_failing)
+        && (!asked.is_dispatched || asked.held.dispatched < for_dispatched)
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.used.fetch_sub(1, Ordering::Relaxed);
+        let mut used = self.slots.used();
+        used.used.discount(self.asked.is_dispatched);
+        used.failing -= usize::from(!self.asked.answers);
     }
 }
 
@@ -53,10 +107,30 @@ mod tests {
 
     /// What so many endpoints hold that take in turns whatever they get, up to `window` each.
     fn fill(slots: &Arc<Slots>, endpoints: usize, window: usize, answers: bool) -> Vec<Vec<Slot>> {
+        fill_by(slots, endpoints, window, answers, false)
+    }
+
+    fn fill_by(
+        slots: &Arc<Slots>,
+        endpoints: usize,
+        window: usize,
+        answers: bool,
+        is_dispatched: bool,
+    ) -> Vec<Vec<Slot>> {
         let mut held: Vec<Vec<Slot>> = (0..endpoints).map(|_| Vec::new()).collect();
         for _ in 0..window {
             for endpoint in &mut held {
-                endpoint.extend(slots.take(endpoint.len(), answers));
+                let all = endpoint.len();
+                let held = Used {
+                    all,
+                    dispatched: if is_dispatched { all } else { 0 },
+                };
+                let asking = Asking {
+                    held,
+                    answers,
+                    is_dispatched,
+                };
+                endpoint.extend(slots.take(asking));
             }
         }
         held
@@ -75,16 +149,30 @@ mod tests {
     }
 
     #[test]
-    fn thousands_that_never_answer_leave_a_quarter_to_who_answers() {
+    fn thousands_that_never_answer_have_half() {
         for endpoints in [1_000, 5_000] {
             let slots = Slots::new(2_048);
             let held = fill(&slots, endpoints, 4, false);
-            assert!(held.iter().map(Vec::len).sum::<usize>() <= 1_536);
-            assert!(one_more(&slots, true) >= 256, "{endpoints}");
+            assert!(held.iter().map(Vec::len).sum::<usize>() <= 1_024);
+            assert!(one_more(&slots, true) >= 512, "{endpoints}");
         }
         let slots = Slots::new(2_048);
         let _held = fill(&slots, 1_000, 4, false);
         assert_eq!(one_more(&slots, false), 1, "and something to a new one");
+    }
+
+    #[test]
+    fn what_is_sent_on_has_half() {
+        for (endpoints, answers) in [(200, true), (200, false), (5_000, true)] {
+            let slots = Slots::new(2_048);
+            let sent_on = fill_by(&slots, endpoints, 64, answers, true);
+            let count: usize = sent_on.iter().map(Vec::len).sum();
+            assert!((900..=1_024).contains(&count), "{count} for {endpoints}");
+            assert!(one_more(&slots, true) >= 512, "direct ones have the other half");
+            drop(sent_on);
+            assert_eq!(one_more(&slots, true), 1_000);
+        }
+        assert_eq!(fill_by(&Slots::new(1), 1, 9, false, true)[0].len(), 1);
     }
 
     #[test]

@@ -166,12 +166,52 @@ pub struct BlindMatch {
     pub at: Timestamp,
     /// The endpoints for which it was taken.
     pub endpoints: Vec<EndpointId>,
+    /// The range of ids that the record is about, if the match is told in several records: those after this one …
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub after: Option<EndpointId>,
+    /// … up to this one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub through: Option<EndpointId>,
     /// The event in structured mode; `None` if the event is on its way to the log by itself.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub event: Option<String>,
 }
 
 impl BlindMatch {
+    /// The same match in as many records as are necessary for each to have at most so many endpoints. Every id is in
+    /// the range of one of them, and every endpoint in the record whose range has its id.
+    pub fn split(mut self, most: usize) -> Vec<Self> {
+        let mut endpoints = std::mem::take(&mut self.endpoints);
+        endpoints.sort_unstable();
+        let chunks: Vec<&[EndpointId]> = endpoints.chunks(most.max(1)).collect();
+        let Some((last, others)) = chunks.split_last() else {
+            return vec![self];
+        };
+        let mut after = self.after.clone();
+        let mut records = Vec::with_capacity(chunks.len());
+        for chunk in others {
+            let through = chunk.last().cloned();
+            records.push(Self {
+                endpoints: chunk.to_vec(),
+                after: std::mem::replace(&mut after, through.clone()),
+                through,
+                ..self.clone()
+            });
+        }
+        records.push(Self {
+            endpoints: last.to_vec(),
+            after,
+            ..self
+        });
+        records
+    }
+
+    /// Tells whether the record is about this endpoint, for which the event was taken or not.
+    pub fn is_about(&self, endpoint: &EndpointId) -> bool {
+        self.after.as_ref().is_none_or(|after| endpoint > after)
+            && self.through.as_ref().is_none_or(|through| endpoint <= through)
+    }
+
     /// The record of the delivery to an endpoint for which it was not taken.
     pub fn hold(&self, endpoint: EndpointId) -> Hold {
         Hold {
@@ -292,6 +332,42 @@ mod tests {
             ),
         ] {
             assert_eq!(hold.check().unwrap_err().field, field, "{hold:?}");
+        }
+    }
+
+    #[test]
+    fn every_endpoint_is_in_one_record_of_a_match_that_is_split() {
+        let id = |number: u8| EndpointId::from_bytes([number; 16]);
+        for count in [0, 1, 2, 3, 4, 9] {
+            // Every second id, in no order.
+            let endpoints: Vec<EndpointId> = (0..count).map(|place| id(place * 7 % count * 2 + 1)).collect();
+            let matched = BlindMatch {
+                event_id: "1".parse().unwrap(),
+                event_source: "/s".to_owned(),
+                event_type: "a.b".parse().unwrap(),
+                published_at: None,
+                at: Timestamp::default(),
+                endpoints: endpoints.clone(),
+                after: None,
+                through: None,
+                event: Some(EVENT.to_owned()),
+            };
+            let records = matched.split(2);
+            assert_eq!(records.len(), usize::from(count).div_ceil(2).max(1));
+            for record in &records {
+                assert!(record.endpoints.len() <= 2);
+                let line = serde_json::to_string(record).unwrap();
+                assert_eq!(&serde_json::from_str::<BlindMatch>(&line).unwrap(), record);
+                assert_eq!(record.event.as_deref(), Some(EVENT));
+            }
+            for number in 0..=20 {
+                let about = records.iter().filter(|record| record.is_about(&id(number)));
+                let [record] = about.collect::<Vec<_>>().try_into().unwrap();
+                assert_eq!(
+                    record.endpoints.contains(&id(number)),
+                    endpoints.contains(&id(number))
+                );
+            }
         }
     }
 

@@ -59,7 +59,6 @@ async fn set_aside(session: Session, item: Item, metrics: Metrics) -> Result<(),
         room,
         ..
     } = item;
-    let is_refused = refused.is_some();
     let publishing = async {
         if let Some((event, published_at)) = &again {
             session.publish_again(event, *published_at).await?;
@@ -75,8 +74,13 @@ async fn set_aside(session: Session, item: Item, metrics: Metrics) -> Result<(),
                 .settle(&session, endpoint, received, &received.history, dead, None)
                 .await;
         }
-        match &refused {
-            Some(refused) => taken.set_aside(&session, refused, reason).await?,
+        match refused.split_last() {
+            Some((last, others)) => {
+                for refused in others {
+                    session.set_aside(refused, reason).await?;
+                }
+                taken.set_aside(&session, last, reason).await?;
+            }
             None => taken.ack(),
         }
         Ok::<(), Unsettled>(())
@@ -87,7 +91,7 @@ async fn set_aside(session: Session, item: Item, metrics: Metrics) -> Result<(),
         Err(_) => return Err(Ended::Held),
     }
     drop(room);
-    if is_refused {
+    if !refused.is_empty() {
         metrics.set_aside(reason);
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! What is written in one transaction: all that is there by then, up to a limit.
 
 use relay_broker::{Queue, Received, Refused, Taken};
-use relay_event::{BlindMatch, DeadReason, Event, Invalid, Timestamp};
+use relay_event::{DeadReason, Event, Invalid, Timestamp};
 use relay_store::Record;
 use tokio::sync::{OwnedSemaphorePermit, mpsc::Receiver};
 
@@ -15,7 +15,7 @@ pub(crate) const KINDS: usize = 3;
 pub(crate) fn kind(queue: Queue) -> usize {
     match queue {
         Queue::Records => 1,
-        Queue::Holds => 2,
+        Queue::Holds | Queue::BlindMatches => 2,
         _ => 0,
     }
 }
@@ -25,14 +25,12 @@ pub(crate) struct Item {
     pub(crate) taken: Taken,
     pub(crate) queue: Queue,
     pub(crate) records: Vec<Record>,
-    /// The message, if any part of it is not to be recorded.
-    pub(crate) refused: Option<Refused>,
+    /// Every part of it that is not to be recorded, with its bytes; or the message, once.
+    pub(crate) refused: Vec<Refused>,
     /// An event to be published once more, and the time at which it was published before, if that is known.
     pub(crate) again: Option<(Event, Option<Timestamp>)>,
     /// A delivery that was returned too often although it was sent alone: it is dead.
     pub(crate) exhausted: Option<Received>,
-    /// A match that was made without the store.
-    pub(crate) blind_match: Option<BlindMatch>,
     /// Held as long as its event is not recorded.
     pub(crate) waiting: Option<Waiting>,
     /// Its part of what may be in memory at once.
@@ -43,7 +41,7 @@ impl Item {
     /// Why it goes to the dead-letter queue, if it does.
     pub(crate) fn reason(&self) -> DeadReason {
         match self.queue {
-            Queue::Records | Queue::Holds => DeadReason::InvalidRecord,
+            Queue::Records | Queue::Holds | Queue::BlindMatches => DeadReason::InvalidRecord,
             _ => DeadReason::InvalidEvent,
         }
     }
@@ -90,36 +88,18 @@ impl Batch {
         }
     }
 
-    /// Tells whether it has a match that was made without the store.
-    pub(crate) fn has_blind_matches(&self) -> bool {
-        self.items.iter().any(|item| item.blind_match.is_some())
-    }
-
-    /// Adds a hold for each endpoint that wants an event and was not known to the deliverer that matched it.
-    /// `routes` knows the endpoints as they were at a moment after the match.
-    pub(crate) fn see_what_was_missed(&mut self, routes: &Routes) {
-        for (position, item) in self.items.iter_mut().enumerate() {
-            let Some(matched) = item.blind_match.take() else {
-                continue;
-            };
-            let missed = routes.missed_by(&matched);
-            let holds = missed.into_iter().map(|endpoint| matched.hold(endpoint));
-            self.records
-                .extend(holds.map(|hold| Record::Hold(Box::new(hold))));
-            self.owners.resize(self.records.len(), position);
-        }
-    }
-
-    /// The store does not take this record: the message it came in is to be set aside.
+    /// The store does not take this record. A held delivery is to be set aside by itself, for its message may have been
+    /// read so that its body is no longer there; anything else with the message that it came in.
     pub(crate) fn refuse(&mut self, record: usize, why: Invalid) {
         let item = &mut self.items[self.owners[record]];
         drop(item.waiting.take()); // It is not to be recorded any more.
-        if item.refused.is_none() {
-            item.refused = Some(match &self.records[record] {
-                Record::Event(new) => Refused::event(&new.event, why),
-                Record::Attempt(_) | Record::Death(_) | Record::Hold(_) => item.taken.refuse(why),
-            });
-        }
+        let refused = match &self.records[record] {
+            Record::Hold(hold) => Refused::hold(hold, why),
+            _ if !item.refused.is_empty() => return, // All of it is to be set aside.
+            Record::Event(new) => Refused::event(&new.event, why),
+            Record::Attempt(_) | Record::Death(_) => item.taken.refuse(why),
+        };
+        item.refused.push(refused);
     }
 
     /// Puts all messages back where they were.

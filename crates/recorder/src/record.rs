@@ -184,10 +184,11 @@ impl Recorder {
         let records = take::records_prefetch(self.config.max_event_bytes);
         let queues = [
             (Queue::Archive, archive),
-            (Queue::ArchiveLate, 1),
+            (Queue::ArchiveLate, archive),
             (Queue::Suspects, SUSPECTS),
             (Queue::Records, records),
             (Queue::Holds, records),
+            (Queue::BlindMatches, records),
         ];
         let mut subscriptions = Vec::with_capacity(queues.len());
         for (queue, prefetch) in queues {
@@ -204,7 +205,9 @@ impl Recorder {
                 items: items[kind].clone(),
                 room: Arc::clone(&rooms[kind]),
                 lag: self.lag.clone(),
+                routes: self.routes.clone(),
                 stop: stop.clone(),
+                is_blind: false,
             };
             tokio::spawn(taker.take_all())
         };

@@ -145,13 +145,13 @@ impl Routes {
         self.matching(event_type, |route| route.since <= published_at)
     }
 
-    /// The endpoints that want the event of a match and are not among those that it was taken for.
+    /// The endpoints that want the event of a match, and that the record is about, and for which it was not taken.
     pub(crate) fn missed_by(&self, matched: &BlindMatch) -> Vec<EndpointId> {
         let (event_type, at) = (&matched.event_type, matched.wanted_at());
         let wants = |route: &Route| relay_event::wants(route.since, &route.earlier, event_type, at);
         let taken: HashSet<&EndpointId> = matched.endpoints.iter().collect();
         let mut missed = self.matching(event_type, wants);
-        missed.retain(|endpoint| !taken.contains(endpoint));
+        missed.retain(|endpoint| matched.is_about(endpoint) && !taken.contains(endpoint));
         missed
     }
 
@@ -301,6 +301,8 @@ mod tests {
             published_at: Some(at(9)),
             at: at(11),
             endpoints: vec![known.endpoints[0].clone()],
+            after: None,
+            through: None,
             event: None,
         };
         let missed = |matched: &BlindMatch| known.places(known.routes.missed_by(matched));
@@ -311,6 +313,13 @@ mod tests {
         );
         matched.published_at = None;
         assert_eq!(missed(&matched), [1, 3, 4], "a minute after the match");
+        for through in known.endpoints.clone() {
+            let [mut lower, mut upper] = [matched.clone(), matched.clone()];
+            (lower.through, upper.after) = (Some(through.clone()), Some(through));
+            let mut both = [missed(&lower), missed(&upper)].concat();
+            both.sort_unstable();
+            assert_eq!(both, [1, 3, 4], "each of them once");
+        }
     }
 
     #[tokio::test]

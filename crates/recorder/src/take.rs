@@ -1,14 +1,21 @@
 //! Taking from one of the log's queues, and reading what comes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use relay_broker::{Holds, Queue, Received, Records, Refused, Session, Subscription, Taken};
-use relay_event::{BlindMatch, Event, Timestamp};
+use relay_broker::{Delays, Holds, Queue, Received, Records, Refused, Session, Subscription, Taken};
+use relay_event::{Event, Timestamp};
 use relay_store::{NewEvent, Record};
-use tokio::sync::{Semaphore, mpsc::Sender};
+use tokio::{
+    sync::{Semaphore, mpsc::Sender},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::{batch::Item, lag::Lag};
+use crate::{
+    batch::Item,
+    lag::Lag,
+    routes::{self, Routes},
+};
 
 /// The bytes of one kind of messages that may be read and not recorded yet: one batch is written while the next
 /// collects.
@@ -37,6 +44,10 @@ pub(crate) fn archive_prefetch(max_event_bytes: usize) -> u16 {
     u16::try_from(fitting).unwrap_or(u16::MAX)
 }
 
+/// How long a match that was made without the store waits for the endpoints to be read. A message that a consumer has
+/// had for 30 minutes ends its channel; so all that are on their way here are given back before.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// Takes from one queue.
 pub(crate) struct Taker {
     pub(crate) session: Session,
@@ -46,17 +57,19 @@ pub(crate) struct Taker {
     pub(crate) items: Sender<Item>,
     pub(crate) room: Arc<Semaphore>,
     pub(crate) lag: Lag,
+    pub(crate) routes: Routes,
     pub(crate) stop: CancellationToken,
+    /// Set while it is said that the endpoints cannot be read.
+    pub(crate) is_blind: bool,
 }
 
 /// What a message says.
 #[derive(Default)]
 struct Said {
     records: Vec<Record>,
-    refused: Option<Refused>,
+    refused: Vec<Refused>,
     again: Option<(Event, Option<Timestamp>)>,
     exhausted: Option<Received>,
-    blind_match: Option<BlindMatch>,
     /// When its event was published.
     since: Option<Timestamp>,
 }
@@ -83,10 +96,17 @@ impl Taker {
     }
 
     /// Reads a message and hands it to the writer once there is room; `false` if told to stop first.
-    async fn hand_over(&self, mut taken: Taken) -> bool {
+    async fn hand_over(&mut self, mut taken: Taken) -> bool {
         let said = match self.queue {
             Queue::Records => records(taken.records(&self.session)),
             Queue::Holds => holds(taken.holds(&self.session)),
+            Queue::BlindMatches => match self.missed(&taken).await {
+                Some(said) => said,
+                None => {
+                    taken.give_back().await;
+                    return !self.stop.is_cancelled();
+                }
+            },
             Queue::Suspects => suspect(taken.read(&self.session, self.max_event_bytes)),
             _ => event(taken.read(&self.session, self.max_event_bytes)),
         };
@@ -108,7 +128,6 @@ impl Taker {
             refused: said.refused,
             again: said.again,
             exhausted: said.exhausted,
-            blind_match: said.blind_match,
             waiting,
             room,
         };
@@ -122,6 +141,50 @@ impl Taker {
     }
 }
 
+impl Taker {
+    /// A hold for each endpoint that wants the event of a match and was not known to the deliverer that matched it;
+    /// `None` if the endpoints cannot be read for so long that the message is to be given back. No other queue waits
+    /// for that.
+    async fn missed(&mut self, taken: &Taken) -> Option<Said> {
+        let matched = match taken.blind_match() {
+            Ok(matched) => matched,
+            Err(refused) => {
+                tracing::warn!(error = %refused.why, "a message is no match of endpoints; it goes to the dead-letter queue");
+                return Some(Said {
+                    refused: vec![*refused],
+                    ..Said::default()
+                });
+            }
+        };
+        // They are known as they were at a moment after the match.
+        let stop = self.stop.clone();
+        let looked = tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            looked = timeout(LOOK, self.look()) => looked,
+        };
+        looked.ok()?;
+        let missed = self.routes.missed_by(&matched).into_iter();
+        let holds = missed.map(|endpoint| Record::Hold(Box::new(matched.hold(endpoint))));
+        Some(Said {
+            records: holds.collect(),
+            ..Said::default()
+        })
+    }
+
+    /// Returns once the endpoints were read.
+    async fn look(&mut self) {
+        let mut delays = Delays::new();
+        while let Err(error) = self.routes.look().await {
+            if !error.is_unavailable() && !std::mem::replace(&mut self.is_blind, true) {
+                routes::say_unreadable(&error);
+            }
+            delays.wait().await;
+        }
+        self.is_blind = false;
+    }
+}
+
 impl Said {
     /// About how many bytes it keeps in memory.
     fn weight(&self) -> usize {
@@ -129,15 +192,9 @@ impl Said {
         let records: usize = self.records.iter().map(weight).sum();
         let again = self.again.as_ref().map_or(0, |(event, _)| event.body().len());
         let exhausted = self.exhausted.as_ref().map_or(0, weight_of_event);
-        let blind = self.blind_match.as_ref().map_or(0, weight_of_match);
-        MESSAGE + records + again + exhausted + blind + self.refused.as_ref().map_or(0, Refused::size)
+        let refused: usize = self.refused.iter().map(Refused::size).sum();
+        MESSAGE + records + again + exhausted + refused
     }
-}
-
-/// Its endpoints, and what may become a hold of each that is not among them.
-fn weight_of_match(matched: &BlindMatch) -> usize {
-    const ENDPOINT: usize = 64;
-    matched.endpoints.len() * ENDPOINT + matched.event.as_ref().map_or(0, String::len)
 }
 
 fn weight_of_event(received: &Received) -> usize {
@@ -186,7 +243,7 @@ fn suspect(received: Received) -> Said {
 fn unreadable(refused: Refused) -> Said {
     tracing::warn!(error = %refused.why, "a message of the archive is no valid event; it goes to the dead-letter queue");
     Said {
-        refused: Some(refused),
+        refused: vec![refused],
         ..Said::default()
     }
 }
@@ -202,13 +259,13 @@ fn records(records: Records) -> Said {
     let deaths = records.death.into_iter().map(Record::Death);
     Said {
         records: attempts.chain(deaths).collect(),
-        refused: records.refused,
+        refused: records.refused.into_iter().collect(),
         ..Said::default()
     }
 }
 
 fn holds(holds: Holds) -> Said {
-    if let Some(refused) = &holds.refused {
+    for refused in &holds.refused {
         tracing::warn!(
             error = %refused.why, recorded = holds.holds.len(),
             "a message of held deliveries has something else in it; it goes to the dead-letter queue"
@@ -223,7 +280,6 @@ fn holds(holds: Holds) -> Said {
     let records = holds.holds.into_iter().map(|hold| Record::Hold(Box::new(hold)));
     Said {
         records: records.collect(),
-        blind_match: holds.blind_match,
         exhausted: holds.exhausted,
         refused: holds.refused,
         ..Said::default()

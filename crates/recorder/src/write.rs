@@ -16,7 +16,7 @@ use crate::{
     lag::Lag,
     metrics::Metrics,
     parts::Parts,
-    routes::{Routes, say_unreadable},
+    routes::Routes,
 };
 
 /// How long messages are held that cannot be settled, for a store or a dead-letter queue that takes
@@ -121,11 +121,7 @@ impl Writer<'_> {
     async fn write(&mut self, mut batch: Batch) -> Result<(), Ended> {
         self.routes.up_to_date().await;
         batch.route(&self.routes);
-        let recorded = match self.see(&mut batch).await {
-            Ok(()) => self.record(&batch.records).await,
-            Err(ended) => Err(ended),
-        };
-        match recorded {
+        match self.record(&batch.records).await {
             Ok(refusals) => {
                 for (record, error) in refusals {
                     say_refused(&batch.records[record], &error);
@@ -142,23 +138,6 @@ impl Writer<'_> {
                 Err(ended)
             }
         }
-    }
-
-    /// Finds what was missed by matches that were made without the store.
-    async fn see(&mut self, batch: &mut Batch) -> Result<(), Ended> {
-        if !batch.has_blind_matches() {
-            return Ok(());
-        }
-        let mut patience = Patience::new();
-        while let Err(error) = self.routes.look().await {
-            if !error.is_unavailable() {
-                say_unreadable(&error);
-                break;
-            }
-            self.wait(&mut patience).await?;
-        }
-        batch.see_what_was_missed(&self.routes);
-        Ok(())
     }
 
     /// Writes all that the store takes, and waits for a store that is away.
@@ -198,7 +177,7 @@ impl Writer<'_> {
     /// Acks all but those that are published once more, in whatever form, and not confirmed yet.
     fn settle(&mut self, batch: Batch) {
         for item in batch.items {
-            if item.refused.is_some() || item.again.is_some() || item.exhausted.is_some() {
+            if !item.refused.is_empty() || item.again.is_some() || item.exhausted.is_some() {
                 self.asides.begin(self.session, item, self.metrics);
             } else {
                 item.taken.ack();

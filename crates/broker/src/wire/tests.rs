@@ -192,7 +192,7 @@ fn what_was_returned_too_often_is_held_with_its_event() {
     let single = by("relay.holds", &waiting(&endpoint));
     for (mut message, count, hop) in [(single, 1, 7), (batch(Queue::Holds, &endpoint, 2), 2, 3)] {
         let read = crate::Holds::read(&mut message, 1_000, now);
-        assert!(read.refused.is_none() && read.holds.len() == count);
+        assert!(read.refused.is_empty() && read.holds.len() == count);
         for hold in read.holds {
             assert_eq!(hold.check(), Ok(()));
             assert_eq!((hold.reason, hold.at, hold.hop), (HoldReason::Returned, now, hop));
@@ -200,6 +200,55 @@ fn what_was_returned_too_often_is_held_with_its_event() {
             assert_eq!(hold.event().unwrap().unwrap().body(), event().body());
         }
     }
+}
+
+#[test]
+fn each_part_of_a_batch_that_is_no_event_is_set_aside_with_its_bytes() {
+    let endpoint = EndpointId::generate();
+    let now = Timestamp::from_millis(9_000).unwrap();
+    let mut message = batch(Queue::Holds, &endpoint, 3);
+    let body = std::str::from_utf8(&message.data).unwrap();
+    message.data = body.replacen(r#""id""#, r#""i1""#, 1).into_bytes();
+    let body = std::str::from_utf8(&message.data).unwrap();
+    message.data = body.replacen(r#""id""#, r#""i2""#, 1).into_bytes();
+    let read = crate::Holds::read(&mut message, 1_000, now);
+    assert_eq!((read.holds.len(), read.refused.len()), (1, 2));
+    for (refused, name) in read.refused.iter().zip([r#""i1""#, r#""i2""#]) {
+        let outgoing = set_aside(&topology(), refused, DeadReason::InvalidRecord, now);
+        let body = std::str::from_utf8(event().body())
+            .unwrap()
+            .replace(r#""id""#, name);
+        assert_eq!(outgoing.body, body.as_bytes());
+        let letter = letter(&by("relay.dead", &outgoing), &topology(), 1_000);
+        assert_eq!(letter.facts.endpoint.as_ref(), Some(&endpoint));
+        assert_eq!(letter.facts.attempts, history().attempts);
+    }
+}
+
+#[test]
+fn a_hold_that_is_refused_is_its_event_for_its_endpoint_or_the_record() {
+    let endpoint = EndpointId::generate();
+    let now = Timestamp::from_millis(9_000).unwrap();
+    let mut message = by("relay.holds", &waiting(&endpoint));
+    let [mut hold] = crate::Holds::read(&mut message, 1_000, now)
+        .holds
+        .try_into()
+        .unwrap();
+    let why = || Invalid::new("store", "does not take it");
+    let set_aside = |hold: &Hold| {
+        let refused = Refused::hold(hold, why());
+        set_aside(&topology(), &refused, DeadReason::InvalidRecord, now)
+    };
+    let letter = letter(&by("relay.dead", &set_aside(&hold)), &topology(), 1_000);
+    assert_eq!(letter.event.unwrap(), event());
+    assert_eq!(
+        (letter.facts.endpoint.as_ref(), letter.run),
+        (Some(&endpoint), history().run)
+    );
+    assert_eq!(letter.facts.detail.as_deref(), Some("store: does not take it"));
+    hold.event = None;
+    let record: Hold = serde_json::from_slice(&set_aside(&hold).body).unwrap();
+    assert_eq!(record, hold);
 }
 
 #[test]
@@ -526,6 +575,27 @@ fn a_letter_that_keeps_the_beginning_is_no_event() {
     );
     assert!(kept.event.is_err(), "though its beginning is one");
     assert_eq!(kept.cut_from, None, "the queue has no more of it");
+}
+
+#[test]
+fn the_broker_moves_a_record_that_is_too_large_unless_somebody_may_have_forged_a_death() {
+    for is_match in [false, true] {
+        for death in [false, true] {
+            let mut headers = FieldTable::default();
+            put_text(&mut headers, "relay-cut", "body 16777216 2097152");
+            if death {
+                headers.insert("x-death".into(), AMQPValue::FieldArray(Vec::new().into()));
+            }
+            let mut large = delivery("relay.x", "", properties(Some("x/y"), headers), "{");
+            let refused = if is_match {
+                vec![*crate::log::blind_match(&large).unwrap_err()]
+            } else {
+                crate::Holds::read(&mut large, 1_000, Timestamp::default()).refused
+            };
+            assert_eq!(refused.len(), 1);
+            assert_eq!(refused[0].is_for_the_broker(), !death);
+        }
+    }
 }
 
 /// What comes back from a delay has the broker's own `x-death`, and would be lost but for its beginning.

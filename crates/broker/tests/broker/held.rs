@@ -22,7 +22,7 @@ fn dispatched(hop: u32, bytes: usize) -> Dispatched {
 async fn holds(relay: &Relay) -> Vec<Hold> {
     let (mut taken, consumer) = relay.take(Queue::Holds).await;
     let read = taken.holds(&relay.session);
-    assert!(read.refused.is_none(), "{:?}", read.refused);
+    assert!(read.refused.is_empty(), "{:?}", read.refused);
     taken.ack();
     consumer.stop().await;
     read.holds

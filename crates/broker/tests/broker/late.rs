@@ -5,12 +5,28 @@ use lapin::{
     types::{AMQPValue, FieldArray, FieldTable},
 };
 use relay_broker::{Arrival, DeadLetters, Queue};
-use relay_event::DeadReason;
+use relay_event::{DeadReason, History, Hold, HoldReason, Timestamp};
 
 use crate::relay::{MAX_BYTES, Relay, event, event_of};
 
 fn structured() -> BasicProperties {
     BasicProperties::default().with_content_type("application/cloudevents+json".into())
+}
+
+fn hold() -> Hold {
+    let event = event();
+    Hold {
+        endpoint: relay_event::EndpointId::generate(),
+        event_id: event.id().clone(),
+        event_source: event.source().to_owned(),
+        event_type: event.event_type().clone(),
+        published_at: None,
+        hop: 0,
+        history: History::default(),
+        reason: HoldReason::Paused,
+        at: Timestamp::now(),
+        event: None,
+    }
 }
 
 #[tokio::test]
@@ -60,6 +76,56 @@ async fn an_event_that_expires_is_in_both_twins() {
     assert_eq!(relay.ready(Queue::Archive).await, 0);
 }
 
+#[tokio::test]
+async fn what_expired_is_taken_at_once_and_what_was_returned_alone() {
+    let relay = Relay::start().await;
+    let expire = async |count: u32, ready: u32| {
+        for _ in 0..count {
+            let expiring = structured().with_expiration("0".into());
+            relay.publish_raw(expiring, event().body()).await;
+        }
+        relay.wait_for(Queue::WorkLate, ready).await;
+    };
+    expire(3, 3).await;
+    relay.publish(&event()).await;
+    let mut consumer = relay.consume(Queue::Work).await;
+    let returning = async {
+        while let Some(taken) = consumer.next().await {
+            drop(taken);
+        }
+    };
+    tokio::select! {
+        () = returning => panic!("the consumer ended"),
+        () = relay.wait_for(Queue::WorkLate, 4) => {}
+    }
+    consumer.stop().await;
+    expire(2, 6).await;
+
+    let mut consumer = relay.consume(Queue::WorkLate).await;
+    let mut arrivals = Vec::new();
+    let mut unsettled = Vec::new();
+    for _ in 0..3 {
+        unsettled.push(consumer.next().await.unwrap());
+    }
+    unsettled.push(consumer.next().await.unwrap());
+    relay.wait_for(Queue::WorkLate, 2).await;
+    for mut taken in unsettled.drain(..) {
+        arrivals.push(taken.read(&relay.session, MAX_BYTES).arrival);
+        taken.ack();
+    }
+    for _ in 0..2 {
+        unsettled.push(consumer.next().await.unwrap());
+    }
+    for mut taken in unsettled {
+        arrivals.push(taken.read(&relay.session, MAX_BYTES).arrival);
+        taken.ack();
+    }
+    use Arrival::{Expired, Returned};
+    assert_eq!(arrivals, [Expired, Expired, Expired, Returned, Expired, Expired]);
+    consumer.stop().await;
+    assert_eq!(relay.ready(Queue::WorkLate).await, 0);
+}
+
 /// The broker has all of it, and this process only the beginning.
 #[tokio::test]
 async fn an_event_that_is_too_large_is_whole_in_the_dead_letter_queue() {
@@ -103,7 +169,7 @@ async fn an_event_that_is_too_large_for_a_later_limit_keeps_its_endpoint_on_its_
     let aside = taken.set_aside(&relay.session, &refused, DeadReason::InvalidEvent);
     aside.await.unwrap();
     let (mut taken, _consumer) = relay.take(Queue::Holds).await;
-    let refused = taken.holds(&relay.session).refused.unwrap();
+    let [refused] = taken.holds(&relay.session).refused.try_into().unwrap();
     let aside = taken.set_aside(&relay.session, &refused, DeadReason::InvalidEvent);
     aside.await.unwrap();
     relay.wait_for(Queue::Dead, 1).await;
@@ -113,6 +179,25 @@ async fn an_event_that_is_too_large_for_a_later_limit_keeps_its_endpoint_on_its_
     assert_eq!(message.letter.endpoint, Some(endpoint));
     assert_eq!(message.run, Some(run));
     assert_eq!(message.event.as_ref().unwrap(), &large);
+}
+
+#[tokio::test]
+async fn a_record_of_a_hold_that_is_too_large_is_whole_in_the_dead_letter_queue() {
+    let relay = Relay::start().await;
+    let mut hold = hold();
+    hold.history.last_error = Some("x".repeat(3 * 1024 * 1024));
+    relay.session.hold(hold.clone()).await.unwrap();
+    let (mut taken, _consumer) = relay.take(Queue::Holds).await;
+    let [refused] = taken.holds(&relay.session).refused.try_into().unwrap();
+    let aside = taken.set_aside(&relay.session, &refused, DeadReason::InvalidRecord);
+    aside.await.unwrap();
+    relay.wait_for(Queue::Dead, 1).await;
+    let relay = relay.with_limit(4 * 1024 * 1024).await;
+    let mut letters = DeadLetters::open(&relay.session).await.unwrap();
+    let message = letters.next().await.unwrap().unwrap();
+    assert_eq!(message.letter.reason, DeadReason::InvalidRecord);
+    let record: Hold = serde_json::from_slice(message.body()).unwrap();
+    assert_eq!(record, hold);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 mod consumers;
 mod dead_letters;
+mod declared;
 mod held;
 mod late;
 mod parts;

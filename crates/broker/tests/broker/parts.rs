@@ -108,6 +108,26 @@ async fn an_event_is_acked_once_each_of_its_parts_is_safe() {
 }
 
 #[tokio::test]
+async fn a_match_without_the_store_for_very_many_endpoints_is_read_back_whole() {
+    let relay = Relay::start().await;
+    relay.publish(&event()).await;
+    let (mut taken, _work) = relay.take(Queue::Work).await;
+    let message = taken.read(&relay.session, MAX_BYTES);
+    let [part] = taken.divide(1).try_into().ok().unwrap();
+    let mut known: Vec<_> = (0..60_000).map(|_| EndpointId::generate()).collect();
+    let recording = part.match_blindly(&relay.session, &message, known.clone());
+    recording.await.unwrap();
+    let (mut consumer, mut read) = (relay.consume(Queue::BlindMatches).await, Vec::new());
+    while read.len() < known.len() {
+        let taken = consumer.next().await.unwrap();
+        read.extend(taken.blind_match().unwrap().endpoints);
+        taken.ack();
+    }
+    known.sort_unstable();
+    assert_eq!(read, known);
+}
+
+#[tokio::test]
 async fn a_match_without_the_store_is_recorded_before_the_event_is_acked() {
     let mut relay = Relay::start().await;
     relay.publish(&event()).await;
@@ -121,10 +141,8 @@ async fn a_match_without_the_store_is_recorded_before_the_event_is_acked() {
     consumer.stop().await;
     relay.again().await;
     assert_eq!(relay.ready(Queue::Work).await, 0);
-    let (mut taken, _consumer) = relay.take(Queue::Holds).await;
-    let holds = taken.holds(&relay.session);
-    assert!(holds.holds.is_empty() && holds.refused.is_none());
-    let matched = holds.blind_match.unwrap();
+    let (taken, _consumer) = relay.take(Queue::BlindMatches).await;
+    let matched = taken.blind_match().unwrap();
     assert_eq!(matched.endpoints, known);
     let named = (matched.event_id, matched.event_source, matched.event_type);
     let event = event();

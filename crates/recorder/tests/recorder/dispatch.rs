@@ -9,6 +9,7 @@ use relay_event::{
 };
 use relay_store::ClaimRequest;
 use relay_testkit::{shared_broker, wait_until};
+use sqlx::{Connection, SqliteConnection};
 
 use crate::relay::{Relay, config, event, folder};
 
@@ -202,6 +203,53 @@ async fn what_was_matched_without_the_store_goes_to_those_whom_the_match_missed(
     taken.give_back().await;
     deliverer.deliver(1).await;
     until_held(&relay, 0).await;
+    relay.stop_and_find_the_queues_empty().await;
+}
+
+/// Gives an endpoint's row this document, as if another version of the relay had written it.
+async fn overwrite(relay: &Relay, endpoint: &Endpoint, document: &str) {
+    let path = format!("sqlite:{}", relay.config.store.path().unwrap().display());
+    let mut store = SqliteConnection::connect(&path).await.unwrap();
+    let mut tx = store.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    sqlx::query("UPDATE fleet SET number = number + 1, change = change || 'x'")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    let written = "UPDATE endpoints SET document = ?, changed_in = (SELECT number FROM fleet) WHERE id = ?";
+    sqlx::query(written)
+        .bind(document)
+        .bind(endpoint.id.as_str())
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_match_without_the_store_waits_for_endpoints_that_do_not_read_and_delays_no_hold() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let known = relay.add_endpoint("a").await;
+    change(&relay, &known, EndpointState::Paused).await;
+    let missed = relay.add_endpoint("a").await;
+    change(&relay, &missed, EndpointState::Paused).await;
+    let document = serde_json::to_string(&relay.store.endpoint(&missed.id).await.unwrap()).unwrap();
+    overwrite(&relay, &missed, "{}").await;
+    relay.publish(&event("a")).await;
+    let session = relay.session().await;
+    let mut subscription = session.consume(Queue::Work, 10).await.unwrap();
+    let mut taken = subscription.next().await.unwrap();
+    let received = taken.read(&session, 1_000);
+    let part = taken.divide(1).remove(0);
+    let recorded = part.match_blindly(&session, &received, vec![known.id.clone()]);
+    recorded.await.unwrap();
+    subscription.stop().await;
+    relay.publish(&event("a")).await;
+    hold(&session, &known, 1).await;
+    until_held(&relay, 1).await;
+    overwrite(&relay, &missed, &document).await;
+    until_held(&relay, 2).await;
     relay.stop_and_find_the_queues_empty().await;
 }
 

@@ -1,12 +1,14 @@
 //! What is no event and no record goes to the dead-letter queue with the reason, and keeps nothing
 //! else from the log.
 
-use relay_event::{DeadLetter, DeadReason, Event};
+use relay_broker::{Dispatched, Queue};
+use relay_event::{DeadLetter, DeadReason, Event, History};
 use relay_store::StoreUrl;
-use relay_testkit::shared_broker;
+use relay_testkit::{shared_broker, wait_until};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
+use crate::dispatch::Deliverer;
 use crate::relay::{Producer, Relay, STRUCTURED, config, event, folder};
 
 const NDJSON: &str = "application/x-ndjson";
@@ -102,13 +104,13 @@ async fn of_a_message_to_the_delivery_log_the_good_lines_are_recorded() {
     relay.stop_and_find_the_queues_empty().await;
 }
 
-/// Makes the store refuse some events, as a defect in it would.
-async fn refuse(url: &StoreUrl, events: &[&Event]) {
+/// Makes the store refuse some events in a table, as a defect in it would.
+async fn refuse(url: &StoreUrl, table: &str, events: &[&Event]) {
     let path = format!("sqlite:{}", url.path().unwrap().display());
     let mut store = SqliteConnection::connect(&path).await.unwrap();
     let ids: Vec<_> = events.iter().map(|event| format!("'{}'", event.id())).collect();
     let trigger = format!(
-        "CREATE TRIGGER refuse BEFORE INSERT ON events WHEN NEW.id IN ({})
+        "CREATE TRIGGER refuse BEFORE INSERT ON {table} WHEN NEW.id IN ({})
          BEGIN SELECT RAISE(ABORT, 'not this one'); END",
         ids.join(",")
     );
@@ -126,7 +128,7 @@ async fn what_the_store_refuses_is_found_among_all_that_it_takes() {
     let mut relay = Relay::without_recorder(config(url, &folder), url).await;
     let events: Vec<_> = (0..EVENTS).map(|_| event("a")).collect();
     let poison = [&events[0], &events[123], &events[124]];
-    refuse(&relay.config.store, &poison).await;
+    refuse(&relay.config.store, "events", &poison).await;
     for event in &events {
         relay.publish(event).await;
     }
@@ -140,6 +142,63 @@ async fn what_the_store_refuses_is_found_among_all_that_it_takes() {
         assert!(letter.detail.as_deref().unwrap().contains("not this one"));
     }
     relay.logged(EVENTS - poison.len()).await;
+    relay.until_ready().await;
+    relay.stop_and_find_the_queues_empty().await;
+}
+
+/// Their message was read so that its body is no longer there.
+#[tokio::test]
+async fn held_deliveries_that_the_broker_moved_and_the_store_refuses_are_dead_letters_with_their_events() {
+    let (folder, url) = (folder(), shared_broker().await);
+    let mut relay = Relay::without_recorder(config(url, &folder), url).await;
+    let events = [event("a"), event("a"), event("a")];
+    refuse(&relay.config.store, "kept", &[&events[0], &events[2]]).await;
+    let endpoint = relay_event::EndpointId::generate();
+    let delivery = |event: &Event| Dispatched {
+        event: event.clone(),
+        published_at: None,
+        hop: 1,
+        history: History {
+            attempts: 2,
+            ..History::default()
+        },
+        alone: false,
+    };
+    let session = relay.session().await;
+    let batch = events.each_ref().map(delivery);
+    session.dispatch(&endpoint, &batch).await.unwrap();
+    let mut consumer = session.consume(Queue::Dispatch, 1).await.unwrap();
+    let returning = async {
+        while let Some(taken) = consumer.next().await {
+            drop(taken);
+        }
+    };
+    let moved = wait_until("the batch to be moved", || async {
+        let depth = session.depth(Queue::Holds).await.unwrap().unwrap();
+        if depth.ready == 1 {
+            Ok(())
+        } else {
+            Err(depth.ready)
+        }
+    });
+    tokio::select! {
+        () = returning => panic!("the consumer ended"),
+        () = moved => {}
+    }
+    consumer.stop().await;
+    relay.record();
+
+    let dead = relay.dead(2).await;
+    for event in [&events[0], &events[2]] {
+        let of = |letter: &&DeadLetter| letter.event_id.as_deref() == Some(event.id().as_str());
+        let letter = dead.iter().find(of).unwrap_or_else(|| panic!("{dead:?}"));
+        assert_eq!(letter.reason, DeadReason::InvalidRecord);
+        assert_eq!((letter.endpoint.as_ref(), letter.attempts), (Some(&endpoint), 2));
+        assert!(letter.detail.as_deref().unwrap().contains("not this one"));
+    }
+    let mut deliverer = Deliverer::start(session).await;
+    assert_eq!(deliverer.deliver(1).await, [events[1].id().as_str()]);
+    drop(deliverer);
     relay.until_ready().await;
     relay.stop_and_find_the_queues_empty().await;
 }

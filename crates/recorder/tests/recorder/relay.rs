@@ -161,6 +161,7 @@ impl Relay {
             Queue::Suspects,
             Queue::Records,
             Queue::Holds,
+            Queue::BlindMatches,
         ] {
             let depth = session.depth(queue).await.unwrap().unwrap();
             assert_eq!((depth.ready, depth.consumers), (0, 0), "{queue}");
