@@ -34,6 +34,8 @@ struct State {
     breaker: Breaker,
     /// Permits that are out.
     under_way: u16,
+    /// Those of them that wait for the rate.
+    wait_for_rate: u16,
     /// Those of them that have room in the process too.
     in_slots: Used,
 }
@@ -69,6 +71,7 @@ impl Pace {
             window: Window::new(endpoint.max_in_flight),
             breaker: Breaker::new(noted),
             under_way: 0,
+            wait_for_rate: 0,
             in_slots: Used::default(),
         };
         Self {
@@ -101,14 +104,16 @@ impl Pace {
 
     /// Resolves when the endpoint's limits allow another attempt.
     pub(crate) async fn permit(&self) -> Permit {
-        let permit = loop {
+        let mut permit = loop {
             self.until(State::has_room).await;
             if let Some(permit) = self.begin(State::has_room) {
                 break permit;
             }
         };
         if let Some(rate) = &self.rate {
+            permit.waits_for_rate(true);
             rate.until_ready().await;
+            permit.waits_for_rate(false);
         }
         permit
     }
@@ -131,9 +136,11 @@ impl Pace {
         }
     }
 
-    /// Returns true if it is the rate that allows no attempt now, and not the attempts under way.
+    /// Returns true if it is the rate that allows no attempt now, and not the attempts under way: of these some may
+    /// only wait for the rate.
     pub(crate) fn is_over_rate(&self) -> bool {
-        self.rate.is_some() && self.state.borrow().has_room()
+        let state = self.state.borrow();
+        self.rate.is_some() && (state.has_room() || state.wait_for_rate > 0)
     }
 
     fn begin(&self, allowed: impl Fn(&State) -> bool) -> Option<Permit> {
@@ -151,6 +158,7 @@ impl Pace {
             slots: Arc::clone(&self.slots),
             slot: None,
             is_dispatched: false,
+            waits_for_rate: false,
         }
     }
 
@@ -192,9 +200,24 @@ pub(crate) struct Permit {
     slot: Option<Slot>,
     /// Set if it is for what the dispatcher sent on.
     is_dispatched: bool,
+    waits_for_rate: bool,
 }
 
 impl Permit {
+    fn waits_for_rate(&mut self, waits: bool) {
+        if std::mem::replace(&mut self.waits_for_rate, waits) == waits {
+            return;
+        }
+        self.state.send_if_modified(|state| {
+            if waits {
+                state.wait_for_rate += 1;
+            } else {
+                state.wait_for_rate -= 1;
+            }
+            false // Nobody waits for this.
+        });
+    }
+
     /// Resolves when the process has room for the attempt too.
     pub(crate) async fn with_slot(mut self) -> Self {
         let mut changes = self.state.subscribe();
@@ -227,6 +250,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        self.waits_for_rate(false);
         self.state.send_modify(|state| {
             state.under_way = state.under_way.saturating_sub(1);
             if self.slot.is_some() {

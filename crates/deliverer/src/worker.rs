@@ -443,5 +443,15 @@ mod tests {
         };
         assert_eq!(permit(&worker).await.err(), Some(HoldReason::Rate));
         drop(place);
+
+        // The whole window waits for the rate.
+        let window = futures_util::future::join_all((0..4).map(|_| worker.offer(1)));
+        let one_more = async {
+            tokio::task::yield_now().await;
+            let _places: Vec<_> = std::iter::from_fn(|| worker.wait(1)).collect();
+            assert_eq!(permit(&worker).await.err(), Some(HoldReason::Rate));
+        };
+        let offers = tokio::join!(window, one_more).0;
+        assert_eq!(offers.len(), 4);
     }
 }
