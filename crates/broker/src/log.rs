@@ -98,9 +98,10 @@ impl Holds {
     /// Reads deliveries that the broker moved, at this time.
     fn of(moved: Vec<Received>, at: Timestamp) -> Self {
         let (mut holds, mut refused, mut exhausted) = (Vec::new(), Vec::new(), None);
+        let is_single = moved.len() == 1;
         for received in moved {
-            if received.alone && received.event.is_ok() {
-                exhausted = Some(received); // It has the message for itself.
+            if is_single && received.alone && received.event.is_ok() {
+                exhausted = Some(received);
                 continue;
             }
             // Only what is addressed to an endpoint is read as an event.

@@ -70,9 +70,10 @@ async fn set_aside(session: Session, item: Item, metrics: Metrics) -> Result<(),
                 taken.divide(1).remove(0),
                 Settlement::Dead(DeadReason::DeliveryLimit),
             );
-            return part
-                .settle(&session, endpoint, received, &received.history, dead, None)
-                .await;
+            part.settle(&session, endpoint, received, &received.history, dead, None)
+                .await?;
+            metrics.set_aside(DeadReason::DeliveryLimit);
+            return Ok(());
         }
         match refused.split_last() {
             Some((last, others)) => {

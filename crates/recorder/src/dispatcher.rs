@@ -390,8 +390,8 @@ impl Turn<'_> {
         for (claims, request) in claims.into_iter().zip(requests) {
             self.claimed(claims, request.returned, unconfirmed);
         }
-        let (_, soon) = self.dispatcher.times.look();
-        self.look_at.get_or_insert(Instant::now() + soon);
+        let (rarely, _) = self.dispatcher.times.look();
+        self.look_at.get_or_insert(Instant::now() + rarely);
         let sent = publish(self.session, unconfirmed).await?;
         self.dispatcher.metrics.dispatched(sent);
         Ok(())

@@ -50,7 +50,8 @@ impl Metrics {
         );
         let set_aside = Opts::new(
             "relay_recorder_set_aside_total",
-            "Messages sent to the dead-letter queue because they cannot be recorded, by reason: invalid_event, invalid_record.",
+            "Messages sent to the dead-letter queue, by reason: invalid_event and invalid_record cannot be recorded, \
+             delivery_limit ended its deliverers again and again.",
         );
         let store_errors = Opts::new(
             "relay_recorder_store_errors_total",
@@ -115,7 +116,11 @@ impl Metrics {
             self.rows.with_label_values(&[table]);
             self.forgotten.with_label_values(&[table]);
         }
-        for reason in [DeadReason::InvalidEvent, DeadReason::InvalidRecord] {
+        for reason in [
+            DeadReason::InvalidEvent,
+            DeadReason::InvalidRecord,
+            DeadReason::DeliveryLimit,
+        ] {
             self.set_aside.with_label_values(&[reason.as_str()]);
         }
         for reason in HoldReason::ALL {
