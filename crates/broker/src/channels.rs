@@ -84,11 +84,11 @@ pub struct Subscription {
 }
 
 /// The way in which a twin such as [`Queue::WorkLate`] is taken from: many messages at once as long as they have
-/// expired, and one at a time while they were returned, for one of these may end the process again, and would return
-/// the others with it. It begins with one at a time.
+/// expired or were rejected, and one at a time while they were returned, for one of these may end the process again, and
+/// would return the others with it. It begins with one at a time.
 pub(crate) struct Twin {
     session: Session,
-    /// Messages that have expired and are not settled, at most.
+    /// Messages taken at once that were not returned, at most.
     most: u16,
     takes_many: bool,
 }
@@ -112,11 +112,11 @@ impl Subscription {
             let Some(twin) = &self.twin else {
                 return Some(taken);
             };
-            let has_expired = taken.has_expired(&twin.session);
-            if has_expired == twin.takes_many {
+            let was_returned = taken.was_returned();
+            if was_returned != twin.takes_many {
                 return Some(taken);
             }
-            if has_expired {
+            if !was_returned {
                 self.begin_anew(true).await?;
                 return Some(taken);
             }

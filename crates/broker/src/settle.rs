@@ -18,7 +18,7 @@ use crate::{
     acks::Acks,
     publisher::PublishError,
     session::{Error, Session},
-    wire::{self, Arrival, Received, Refused},
+    wire::{self, Received, Refused},
 };
 
 /// The endpoints in one record of a match that was made without the store: some 200 KB.
@@ -90,9 +90,9 @@ impl Taken {
         Received::read_batch(&mut self.delivery, self.queue, session.topology())
     }
 
-    /// Tells whether it is in a twin because it has expired, by its headers alone.
-    pub(crate) fn has_expired(&self, session: &Session) -> bool {
-        wire::arrival(&self.delivery, self.queue, session.topology()) == Arrival::Expired
+    /// Returns true if it is in a twin because it was returned too often, or for a reason that is not known.
+    pub(crate) fn was_returned(&self) -> bool {
+        wire::was_returned(&self.delivery)
     }
 
     /// The bytes of it that are in this process.

@@ -374,7 +374,8 @@ impl Received {
             published_at: self.published_at,
             hop: self.hop,
             history: history.clone(),
-            reason,
+            // It may end its deliverers, whatever it waits for.
+            reason: if self.alone { HoldReason::Returned } else { reason },
             at,
             event: self.for_the_log(event, at),
         }
@@ -424,9 +425,10 @@ pub(crate) fn check_own(delivery: &Delivery) -> Result<(), Invalid> {
     }
 }
 
-/// The way by which the message came to this queue.
-pub(crate) fn arrival(delivery: &Delivery, queue: Queue, topology: &Topology) -> Arrival {
-    Arrival::of(queue, delivery, &Headers::of(&delivery.properties), topology)
+/// Returns true if the broker moved the message because it was returned too often, or for a reason that is not known.
+pub(crate) fn was_returned(delivery: &Delivery) -> bool {
+    let death = Headers::of(&delivery.properties).death();
+    death.is_none_or(|died| died.reason == "delivery_limit")
 }
 
 /// The time at which the broker moved the message, if it did.

@@ -21,8 +21,8 @@ pub(crate) struct Breaker {
     /// Troubled attempts since the endpoint last answered otherwise.
     troubles: Option<Troubles>,
     closed_off: bool,
-    /// Whether its last attempt had an answer.
-    answers: bool,
+    /// True if its last attempt had an answer; `None` before the first.
+    answers: Option<bool>,
     failing: Option<Failing>,
     last_success: Option<Timestamp>,
 }
@@ -81,8 +81,9 @@ impl Breaker {
         self.closed_off
     }
 
-    /// Whether its last attempt had an answer, so that the next may be expected to have one soon.
-    pub(crate) fn answers(&self) -> bool {
+    /// Returns true if its last attempt had an answer, so that the next may be expected to have one soon; `None` before
+    /// the first.
+    pub(crate) fn answers(&self) -> Option<bool> {
         self.answers
     }
 
@@ -96,13 +97,13 @@ impl Breaker {
             let opened = self.closed_off.then_some(Change::Opened);
             *self = Self {
                 last_success: Some(now),
-                answers: true,
+                answers: Some(true),
                 ..Self::default()
             };
             return opened;
         }
         self.fail(outcome, now);
-        self.answers = outcome.error().is_none();
+        self.answers = Some(outcome.error().is_none());
         self.count(outcome.sign(), now);
         match (self.closed_off, outcome.sign()) {
             // As it would not have been closed off for this, it does not stay so.

@@ -11,6 +11,7 @@ use relay_event::{
     Attempt, AttemptId, DeadReason, DeliveryState, Endpoint, EndpointId, Event, History, HoldReason, Outcome,
     Timestamp, Verdict, verdict,
 };
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -37,7 +38,12 @@ pub(crate) struct Workshop {
     pub(crate) deliverer: String,
     pub(crate) matching: Matching,
     pub(crate) shortages: Shortages,
+    /// Room for deliveries of wide or expired events that are being held: each needs memory until it is confirmed.
+    pub(crate) holding: Semaphore,
 }
+
+/// The deliveries of wide or expired events that are held at once.
+pub(crate) const HOLDING: usize = 256;
 
 /// State that the deliveries of one session share.
 #[derive(Clone)]
@@ -175,12 +181,16 @@ impl Stay {
     }
 }
 
-/// Holds many deliveries of an event, some at a time: each needs memory until it is confirmed.
+/// Holds many deliveries of an event, as there is room.
 async fn hold_all(deliveries: Vec<Delivery>, reason: HoldReason) {
-    const AT_ONCE: usize = 256;
-    let holding = deliveries.into_iter().map(|delivery| delivery.hold(reason));
-    stream::iter(holding)
-        .buffer_unordered(AT_ONCE)
+    let hold = async |delivery: Delivery| {
+        let workshop = Arc::clone(&delivery.stay.workshop);
+        let _room = workshop.holding.acquire().await;
+        delivery.hold(reason).await;
+    };
+    stream::iter(deliveries)
+        .map(hold)
+        .buffer_unordered(HOLDING)
         .collect::<()>()
         .await;
 }

@@ -28,14 +28,20 @@ use anyhow::Context as _;
 use relay_broker::{Broker, Status};
 use relay_service::Context;
 use relay_store::Store;
+use tokio::sync::Semaphore;
 
 pub use config::{Config, DisableAfter};
 pub use courier::{Courier, Posted};
 pub use resolver::NameServers;
 
 use crate::{
-    deliverer::Deliverer, delivery::Workshop, matching::Matching, metrics::Metrics, resolver::Resolver,
-    shortage::Shortages, slots::Slots,
+    deliverer::Deliverer,
+    delivery::{HOLDING, Workshop},
+    matching::Matching,
+    metrics::Metrics,
+    resolver::Resolver,
+    shortage::Shortages,
+    slots::Slots,
 };
 
 /// Its name among the parts of a process, which says when it has begun.
@@ -61,6 +67,7 @@ pub async fn run(config: &Config, context: &Context, broker: &Broker, store: &St
         deliverer: config.signature(),
         matching,
         shortages: Shortages::default(),
+        holding: Semaphore::new(HOLDING),
     });
     let deliverer = Deliverer {
         workshop: Arc::clone(&workshop),

@@ -23,8 +23,8 @@ pub(crate) struct Used {
 pub(crate) struct Asking {
     /// The attempts of its endpoint that have room already.
     pub(crate) held: Used,
-    /// Set if the endpoint's last attempt had an answer.
-    pub(crate) answers: bool,
+    /// True if the endpoint's last attempt had an answer; `None` before the end of its first.
+    pub(crate) answers: Option<bool>,
     /// Set if the dispatcher sent it on.
     pub(crate) is_dispatched: bool,
 }
@@ -56,7 +56,7 @@ impl Slots {
             return None;
         }
         used.used.count(asked.is_dispatched);
-        used.failing += usize::from(!asked.answers);
+        used.failing += usize::from(asked.answers == Some(false));
         let slots = Arc::clone(self);
         Some(Slot { slots, asked })
     }
@@ -81,15 +81,16 @@ impl Used {
 /// An endpoint that holds many leaves as many to others: so a few may have what they want, and the more endpoints there
 /// are that want much, the less each gets, while something is always left for the next. A quarter is for
 /// endpoints that answered last time, since theirs will soon be free again. Those that did not have half of all
-/// together, and so has what the dispatcher sends on.
+/// together, and so has what the dispatcher sends on. Of an endpoint that was not tried yet nothing is known, so its
+/// attempts do not count among those.
 fn is_due(most: usize, used: &InProcess, asked: Asking) -> bool {
     let half = most.div_ceil(2);
-    let kept = if asked.answers { 0 } else { most / 4 };
+    let kept = if asked.answers == Some(true) { 0 } else { most / 4 };
     let free = most.saturating_sub(used.used.all + kept);
     let for_failing = half.saturating_sub(used.failing);
     let for_dispatched = half.saturating_sub(used.used.dispatched);
     asked.held.all < free
-        && (asked.answers || asked.held.all < for_failing)
+        && (asked.answers != Some(false) || asked.held.all < for_failing)
         && (!asked.is_dispatched || asked.held.dispatched < for_dispatched)
 }
 
@@ -97,7 +98,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut used = self.slots.used();
         used.used.discount(self.asked.is_dispatched);
-        used.failing -= usize::from(!self.asked.answers);
+        used.failing -= usize::from(self.asked.answers == Some(false));
     }
 }
 
@@ -127,7 +128,7 @@ mod tests {
                 };
                 let asking = Asking {
                     held,
-                    answers,
+                    answers: Some(answers),
                     is_dispatched,
                 };
                 endpoint.extend(slots.take(asking));
@@ -159,6 +160,19 @@ mod tests {
         let slots = Slots::new(2_048);
         let _held = fill(&slots, 1_000, 4, false);
         assert_eq!(one_more(&slots, false), 1, "and something to a new one");
+    }
+
+    #[test]
+    fn endpoints_that_were_not_tried_yet_get_something_beside_thousands_that_never_answer() {
+        let untried = Asking {
+            held: Used::default(),
+            answers: None,
+            is_dispatched: false,
+        };
+        let slots = Slots::new(2_048);
+        let _held = fill(&slots, 5_000, 4, false);
+        let first: Vec<Slot> = (0..500).filter_map(|_| slots.take(untried)).collect();
+        assert_eq!(first.len(), 500);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod alone;
 mod backlog;
+mod empty;
 mod lanes;
 
 use std::{sync::Arc, time::Duration};
@@ -10,7 +11,9 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::try_join_all;
 use relay_broker::{Broker, Changes, Delays, Dispatched, PublishError, Queue, Recordings, Session};
 use relay_event::EndpointId;
-use relay_store::{Changed, ClaimRequest, Claims, Error, HeldChange, HeldNow, KnownEndpoints, Store};
+use relay_store::{
+    Changed, ClaimRequest, Claims, Error, HeldChange, HeldNow, KnownEndpoints, ReturnedFor, Store,
+};
 use tokio::{
     sync::Notify,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
@@ -20,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     alone::Alone,
     backlog::Backlog,
+    empty::Empty,
     lanes::{Lanes, Terms},
 };
 use crate::{config::DispatchTimes, metrics::Metrics};
@@ -181,7 +185,8 @@ impl Dispatcher {
             through: held.through,
             lanes: Lanes::begin(held.endpoints, Instant::now()),
             backlog: Backlog::new(Instant::now()),
-            alone: Alone::default(),
+            alone: Alone::new(Instant::now()),
+            empty: Empty::default(),
             look_at: Some(Instant::now()),
             count_at: None,
         };
@@ -201,6 +206,7 @@ struct Turn<'d> {
     through: i64,
     backlog: Backlog,
     alone: Alone,
+    empty: Empty,
     /// The time to look for silent claims; `None` if nothing is claimed.
     look_at: Option<Instant>,
     /// The time to count what is held; `None` if nothing changed.
@@ -226,7 +232,12 @@ impl Turn<'_> {
                 self.hear().await?;
                 self.send_alone(unconfirmed).await?;
             }
-            let next = [self.lanes.next_at(), self.look_at, self.count_at];
+            let next = [
+                self.lanes.next_at(),
+                self.alone.look_at(),
+                self.look_at,
+                self.count_at,
+            ];
             let next = next.into_iter().flatten().min();
             let next = match self.backlog.until() {
                 Some(until) => Some(next.map_or(until, |next| next.max(until))),
@@ -265,7 +276,7 @@ impl Turn<'_> {
     fn consider(&mut self, changed: Vec<Changed<Terms>>) {
         let now = Instant::now();
         for Changed { id, .. } in changed {
-            self.alone.look();
+            self.alone.look(now);
             self.lanes.changed(&id, now);
             self.lanes.consider(&id, self.known.get(&id), now);
         }
@@ -289,7 +300,7 @@ impl Turn<'_> {
             }
             if count > 0 {
                 self.count_at.get_or_insert(now + COUNT);
-                self.alone.look();
+                self.alone.look(now);
             }
             self.through = changes.through;
             if count < usize::try_from(CHANGES).unwrap_or(usize::MAX) {
@@ -298,27 +309,29 @@ impl Turn<'_> {
         }
     }
 
-    /// Holds those again of whose claims nothing was heard. What waits in a queue, or a record of which does, is not
-    /// silent.
+    /// Holds those again of whose claims nothing was heard although no message waited since then, and no record.
     async fn hold_silent_again(&mut self) -> Result<(), StopReason> {
         let Dispatcher { store, times, .. } = self.dispatcher;
         let (rarely, soon) = times.look();
         while self.look_at.is_some_and(|at| at <= Instant::now()) {
             self.look_at = Some(Instant::now() + soon);
             for queue in [Queue::Dispatch, Queue::Records, Queue::Holds] {
-                let depth = self.session.depth(queue).await.map_err(|_| StopReason::Lost)?;
-                if depth.is_some_and(|depth| depth.ready > 0) {
+                if self.ready(queue).await? > 0 {
                     return Ok(());
                 }
             }
-            let after = (times.silent, times.lost);
+            let now = Instant::now();
+            self.empty.seen(now, times.lost);
+            let after = (
+                self.empty.before(now, times.silent),
+                self.empty.before(now, times.lost),
+            );
             let again = store.hold_silent_claims_again(self.epoch, after, SILENT_AT_ONCE);
             let again = again.await?.ok_or(StopReason::EpochOver)?;
             if again.deliveries == u64::from(SILENT_AT_ONCE) {
                 self.look_at = Some(Instant::now());
             } else if again.left == 0 {
-                let are_under_way = self.lanes.are_under_way();
-                self.look_at = are_under_way.then(|| Instant::now() + rarely);
+                self.look_at = (again.claims > 0).then(|| Instant::now() + rarely);
             }
         }
         Ok(())
@@ -335,13 +348,7 @@ impl Turn<'_> {
 
     /// Sends on what may be sent now, as far as one transaction goes. Returns false if that is nothing.
     async fn send(&mut self, unconfirmed: &mut Unconfirmed) -> Result<bool, StopReason> {
-        if self.backlog.is_due(Instant::now()) {
-            let depth = self.session.depth(Queue::Dispatch).await;
-            let ready = depth
-                .map_err(|_| StopReason::Lost)?
-                .map_or(0, |depth| depth.ready);
-            self.backlog.measured(ready, Instant::now());
-        }
+        self.measure().await?;
         let (now, most) = (Instant::now(), self.backlog.room().min(ENDPOINTS));
         let mut requests = Vec::new();
         while requests.len() < most
@@ -360,15 +367,38 @@ impl Turn<'_> {
         Ok(true)
     }
 
+    /// Counts what waits for the deliverers, if it is time.
+    async fn measure(&mut self) -> Result<(), StopReason> {
+        if self.backlog.is_due(Instant::now()) {
+            let ready = self.ready(Queue::Dispatch).await?;
+            self.backlog.measured(ready, Instant::now());
+        }
+        Ok(())
+    }
+
+    async fn ready(&self, queue: Queue) -> Result<u32, StopReason> {
+        let depth = self.session.depth(queue).await.map_err(|_| StopReason::Lost)?;
+        Ok(depth.map_or(0, |depth| depth.ready))
+    }
+
     /// Sends one of those on that were returned too often, if none is under way: whichever ends its deliverer is alone
     /// then.
     async fn send_alone(&mut self, unconfirmed: &mut Unconfirmed) -> Result<(), StopReason> {
-        if !self.alone.is_to_look() || self.backlog.room() == 0 {
+        if self.alone.look_at().is_none_or(|at| at > Instant::now()) {
+            return Ok(());
+        }
+        self.measure().await?;
+        if self.backlog.room() == 0 {
             return Ok(());
         }
         let returned = self.dispatcher.store.returned().await?;
-        let may = |id: &EndpointId| self.known.get(id).is_none_or(|terms| terms.is_active);
-        if let Some(endpoint) = self.alone.next(&returned, may) {
+        let now = Instant::now();
+        let not_before = |returned: &ReturnedFor| {
+            let (id, ends) = (&returned.endpoint, returned.ends);
+            let may = self.known.get(id).is_none_or(|terms| terms.is_active);
+            may.then(|| self.lanes.know(id, ends, now))
+        };
+        if let Some(endpoint) = self.alone.next(&returned, not_before, now) {
             let request = ClaimRequest {
                 endpoint,
                 limit: 1,
@@ -410,7 +440,10 @@ impl Turn<'_> {
         let count = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
         let terms = self.known.get(&endpoint);
         if alone {
-            self.lanes.sent_alone(&endpoint, terms, Instant::now());
+            self.lanes.sent_alone(&endpoint, count, terms, Instant::now());
+            if count == 0 {
+                self.alone.look(Instant::now()); // It ended in the meantime, or cannot be read.
+            }
         } else {
             self.lanes.sent(&endpoint, (count, more), terms, Instant::now());
         }

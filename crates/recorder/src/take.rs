@@ -44,7 +44,7 @@ pub(crate) fn archive_prefetch(max_event_bytes: usize) -> u16 {
     u16::try_from(fitting).unwrap_or(u16::MAX)
 }
 
-/// How long a match that was made without the store waits for the endpoints to be read. A message that a consumer has
+/// The time for which a match that was made without the store waits for the endpoints to be read. A message that a consumer has
 /// had for 30 minutes ends its channel; so all that are on their way here are given back before.
 const LOOK: Duration = Duration::from_secs(10);
 

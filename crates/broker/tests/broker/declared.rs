@@ -11,7 +11,7 @@ use relay_broker::{Config, Error, Session};
 use relay_event::DEFAULT_MAX_EVENT_BYTES;
 use relay_testkit::{confirming, namespace, shared_broker};
 
-/// What a relay hears that finds this exchange of this kind, or this queue as a plain one.
+/// The refusal to a relay that finds this exchange of this kind, or this queue as a plain one.
 async fn opened(object: &str, kind: Option<ExchangeKind>) -> Error {
     let (url, namespace) = (shared_broker().await, namespace());
     let (connection, channel) = confirming(url).await.unwrap();

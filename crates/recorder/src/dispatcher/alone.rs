@@ -3,60 +3,68 @@
 
 use relay_event::EndpointId;
 use relay_store::ReturnedFor;
+use tokio::time::Instant;
 
 /// The turns of the endpoints that have such deliveries.
 #[derive(Debug)]
 pub(crate) struct Alone {
-    /// Set if something may have changed.
-    look: bool,
+    /// The time to look for the next; `None` until something changes.
+    look_at: Option<Instant>,
     /// The endpoint that had the last turn.
     last: Option<EndpointId>,
 }
 
-impl Default for Alone {
-    fn default() -> Self {
+impl Alone {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
-            look: true,
+            look_at: Some(now),
             last: None,
         }
     }
-}
 
-impl Alone {
     /// Something was held, a claim ended, or an endpoint changed.
-    pub(crate) fn look(&mut self) {
-        self.look = true;
+    pub(crate) fn look(&mut self, now: Instant) {
+        self.look_at = Some(now);
     }
 
-    pub(crate) fn is_to_look(&self) -> bool {
-        self.look
+    pub(crate) fn look_at(&self) -> Option<Instant> {
+        self.look_at
     }
 
-    /// The endpoint whose turn it is, of those that may be sent to; `None` while one of these deliveries is under way.
+    /// The endpoint whose turn it is; `None` while one of these deliveries is under way. `not_before` tells the time
+    /// from which an endpoint may be sent to, if it may.
     pub(crate) fn next(
         &mut self,
         returned: &[ReturnedFor],
-        may: impl Fn(&EndpointId) -> bool,
+        mut not_before: impl FnMut(&ReturnedFor) -> Option<Instant>,
+        now: Instant,
     ) -> Option<EndpointId> {
-        self.look = false;
+        self.look_at = None;
         if returned.iter().any(|returned| returned.is_claimed) {
             return None; // Its end will be heard.
         }
-        let ids = || {
-            returned
-                .iter()
-                .map(|returned| &returned.endpoint)
-                .filter(|id| may(id))
-        };
-        let after = ids().find(|id| self.last.as_ref().is_none_or(|last| last < *id));
-        let next = after.or_else(|| ids().next())?;
-        self.last = Some(next.clone());
-        Some(next.clone())
+        let after = returned.partition_point(|returned| self.last.as_ref() >= Some(&returned.endpoint));
+        let (before, after) = returned.split_at(after);
+        for returned in after.iter().chain(before) {
+            match not_before(returned) {
+                Some(at) if at > now => self.look_at = Some(self.look_at.map_or(at, |look| look.min(at))),
+                Some(_) => {
+                    self.last = Some(returned.endpoint.clone());
+                    return self.last.clone();
+                }
+                None => {}
+            }
+        }
+        None
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use relay_store::ClaimEnds;
+
     use super::*;
 
     #[test]
@@ -65,16 +73,29 @@ mod tests {
         let of = |n, is_claimed| ReturnedFor {
             endpoint: id(n),
             is_claimed,
+            ends: ClaimEnds::default(),
         };
-        let mut alone = Alone::default();
-        assert!(alone.is_to_look());
+        let now = Instant::now();
+        let later = now + Duration::from_secs(2);
+        let mut alone = Alone::new(now);
+        assert_eq!(alone.look_at(), Some(now));
         let three = [1, 2, 3].map(|n| of(n, false));
         for n in [1, 2, 3, 1] {
-            assert_eq!(alone.next(&three, |_| true), Some(id(n)));
-            assert!(!alone.is_to_look());
+            assert_eq!(alone.next(&three, |_| Some(now), now), Some(id(n)));
+            assert_eq!(alone.look_at(), None);
         }
-        assert_eq!(alone.next(&three, |other| *other != id(2)), Some(id(3)));
-        assert_eq!(alone.next(&[of(1, false), of(2, true)], |_| true), None);
-        assert_eq!(alone.next(&[], |_| true), None);
+        let but_for =
+            |n, at| move |returned: &ReturnedFor| if returned.endpoint == id(n) { at } else { Some(now) };
+        assert_eq!(
+            alone.next(&three, but_for(2, None), now),
+            Some(id(3)),
+            "2 is paused"
+        );
+        assert_eq!(alone.next(&three, but_for(1, Some(later)), now), Some(id(2)));
+        let one = [of(1, false)];
+        assert_eq!(alone.next(&one, |_| Some(later), now), None);
+        assert_eq!(alone.look_at(), Some(later));
+        assert_eq!(alone.next(&[of(1, false), of(2, true)], |_| Some(now), now), None);
+        assert_eq!(alone.next(&[], |_| Some(now), now), None);
     }
 }

@@ -91,12 +91,13 @@ impl Lane {
         let answered = more(ends.answered, before.answered);
         let failed = more(ends.failed, before.failed);
         let returned = more(ends.returned, before.returned);
+        let lost = more(ends.lost, before.lost);
         self.waits = true;
-        // A lost claim ends as one that returned.
-        let lost = returned.min(self.inherited);
-        let rest = (answered + failed + returned - lost).saturating_sub(self.under_way);
-        self.under_way = self.under_way.saturating_sub(answered + failed + returned - lost);
-        self.inherited = self.inherited.saturating_sub(lost + rest);
+        end(
+            answered + failed + returned,
+            [&mut self.under_way, &mut self.inherited],
+        );
+        end(lost, [&mut self.inherited, &mut self.under_way]);
         let is_failing = failed > self.patience;
         if answered > 0 {
             self.patience = FAILURES - 1;
@@ -164,7 +165,16 @@ impl Lane {
 
     /// Returns true if nothing is to be remembered of it.
     fn is_over(&self) -> bool {
-        !self.waits && self.under_way == 0 && self.wait.is_zero()
+        !self.waits && self.under_way + self.inherited == 0 && self.wait.is_zero()
+    }
+}
+
+/// Takes claims that ended from those of the epoch that had them most likely, then from the others.
+fn end(mut ended: u64, from: [&mut u64; 2]) {
+    for claims in from {
+        let these = ended.min(*claims);
+        *claims -= these;
+        ended -= these;
     }
 }
 
@@ -198,13 +208,14 @@ impl Lanes {
         self.lanes.keys().cloned().collect()
     }
 
-    /// Something was held for an endpoint, or claims of it ended. Returns the number that is held again.
+    /// Something was held for an endpoint, or claims of it ended. Returns the number of deliveries that are held again.
     pub(crate) fn heard(&mut self, endpoint: &EndpointId, ends: ClaimEnds, now: Instant) -> u64 {
         let lane = self.lanes.entry(endpoint.clone());
         let lane = lane.or_insert_with(|| Lane::new(now, ends));
-        let returned = ends.returned.saturating_sub(lane.ends.returned);
+        let again = |ends: &ClaimEnds| ends.returned + ends.lost;
+        let held_again = again(&ends).saturating_sub(again(&lane.ends));
         lane.heard(ends, now);
-        returned
+        held_again
     }
 
     /// The owner of an endpoint changed it, so what failed before tells nothing any more.
@@ -214,17 +225,25 @@ impl Lanes {
         }
     }
 
-    /// Returns true if a claim is not known to have ended.
-    pub(crate) fn are_under_way(&self) -> bool {
-        self.lanes.values().any(|lane| lane.under_way > 0)
-    }
-
-    /// A delivery was claimed that is sent alone.
-    pub(crate) fn sent_alone(&mut self, endpoint: &EndpointId, terms: Option<&Terms>, now: Instant) {
+    /// Some deliveries were claimed that are sent alone.
+    pub(crate) fn sent_alone(
+        &mut self,
+        endpoint: &EndpointId,
+        count: u32,
+        terms: Option<&Terms>,
+        now: Instant,
+    ) {
         if let Some(lane) = self.lanes.get_mut(endpoint) {
-            lane.sent(1, terms, now);
+            lane.sent(count, terms, now);
         }
         self.consider(endpoint, terms, now);
+    }
+
+    /// An endpoint has deliveries that are sent alone, and maybe no others. Returns the time before which nothing is
+    /// sent to it, because something failed there or came back.
+    pub(crate) fn know(&mut self, endpoint: &EndpointId, ends: ClaimEnds, now: Instant) -> Instant {
+        let lane = self.lanes.entry(endpoint.clone());
+        lane.or_insert_with(|| Lane::new(now, ends)).not_before
     }
 
     /// Puts an endpoint into the heap if it may send, now or later.
@@ -314,6 +333,7 @@ mod tests {
             answered,
             failed,
             returned: 0,
+            lost: 0,
         }
     }
 
@@ -421,11 +441,11 @@ mod tests {
         lanes.consider(&id, Some(&terms), now);
         assert_eq!(lanes.take(|_| Some(&terms), now), Some((id.clone(), 2)));
         lanes.sent(&id, (2, true), Some(&terms), now);
-        let returned = ClaimEnds {
-            returned: 7,
+        let lost = ClaimEnds {
+            lost: 7,
             ..ends(2, 0)
         };
-        lanes.heard(&id, returned, now); // Those that were lost.
+        assert_eq!(lanes.heard(&id, lost, now), 7);
         let lane = &lanes.lanes[&id];
         assert_eq!((lane.under_way, lane.inherited), (2, 0));
     }

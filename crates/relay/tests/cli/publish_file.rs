@@ -58,7 +58,7 @@ async fn registered(broker: &PrivateBroker, queue: &str) {
 
 #[tokio::test]
 async fn a_broker_that_dies_and_comes_back_confirms_all() {
-    const EVENTS: usize = 30_000;
+    const EVENTS: usize = 10_000;
     let mut broker = private_broker().await;
     let mut world = World::at(broker.amqp_url()).await;
     let path = world.write("events.ndjson", &lines(&ids("a", EVENTS)));
@@ -77,7 +77,7 @@ async fn a_broker_that_dies_and_comes_back_confirms_all() {
     broker.start().await;
 
     let output = ended(publishing).await.ok();
-    assert!(output.contains("30000 events confirmed in "), "{output}");
+    assert!(output.contains("10000 events confirmed in "), "{output}");
     assert_eq!(output.matches("was lost").count(), 1, "{output}");
     world.reconnect().await;
     assert_eq!(world.take_ids(Queue::Archive, EVENTS).await.len(), EVENTS);

@@ -42,7 +42,8 @@ CREATE TABLE held_endpoints (
     changed BIGINT NOT NULL,
     answered BIGINT NOT NULL,
     failed BIGINT NOT NULL,
-    returned BIGINT NOT NULL
+    returned BIGINT NOT NULL,
+    lost BIGINT NOT NULL
 );
 CREATE INDEX held_endpoints_by_change ON held_endpoints (changed);
 ALTER TABLE log ADD COLUMN held_changes BIGINT NOT NULL DEFAULT 0;

@@ -15,6 +15,9 @@ use relay_event::{EndpointId, Event, History, HoldReason, Timestamp};
 
 pub(super) use self::{kept::make_room, waiting::held_of, write::Held};
 
+/// The time of a claim that no record ends, because its delivery cannot be read.
+const UNREADABLE: i64 = i64::MAX;
+
 /// The lane of live deliveries; the table has room for others.
 const LIVE: i16 = 0;
 
@@ -38,7 +41,7 @@ pub struct Claims {
     pub deliveries: Vec<Claimed>,
     /// Set if more may wait that are not claimed.
     pub more: bool,
-    /// The number of those that were claimed and cannot be read, so that they hold up nothing. They stay claimed.
+    /// The number of those that were claimed and cannot be read. They stay claimed for ever, and hold up nothing.
     pub unreadable: u64,
 }
 
@@ -63,14 +66,16 @@ pub struct ClaimEnds {
     /// By an attempt without an answer or with one of an endpoint that is away or has too much to do, or by a dead
     /// letter.
     pub failed: u64,
-    /// Held again: by a record, or because nothing was heard of the claim.
+    /// Held again by a record.
     pub returned: u64,
+    /// Held again because nothing was heard of the claim.
+    pub lost: u64,
 }
 
 impl ClaimEnds {
     /// The number of all claims that ended.
     pub fn all(&self) -> u64 {
-        self.answered + self.failed + self.returned
+        self.answered + self.failed + self.returned + self.lost
     }
 }
 
@@ -141,6 +146,8 @@ pub struct HeldAgain {
     pub deliveries: u64,
     /// The number of claims of earlier epochs that are left.
     pub left: u64,
+    /// The number of all claims that are left.
+    pub claims: u64,
 }
 
 /// An endpoint for which deliveries are held as [`HoldReason::Returned`].
@@ -150,4 +157,6 @@ pub struct ReturnedFor {
     pub endpoint: EndpointId,
     /// Set if one of them is claimed.
     pub is_claimed: bool,
+    /// The number of its claims that ended, since it first had something held.
+    pub ends: ClaimEnds,
 }

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use relay_event::{Attempt, EndpointId, ErrorClass, History, Hold, HoldReason, Timestamp};
 use relay_store::{
-    ClaimEnds, ClaimRequest, Claimed, HeldAgain, HeldFor, HeldNow, NewEvent, Record, Retention, ReturnedFor,
-    Store,
+    ClaimEnds, ClaimRequest, Claimed, HeldAgain, HeldFor, HeldNow, NewEvent, Record, Retention, Store,
 };
 
 use crate::{
@@ -212,6 +211,7 @@ async fn a_record_ends_the_claim_that_it_tells_of(place: Place) {
             answered: 2,
             failed: 2,
             returned: 1,
+            lost: 0,
         };
         assert_eq!(held_now(&store).await, (1, 0, ends));
     }
@@ -293,18 +293,19 @@ async fn silent_claims_of_an_earlier_epoch_are_held_again(place: Place) {
         let again = store
             .hold_silent_claims_again(second, (silent_for, HOUR), 9)
             .await;
-        let HeldAgain { deliveries, left } = again.unwrap().unwrap();
+        let HeldAgain { deliveries, left, .. } = again.unwrap().unwrap();
         (deliveries, left)
     };
     assert_eq!(look(HOUR).await, (0, 2));
     assert_eq!(look(Duration::ZERO).await, (2, 0));
-    assert_eq!(held_now(&store).await.2.returned, 2);
+    assert_eq!(held_now(&store).await.2.lost, 2);
     let again = claim(&store, second, &whom, 9).await;
     assert_eq!((ids(&again), again[0].hop), (vec!["a", "b"], 2));
     let lost = store.hold_silent_claims_again(second, (HOUR, Duration::ZERO), 9);
     let all = HeldAgain {
         deliveries: 3,
         left: 0,
+        claims: 0,
     };
     assert_eq!(lost.await.unwrap(), Some(all), "of the running epoch too");
 }
@@ -319,7 +320,6 @@ async fn what_was_returned_is_claimed_by_itself(place: Place) {
             ..hold(id, whom.clone())
         })
     };
-    assert_eq!(store.returned().await.unwrap(), []);
     write(
         &store,
         &[
@@ -331,13 +331,17 @@ async fn what_was_returned_is_claimed_by_itself(place: Place) {
     .await;
     write(&store, &[returned("b", &other)]).await;
     assert_eq!(ids(&claim(&store, epoch, &whom, 9).await), ["b"]);
-    let of = |endpoint: &EndpointId, is_claimed| ReturnedFor {
-        endpoint: endpoint.clone(),
-        is_claimed,
+    let told = async || {
+        let returned = store.returned().await.unwrap();
+        let told = returned
+            .into_iter()
+            .map(|returned| (returned.endpoint, returned.is_claimed));
+        told.collect::<Vec<_>>()
     };
+    let of = |endpoint: &EndpointId, is_claimed| (endpoint.clone(), is_claimed);
     let mut expected = [of(&whom, false), of(&other, false)];
-    expected.sort_by_key(|returned| returned.endpoint.clone());
-    assert_eq!(store.returned().await.unwrap(), expected);
+    expected.sort();
+    assert_eq!(told().await, expected);
     let request = ClaimRequest {
         endpoint: whom.clone(),
         limit: 1,
@@ -345,13 +349,17 @@ async fn what_was_returned_is_claimed_by_itself(place: Place) {
     };
     let claims = store.claim(epoch, &[request], MUCH).await.unwrap().unwrap();
     assert_eq!(ids(&claims[0].deliveries), ["a"]);
-    assert!(store.returned().await.unwrap().contains(&of(&whom, true)));
+    assert!(told().await.contains(&of(&whom, true)));
     let end = Record::Attempt(delivered(tried("a", whom.clone(), 1)));
     write(&store, &[end]).await;
-    assert!(
-        store.returned().await.unwrap().contains(&of(&whom, false)),
-        "c waits"
-    );
+    assert!(told().await.contains(&of(&whom, false)), "c waits");
+    let ends = store
+        .returned()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|returned| returned.ends.answered);
+    assert_eq!(ends.sum::<u64>(), 1);
 }
 
 /// As by a fault of the disk, or of another program.
@@ -380,6 +388,10 @@ async fn what_cannot_be_read_holds_up_nothing_else(place: Place) {
     assert_eq!(ids(&claims[0].deliveries), ["d"]);
     assert_eq!((claims[0].unreadable, claims[0].more), (3, false));
     assert_eq!(claim(&store, epoch, &whom, 9).await, []);
+    let lost = store
+        .hold_silent_claims_again(epoch, (HOUR, Duration::ZERO), 9)
+        .await;
+    assert_eq!(lost.unwrap().unwrap().deliveries, 1, "that which can be read");
 }
 
 async fn an_event_that_is_held_outlives_the_log(place: Place) {

@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, QueryBuilder};
 
 use super::{
     super::{codes, insert, types},
-    ClaimRequest, Claimed, Claims, HeldAgain, LIVE, ReturnedFor, duty,
+    ClaimRequest, Claimed, Claims, HeldAgain, LIVE, ReturnedFor, UNREADABLE, duty,
     endpoints::{self, Changed},
     lines::Way,
 };
@@ -57,19 +57,20 @@ impl Store {
     /// The database failed.
     pub async fn returned(&self) -> Result<Vec<ReturnedFor>, Error> {
         let sql = format!(
-            "SELECT o.id, COUNT(h.claimed_at) FROM held h JOIN held_endpoints o ON o.number = h.endpoint \
-             WHERE h.reason = {} GROUP BY o.id ORDER BY o.id",
+            "SELECT o.id, MAX(o.answered), MAX(o.failed), MAX(o.returned), MAX(o.lost), COUNT(h.claimed_at) FROM held h JOIN held_endpoints o ON o.number = h.endpoint \
+             WHERE h.reason = {} AND (h.claimed_at IS NULL OR h.claimed_at < {UNREADABLE}) GROUP BY o.id ORDER BY o.id",
             codes::hold_code(HoldReason::Returned)
         );
         let work = async {
-            let rows: Vec<(String, i64)> = on!(&self.pool.reading, pool => {
+            type Columns = (String, i64, i64, i64, i64, i64);
+            let rows: Vec<Columns> = on!(&self.pool.reading, pool => {
                 sqlx::query_as(AssertSqlSafe(sql)).fetch_all(pool).await?
             });
-            let returned = |(id, claimed): (String, i64)| {
-                let endpoint = codes::parsed(&id)?;
+            let returned = |(id, answered, failed, returned, lost, claimed): Columns| {
                 Ok(ReturnedFor {
-                    endpoint,
+                    endpoint: codes::parsed(&id)?,
                     is_claimed: claimed > 0,
+                    ends: endpoints::ends([answered, failed, returned, lost])?,
                 })
             };
             rows.into_iter().map(returned).collect()
@@ -103,12 +104,14 @@ impl Store {
             let deliveries = hold_again(&mut tx, epoch, before, &silent).await?;
             pool::commit(tx).await?;
             let mut tx = self.pool.read().await?;
-            let sql = "SELECT COUNT(*) FROM held WHERE epoch < $1";
-            let left: i64 =
-                on!(&mut tx, tx => sqlx::query_scalar(sql).bind(epoch).fetch_one(&mut **tx).await?);
+            let sql =
+                "SELECT COUNT(CASE WHEN epoch < $1 THEN 1 END), COUNT(*) FROM held WHERE claimed_at < $2";
+            let (left, claims): (i64, i64) = on!(&mut tx, tx =>
+                sqlx::query_as(sql).bind(epoch).bind(UNREADABLE).fetch_one(&mut **tx).await?);
             Ok(Some(HeldAgain {
                 deliveries,
                 left: codes::duration(left)?,
+                claims: codes::duration(claims)?,
             }))
         };
         self.within("hold deliveries again whose claims are silent", work)
@@ -169,21 +172,26 @@ async fn claim(
     }
     note(tx, epoch, found.values().flatten()).await?;
     let bodies = bodies(tx, found.values().flatten()).await?;
-    let mut claims = Vec::with_capacity(requests.len());
+    let (mut claims, mut unreadable) = (Vec::with_capacity(requests.len()), Vec::new());
     for (n, request) in requests.iter().enumerate() {
         let candidates = found.remove(&n).unwrap_or_default();
-        let count = candidates.len();
-        let deliveries: Vec<Claimed> = candidates
-            .into_iter()
-            .filter_map(|candidate| claimed(candidate, &bodies).ok())
-            .collect();
+        let (count, before) = (candidates.len(), unreadable.len());
+        let mut deliveries = Vec::with_capacity(count);
+        for candidate in candidates {
+            let at = (candidate.endpoint, candidate.event);
+            match claimed(candidate, &bodies) {
+                Ok(claimed) => deliveries.push(claimed),
+                Err(_) => unreadable.push(at),
+            }
+        }
         claims.push(Claims {
             endpoint: request.endpoint.clone(),
-            unreadable: u64::try_from(count - deliveries.len()).unwrap_or(u64::MAX),
+            unreadable: u64::try_from(unreadable.len() - before).unwrap_or(u64::MAX),
             deliveries,
             more: more.contains(&n),
         });
     }
+    set_apart(tx, &unreadable).await?;
     Ok(claims)
 }
 
@@ -243,6 +251,21 @@ async fn note(
             let mut update = QueryBuilder::new("UPDATE held SET hop = hop + 1, epoch = ");
             update.push(epoch).push(", claimed_at = ").push(now);
             update.push(" WHERE (endpoint, lane, event) IN (");
+            update.push_values(chunk, |mut row, (endpoint, event)| {
+                row.push(endpoint).push(LIVE).push(event);
+            });
+            update.push(")").build().persistent(false).execute(&mut **tx).await?;
+        });
+    }
+    Ok(())
+}
+
+/// Leaves deliveries claimed for ever that cannot be read.
+async fn set_apart(tx: &mut Transaction, unreadable: &[(i64, i64)]) -> Result<(), sqlx::Error> {
+    for chunk in unreadable.chunks(insert::ROWS) {
+        on!(&mut *tx, tx => {
+            let mut update = QueryBuilder::new("UPDATE held SET claimed_at = ");
+            update.push(UNREADABLE).push(" WHERE (endpoint, lane, event) IN (");
             update.push_values(chunk, |mut row, (endpoint, event)| {
                 row.push(endpoint).push(LIVE).push(event);
             });
@@ -333,7 +356,7 @@ async fn hold_again(
             update.build_query_scalar().persistent(false).fetch_all(&mut **tx).await?
         });
         for endpoint in endpoints {
-            changed.ended(endpoint, Way::Returned);
+            changed.ended(endpoint, Way::Lost);
             count += 1;
         }
     }

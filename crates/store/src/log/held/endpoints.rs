@@ -39,6 +39,7 @@ impl Changed {
             Way::Answered => ends.answered += 1,
             Way::Failed => ends.failed += 1,
             Way::Returned => ends.returned += 1,
+            Way::Lost => ends.lost += 1,
         }
     }
 
@@ -52,12 +53,13 @@ impl Changed {
         let all: Vec<_> = self.0.iter().collect();
         for chunk in all.chunks(insert::ROWS) {
             on!(&mut *tx, tx => {
-                let mut update = QueryBuilder::new("WITH ended(number, answered, failed, returned) AS (");
+                let mut update = QueryBuilder::new("WITH ended(number, answered, failed, returned, lost) AS (");
                 update.push_values(chunk, |mut row, (endpoint, ends)| {
-                    row.push(endpoint).push(ends.answered).push(ends.failed).push(ends.returned);
+                    row.push(endpoint).push(ends.answered).push(ends.failed);
+                    row.push(ends.returned).push(ends.lost);
                 });
                 update.push(") UPDATE held_endpoints SET changed = ").push(number);
-                for way in ["answered", "failed", "returned"] {
+                for way in ["answered", "failed", "returned", "lost"] {
                     update.push(format_args!(", {way} = held_endpoints.{way} + ended.{way}"));
                 }
                 update.push(" FROM ended WHERE held_endpoints.number = ended.number");
@@ -104,10 +106,10 @@ pub(super) async fn add(
     for chunk in numbered.chunks(insert::ROWS) {
         on!(&mut *tx, tx => {
             let mut insert = QueryBuilder::new(
-                "INSERT INTO held_endpoints (number, id, changed, answered, failed, returned) ",
+                "INSERT INTO held_endpoints (number, id, changed, answered, failed, returned, lost) ",
             );
             insert.push_values(chunk, |mut row, (number, id)| {
-                row.push(number).push_bind(id.as_str()).push("0, 0, 0, 0");
+                row.push(number).push_bind(id.as_str()).push("0, 0, 0, 0, 0");
             });
             insert.build().persistent(false).execute(&mut **tx).await?;
         });
@@ -123,9 +125,9 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn held_changes(&self, after: i64, limit: u32) -> Result<HeldChanges, Error> {
-        let sql = "SELECT id, changed, answered, failed, returned FROM held_endpoints
+        let sql = "SELECT id, changed, answered, failed, returned, lost FROM held_endpoints
             WHERE changed > $1 ORDER BY changed LIMIT $2";
-        let rest = "SELECT id, changed, answered, failed, returned FROM held_endpoints
+        let rest = "SELECT id, changed, answered, failed, returned, lost FROM held_endpoints
             WHERE changed = $1";
         let work = async {
             let mut tx = self.pool.read().await?;
@@ -146,19 +148,20 @@ impl Store {
     }
 }
 
-type Columns = (String, i64, i64, i64, i64);
+type Columns = (String, i64, i64, i64, i64, i64);
 
-fn changed((id, _, answered, failed, returned): Columns) -> Result<HeldChange, sqlx::Error> {
+fn changed((id, _, answered, failed, returned, lost): Columns) -> Result<HeldChange, sqlx::Error> {
     Ok(HeldChange {
         endpoint: codes::parsed(&id)?,
-        ends: ends(answered, failed, returned)?,
+        ends: ends([answered, failed, returned, lost])?,
     })
 }
 
-pub(super) fn ends(answered: i64, failed: i64, returned: i64) -> Result<ClaimEnds, sqlx::Error> {
+pub(super) fn ends([answered, failed, returned, lost]: [i64; 4]) -> Result<ClaimEnds, sqlx::Error> {
     Ok(ClaimEnds {
         answered: codes::duration(answered)?,
         failed: codes::duration(failed)?,
         returned: codes::duration(returned)?,
+        lost: codes::duration(lost)?,
     })
 }

@@ -36,6 +36,7 @@ pub(super) enum Way {
     Answered,
     Failed,
     Returned,
+    Lost,
 }
 
 impl End {
