@@ -309,19 +309,19 @@ impl Turn<'_> {
         }
     }
 
-    /// Holds those again of whose claims nothing was heard although no message waited since then, and no record.
+    /// Holds those again of whose claims nothing was heard since all messages were taken, and of which no record waits.
     async fn hold_silent_again(&mut self) -> Result<(), StopReason> {
         let Dispatcher { store, times, .. } = self.dispatcher;
         let (rarely, soon) = times.look();
         while self.look_at.is_some_and(|at| at <= Instant::now()) {
             self.look_at = Some(Instant::now() + soon);
-            for queue in [Queue::Dispatch, Queue::Records, Queue::Holds] {
-                if self.ready(queue).await? > 0 {
-                    return Ok(());
-                }
-            }
             let now = Instant::now();
-            self.empty.seen(now, times.lost);
+            if self.ready(Queue::Dispatch).await? == 0 {
+                self.empty.seen(now, times.lost);
+            }
+            if self.ready(Queue::Records).await? + self.ready(Queue::Holds).await? > 0 {
+                return Ok(());
+            }
             let after = (
                 self.empty.before(now, times.silent),
                 self.empty.before(now, times.lost),

@@ -1,5 +1,5 @@
-//! The moments at which nothing waited on the way of held deliveries. A message that was sent before such a moment has
-//! been taken, or is lost; so its silence is counted from then.
+//! The moments at which no message of held deliveries waited to be taken. A message that was sent before such a moment
+//! has been taken, or is lost; so its silence is counted from then.
 
 use std::{collections::VecDeque, time::Duration};
 

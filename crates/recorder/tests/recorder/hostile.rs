@@ -8,7 +8,7 @@ use relay_testkit::{shared_broker, wait_until};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
-use crate::dispatch::Deliverer;
+use crate::dispatch::{Deliverer, until_held};
 use crate::relay::{Producer, Relay, STRUCTURED, config, event, folder};
 
 const NDJSON: &str = "application/x-ndjson";
@@ -199,6 +199,6 @@ async fn held_deliveries_that_the_broker_moved_and_the_store_refuses_are_dead_le
     let mut deliverer = Deliverer::start(session).await;
     assert_eq!(deliverer.deliver(1).await, [events[1].id().as_str()]);
     drop(deliverer);
-    relay.until_ready().await;
+    until_held(&relay, 0).await;
     relay.stop_and_find_the_queues_empty().await;
 }
