@@ -63,6 +63,8 @@ struct Lane {
     /// The wait after the last failure; zero if there was none.
     wait: Duration,
     not_before: Instant,
+    /// The same for a removed endpoint: its dead letters say nothing of it, but what comes back waits.
+    not_back_before: Instant,
     /// The time of the last delivery that the rate limit let through, if each had come at its time.
     rated: Instant,
     /// The time at which it stands in the heap.
@@ -80,6 +82,7 @@ impl Lane {
             patience: 0,
             wait: Duration::ZERO,
             not_before: now,
+            not_back_before: now,
             rated: now,
             queued: None,
         }
@@ -108,6 +111,9 @@ impl Lane {
             self.allowed = 1;
             self.wait = (self.wait * 2).clamp(SHORTEST_WAIT, LONGEST_WAIT);
             self.not_before = now + self.wait;
+            if returned > 0 {
+                self.not_back_before = self.not_before;
+            }
         } else if answered > 0 || failed > 0 {
             self.allowed = match failed {
                 0 => self.allowed.saturating_mul(2).min(MOST),
@@ -129,8 +135,12 @@ impl Lane {
         if !self.waits {
             return None;
         }
-        if self.not_before > now && terms.is_none_or(|terms| terms.is_active) {
-            return Some(Err(self.not_before));
+        let not_before = match terms {
+            Some(_) => self.not_before,
+            None => self.not_back_before,
+        };
+        if not_before > now && terms.is_none_or(|terms| terms.is_active) {
+            return Some(Err(not_before));
         }
         let Some(terms) = terms else {
             return room(MOST_REMOVED).map(|room| Ok(u32::try_from(room).unwrap_or(MOST_REMOVED)));
@@ -475,12 +485,20 @@ mod tests {
     #[test]
     fn a_paused_endpoint_gets_nothing_and_a_removed_one_all() {
         let now = Instant::now();
-        let lane = Lane::new(now, ends(0, 0));
+        let mut lane = Lane::new(now, ends(0, 0));
         let paused = Terms {
             is_active: false,
             ..active()
         };
         assert_eq!(lane.may_send(Some(&paused), now), None);
         assert_eq!(lane.may_send(None, now), Some(Ok(MOST_REMOVED)));
+        lane.heard(ends(0, 7), now);
+        assert_eq!(lane.may_send(None, now), Some(Ok(MOST_REMOVED)), "dead letters");
+        let returned = ClaimEnds {
+            returned: 1,
+            ..ends(0, 7)
+        };
+        lane.heard(returned, now);
+        assert!(matches!(lane.may_send(None, now), Some(Err(_))));
     }
 }
