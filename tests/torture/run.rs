@@ -40,9 +40,9 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 /// Faults that do not end, and producers that get no answer, hang.
 const END_LIMIT: Duration = Duration::from_secs(180);
 
-/// Queues that do not drain any further for this time are stuck. How long all of it takes depends on the
-/// machine.
-const DRAIN_LIMIT: Duration = Duration::from_secs(120);
+/// Deliveries that do not become fewer for this time are stuck. The claims of a killed recorder are given up after three
+/// minutes. The time that all of it takes depends on the machine.
+const DRAIN_LIMIT: Duration = Duration::from_secs(300);
 
 /// How long nothing may have waited before it is taken for all.
 const QUIET: Duration = Duration::from_secs(2);
