@@ -395,8 +395,9 @@ impl Turn<'_> {
         let now = Instant::now();
         let not_before = |returned: &ReturnedFor| {
             let (id, ends) = (&returned.endpoint, returned.ends);
-            let may = self.known.get(id).is_none_or(|terms| terms.is_active);
-            may.then(|| self.lanes.know(id, ends, now))
+            let terms = self.known.get(id);
+            let may = terms.is_none_or(|terms| terms.is_active);
+            may.then(|| self.lanes.know(id, ends, terms, now))
         };
         if let Some(endpoint) = self.alone.next(&returned, not_before, now) {
             let request = ClaimRequest {

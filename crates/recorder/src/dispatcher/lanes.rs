@@ -135,10 +135,7 @@ impl Lane {
         if !self.waits {
             return None;
         }
-        let not_before = match terms {
-            Some(_) => self.not_before,
-            None => self.not_back_before,
-        };
+        let not_before = self.not_before(terms);
         if not_before > now && terms.is_none_or(|terms| terms.is_active) {
             return Some(Err(not_before));
         }
@@ -158,6 +155,13 @@ impl Lane {
         match u32::try_from(due).unwrap_or(u32::MAX).min(room) {
             0 => Some(Err(self.rated(interval, now) + interval)),
             due => Some(Ok(due)),
+        }
+    }
+
+    fn not_before(&self, terms: Option<&Terms>) -> Instant {
+        match terms {
+            Some(_) => self.not_before,
+            None => self.not_back_before,
         }
     }
 
@@ -251,9 +255,15 @@ impl Lanes {
 
     /// An endpoint has deliveries that are sent alone, and maybe no others. Returns the time before which nothing is
     /// sent to it, because something failed there or came back.
-    pub(crate) fn know(&mut self, endpoint: &EndpointId, ends: ClaimEnds, now: Instant) -> Instant {
+    pub(crate) fn know(
+        &mut self,
+        endpoint: &EndpointId,
+        ends: ClaimEnds,
+        terms: Option<&Terms>,
+        now: Instant,
+    ) -> Instant {
         let lane = self.lanes.entry(endpoint.clone());
-        lane.or_insert_with(|| Lane::new(now, ends)).not_before
+        lane.or_insert_with(|| Lane::new(now, ends)).not_before(terms)
     }
 
     /// Puts an endpoint into the heap if it may send, now or later.
