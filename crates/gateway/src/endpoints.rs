@@ -36,7 +36,7 @@ impl FromRequestParts<Gateway> for Id {
 
 /// Add an endpoint.
 ///
-/// Answered once the store has it on disk, with its secret. It gets every event of its types that is published
+/// Answered once the store has it on disk, with its secret. It gets every event that it wants and that is published
 /// after the answer, over AMQP too. The broker need not be there.
 #[utoipa::path(
     post, path = "/v1/endpoints", operation_id = "create_endpoint", tag = "endpoints",
@@ -111,8 +111,7 @@ pub(crate) async fn show(
 ///
 /// Answered once the store has the change on disk. It counts for every event that is published after the answer,
 /// over AMQP too; one that is on its way meanwhile may be treated as before the change or as after it. Retries and
-/// what is held go to the endpoint as it is when they are due, whatever its types are then. The broker need not be
-/// there.
+/// what is held go to the endpoint as it is when they are due, whatever it wants then. The broker need not be there.
 #[utoipa::path(
     patch, path = "/v1/endpoints/{id}", operation_id = "change_endpoint", tag = "endpoints",
     params(("id" = types::EndpointId, Path, description = "The endpoint's id.")),

@@ -1,24 +1,33 @@
 use relay_event::{
-    CustomHeaders, Endpoint, EndpointState, EndpointUrl, Invalid, RetrySchedule, Secret, SignatureStyle,
-    Timestamp, TypePattern,
+    CustomHeaders, Endpoint, EndpointState, EndpointUrl, Invalid, RetrySchedule, Secret, Selection,
+    SignatureStyle, Timestamp, TypePattern,
 };
 use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 
 use crate::openapi::types;
 
-/// What a client may say of an endpoint. A field that is not given is `None`; `null` is no value but
-/// for the rate limit.
+/// The fields that a client may give of an endpoint. A field that is not given is `None`; `null` is a value only
+/// of the source, the subject and the rate limit.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Fields {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = types::EndpointUrl)]
     url: Option<EndpointUrl>,
-    /// The events it wants: those that match any of these.
+    /// The types of the events it wants: those that any of these patterns matches.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Vec<types::TypePattern>, min_items = 1, max_items = 50)]
-    pub(crate) types: Option<Vec<TypePattern>>,
+    types: Option<Vec<TypePattern>>,
+    /// The only source that it wants events of, compared as text; null for any.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 1024, examples("/imports"))]
+    source: Option<Option<String>>,
+    /// The only subject that it wants events about, compared as text; null for any. An event without a subject has
+    /// no subject that could be equal.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 1024, examples("import-42"))]
+    subject: Option<Option<String>>,
     /// One is made up unless it is given.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = types::Secret)]
@@ -67,6 +76,7 @@ impl Fields {
         let types = self.types.take().ok_or_else(missing("types"))?;
         let secret = self.secret.take().unwrap_or_else(Secret::generate);
         let mut endpoint = Endpoint::new(url, types, secret, now);
+        self.put_selection(&mut endpoint.selection);
         self.set(&mut endpoint);
         endpoint.check()?;
         Ok(endpoint)
@@ -84,9 +94,9 @@ impl Fields {
     pub(crate) fn change(&self, endpoint: &mut Endpoint, now: Timestamp) {
         let before = endpoint.clone();
         let mut fields = self.clone();
-        if let Some(types) = fields.types.take() {
-            endpoint.set_types(types, now);
-        }
+        let mut selection = endpoint.selection.clone();
+        fields.put_selection(&mut selection);
+        endpoint.select(selection, now);
         fields.set(endpoint);
         if *endpoint != before {
             touch(endpoint, now);
@@ -95,6 +105,12 @@ impl Fields {
         if endpoint.url != before.url || endpoint.state != before.state {
             endpoint.failing_since = None;
         }
+    }
+
+    fn put_selection(&mut self, selection: &mut Selection) {
+        put(&mut selection.types, self.types.take());
+        put(&mut selection.source, self.source.take());
+        put(&mut selection.subject, self.subject.take());
     }
 
     fn set(self, endpoint: &mut Endpoint) {

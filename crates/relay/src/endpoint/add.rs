@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     changed,
-    fields::{self, Fields},
+    fields::{self, Fields, Restriction},
 };
 use crate::{
     api::Api,
@@ -30,6 +30,9 @@ pub(crate) struct AddArgs {
     /// them; several separated by commas, or by repeating the option. A comma within a type is written '\,'
     #[arg(long, value_name = "PATTERN", required = true)]
     types: Vec<Patterns>,
+
+    #[command(flatten)]
+    restriction: Restriction,
 
     /// The most attempts begun in a second, for each deliverer: 1 to 100000 [default: no limit]
     #[arg(long, value_name = "N", value_parser = from_one_to::<100_000>)]
@@ -54,6 +57,7 @@ impl AddArgs {
     fn request(&self) -> Result<Value, Usage> {
         let mut request = Map::new();
         fields::put_target(&mut request, Some(&self.url), &self.types);
+        self.restriction.put(&mut request);
         if let Some(secret) = fields::secret(self.secret.as_deref())? {
             request.insert("secret".to_owned(), json!(secret));
         }
@@ -130,6 +134,10 @@ mod tests {
         let sent = request(&[
             "--types",
             "a",
+            "--source",
+            "/imports",
+            "--subject",
+            "import-42",
             "--retry",
             "1s,5s",
             "--timeout",
@@ -149,7 +157,8 @@ mod tests {
         assert_eq!(
             sent,
             json!({
-                "url": "http://127.0.0.1:9000/hook", "types": ["a"], "retry": ["1s", "5s"],
+                "url": "http://127.0.0.1:9000/hook", "types": ["a"], "source": "/imports",
+                "subject": "import-42", "retry": ["1s", "5s"],
                 "timeout_ms": 1500, "max_in_flight": 4, "rate_limit": 9, "headers": {"x-a": "b"},
                 "signature": "plain", "secret": secret, "paused": true
             })

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     One, about_one, changed, endpoint_id,
-    fields::{self, Fields},
+    fields::{self, Fields, Restriction},
 };
 use crate::{
     api::Api,
@@ -31,6 +31,17 @@ pub(crate) struct UpdateArgs {
     /// Which event types it wants, instead of those so far
     #[arg(long, value_name = "PATTERN")]
     types: Vec<Patterns>,
+
+    #[command(flatten)]
+    restriction: Restriction,
+
+    /// Events of any source, not of one alone any more
+    #[arg(long, conflicts_with = "source")]
+    any_source: bool,
+
+    /// Events about any subject and about none, not about one alone any more
+    #[arg(long, conflicts_with = "subject")]
+    any_subject: bool,
 
     /// The most attempts begun in a second, for each deliverer: 1 to 100000, or `none`
     #[arg(long, value_name = "N", value_parser = rate_limit)]
@@ -68,6 +79,12 @@ impl UpdateArgs {
     fn request(&self) -> Result<Value, Usage> {
         let mut request = Map::new();
         fields::put_target(&mut request, self.url.as_ref(), &self.types);
+        self.restriction.put(&mut request);
+        for (name, is_any) in [("source", self.any_source), ("subject", self.any_subject)] {
+            if is_any {
+                request.insert(name.to_owned(), Value::Null);
+            }
+        }
         self.fields.put(&mut request)?;
         if let Some(RateLimit(limit)) = self.rate_limit {
             request.insert("rate_limit".to_owned(), json!(limit));
@@ -158,6 +175,26 @@ mod tests {
             json!({"timeout_ms": 2000})
         );
         assert!(request(&[]).is_err());
+    }
+
+    #[test]
+    fn source_and_subject_are_set_and_cleared() {
+        assert_eq!(
+            request(&["--source", "/imports", "--any-subject"]).unwrap(),
+            json!({"source": "/imports", "subject": null})
+        );
+        assert_eq!(
+            request(&["--subject", "import-42", "--any-source"]).unwrap(),
+            json!({"source": null, "subject": "import-42"})
+        );
+        let both = [
+            "update",
+            "ep_0198b7a0c5d07d3f8a6e2b4c1d9e8f70",
+            "--source",
+            "/a",
+            "--any-source",
+        ];
+        assert!(Line::try_parse_from(both).is_err());
     }
 
     #[test]

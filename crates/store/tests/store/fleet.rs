@@ -123,8 +123,8 @@ async fn what_changes_nothing_makes_no_version(place: Place) {
 
     for note in [
         |endpoint: &mut Endpoint| endpoint.failing_since = Some(at(1)),
-        |endpoint: &mut Endpoint| endpoint.types_since = at(2),
-        |endpoint: &mut Endpoint| endpoint.types = vec!["b".parse().unwrap()],
+        |endpoint: &mut Endpoint| endpoint.selected_since = at(2),
+        |endpoint: &mut Endpoint| endpoint.selection.types = vec!["b".parse().unwrap()],
     ] {
         let change = |endpoint: &mut Endpoint| {
             note(endpoint);
