@@ -93,6 +93,9 @@ pub struct Endpoint {
     /// The time since which no attempt succeeded, once that has gone on for a while. Deliverers note it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub failing_since: Option<Timestamp>,
+    /// The time after which it is removed; `None` if it stays.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub expires_at: Option<Timestamp>,
     /// When it was added.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -192,6 +195,7 @@ impl Endpoint {
             signature: SignatureStyle::default(),
             state: EndpointState::Active,
             failing_since: None,
+            expires_at: None,
             created_at: now,
             updated_at: now,
             selected_since: now,
@@ -287,6 +291,7 @@ mod tests {
         };
         endpoint.rate_limit = Some(5);
         endpoint.failing_since = Some(endpoint.created_at);
+        endpoint.expires_at = Some(endpoint.created_at);
         let stored = serde_json::to_string(&endpoint).unwrap();
         assert_eq!(serde_json::from_str::<Endpoint>(&stored).unwrap(), endpoint);
     }
@@ -324,7 +329,7 @@ mod tests {
     fn a_document_of_an_older_relay_reads() {
         let mut stored = serde_json::to_value(endpoint()).unwrap();
         let fields = stored.as_object_mut().unwrap();
-        for absent in ["failing_since", "source", "subject"] {
+        for absent in ["failing_since", "source", "subject", "expires_at"] {
             assert!(!fields.contains_key(absent), "{absent}");
         }
         fields.insert(
@@ -332,7 +337,7 @@ mod tests {
             serde_json::json!([{"types": ["a", "b.#"], "since": "1970-01-01T00:00:01Z"}]),
         );
         let read: Endpoint = serde_json::from_value(stored).unwrap();
-        assert_eq!(read.failing_since, None);
+        assert_eq!((read.failing_since, read.expires_at), (None, None));
         assert_eq!(read.selection, endpoint().selection);
         let types = ["a", "b.#"].map(|pattern| pattern.parse().unwrap());
         let earlier = EarlierSelection {
