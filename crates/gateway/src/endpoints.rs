@@ -140,7 +140,8 @@ pub(crate) async fn change(
 ///
 /// Answered once the store has the removal on disk. Events that are published after the answer are not for it. What
 /// is held for it, or waits for a retry, goes to the dead-letter queue as `endpoint_removed` when it comes due; an
-/// event that no deliverer has taken yet makes no dead letter. The broker need not be there.
+/// event that no deliverer has taken yet makes no dead letter. The broker need not be there. An endpoint whose
+/// `expires_at` is over is removed in the same way, by the recorder that is on duty.
 #[utoipa::path(
     delete, path = "/v1/endpoints/{id}", operation_id = "remove_endpoint", tag = "endpoints",
     params(("id" = types::EndpointId, Path, description = "The endpoint's id.")),

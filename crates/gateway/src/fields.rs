@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::openapi::types;
 
 /// The fields that a client may give of an endpoint. A field that is not given is `None`; `null` is a value only
-/// of the source, the subject and the rate limit.
+/// of the source, the subject, the rate limit and the time of expiry.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Fields {
@@ -59,6 +59,10 @@ pub(crate) struct Fields {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = bool, default = false)]
     paused: Option<bool>,
+    /// The time after which it is removed, in the future; null for never.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<types::Time>, examples("2099-12-31T00:00:00Z"))]
+    expires_at: Option<Option<Timestamp>>,
 }
 
 /// For a field where `null` is no value.
@@ -71,6 +75,7 @@ pub(crate) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 impl Fields {
     /// A new endpoint of these fields.
     pub(crate) fn create(mut self, now: Timestamp) -> Result<Endpoint, Invalid> {
+        self.check_expiry(now)?;
         let missing = |field| move || Invalid::new(field, "is missing");
         let url = self.url.take().ok_or_else(missing("url"))?;
         let types = self.types.take().ok_or_else(missing("types"))?;
@@ -82,11 +87,21 @@ impl Fields {
         Ok(endpoint)
     }
 
-    /// Whether these fields can change an endpoint there is.
-    pub(crate) fn check_change(&self) -> Result<(), Invalid> {
+    /// Checks whether these fields can change an endpoint that is there.
+    pub(crate) fn check_change(&self, now: Timestamp) -> Result<(), Invalid> {
         match self.secret {
             Some(_) => Err(Invalid::new("secret", "is changed by rotate-secret alone")),
-            None => Ok(()),
+            None => self.check_expiry(now),
+        }
+    }
+
+    fn check_expiry(&self, now: Timestamp) -> Result<(), Invalid> {
+        match self.expires_at {
+            Some(Some(time)) if time <= now => {
+                let problem = format!("must be later than now, which is {now}, not {time}");
+                Err(Invalid::new("expires_at", problem))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -121,6 +136,7 @@ impl Fields {
         put(&mut endpoint.rate_limit, self.rate_limit);
         put(&mut endpoint.headers, self.headers);
         put(&mut endpoint.signature, self.signature);
+        put(&mut endpoint.expires_at, self.expires_at);
         let state = |paused| match paused {
             true => EndpointState::Paused,
             false => EndpointState::Active,

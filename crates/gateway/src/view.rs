@@ -65,6 +65,9 @@ pub(crate) struct View<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = types::Time, required = false)]
     since: Option<Timestamp>,
+    /// The time after which it is removed; null is never.
+    #[schema(value_type = Option<types::Time>, required)]
+    expires_at: Option<Timestamp>,
     #[schema(value_type = types::Time)]
     created_at: Timestamp,
     #[schema(value_type = types::Time)]
@@ -121,6 +124,7 @@ impl<'a> View<'a> {
             reason,
             failing_since: endpoint.failing_since,
             since,
+            expires_at: endpoint.expires_at,
             created_at: endpoint.created_at,
             updated_at: endpoint.updated_at,
         }

@@ -1,6 +1,6 @@
 use anyhow::Context as _;
 use clap::Args;
-use relay_event::{EndpointId, EndpointUrl, Secret};
+use relay_event::{EndpointId, EndpointUrl, Secret, Timestamp};
 use relay_service::args::Unshown;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -15,7 +15,7 @@ use crate::{
     filter::Patterns,
     output,
     usage::Usage,
-    words::{endpoint_url, from_one_to},
+    words::{endpoint_url, from_one_to, moment_ahead},
 };
 
 #[derive(Debug, Args)]
@@ -42,6 +42,11 @@ pub(crate) struct AddArgs {
     #[arg(long)]
     secret: Option<String>,
 
+    /// The time after which it is removed: a time such as 2026-01-31T09:30:00Z, or how long from now, such
+    /// as 1h [default: never]
+    #[arg(long, value_name = "TIME", value_parser = moment_ahead)]
+    expires_at: Option<Timestamp>,
+
     #[command(flatten)]
     fields: Fields,
 
@@ -63,6 +68,9 @@ impl AddArgs {
         }
         if let Some(rate) = self.rate_limit {
             request.insert("rate_limit".to_owned(), json!(rate));
+        }
+        if let Some(time) = self.expires_at {
+            request.insert("expires_at".to_owned(), json!(time));
         }
         self.fields.put(&mut request)?;
         Ok(request.into())
@@ -152,6 +160,8 @@ mod tests {
             "plain",
             "--secret",
             &secret,
+            "--expires-at",
+            "2099-12-31T01:00:00+01:00",
             "--paused",
         ]);
         assert_eq!(
@@ -160,7 +170,8 @@ mod tests {
                 "url": "http://127.0.0.1:9000/hook", "types": ["a"], "source": "/imports",
                 "subject": "import-42", "retry": ["1s", "5s"],
                 "timeout_ms": 1500, "max_in_flight": 4, "rate_limit": 9, "headers": {"x-a": "b"},
-                "signature": "plain", "secret": secret, "paused": true
+                "signature": "plain", "secret": secret, "paused": true,
+                "expires_at": "2099-12-31T00:00:00.000Z"
             })
         );
         assert_eq!(request(&["--types", "a", "--retry", "none"])["retry"], json!([]));

@@ -1,5 +1,5 @@
 use clap::Args;
-use relay_event::{EndpointId, EndpointUrl};
+use relay_event::{EndpointId, EndpointUrl, Timestamp};
 use relay_service::args::Unshown;
 use serde_json::{Map, Value, json};
 
@@ -13,7 +13,7 @@ use crate::{
     filter::Patterns,
     output,
     usage::Usage,
-    words::{endpoint_url, from_one_to},
+    words::{endpoint_url, from_one_to, moment_ahead},
 };
 
 #[derive(Debug, Args)]
@@ -47,6 +47,11 @@ pub(crate) struct UpdateArgs {
     #[arg(long, value_name = "N", value_parser = rate_limit)]
     rate_limit: Option<RateLimit>,
 
+    /// The time after which it is removed: a time such as 2026-01-31T09:30:00Z, or how long from now, such
+    /// as 1h, or `never`
+    #[arg(long, value_name = "TIME", value_parser = expiry)]
+    expires_at: Option<Expiry>,
+
     #[command(flatten)]
     fields: Fields,
 
@@ -75,6 +80,19 @@ fn rate_limit(text: &str) -> Result<RateLimit, String> {
     }
 }
 
+/// A time, or that there is none.
+#[derive(Debug, Clone, Copy)]
+struct Expiry(Option<Timestamp>);
+
+fn expiry(text: &str) -> Result<Expiry, String> {
+    match text {
+        "never" => Ok(Expiry(None)),
+        time => moment_ahead(time)
+            .map(|time| Expiry(Some(time)))
+            .map_err(|problem| format!("{problem}, or `never`")),
+    }
+}
+
 impl UpdateArgs {
     fn request(&self) -> Result<Value, Usage> {
         let mut request = Map::new();
@@ -88,6 +106,9 @@ impl UpdateArgs {
         self.fields.put(&mut request)?;
         if let Some(RateLimit(limit)) = self.rate_limit {
             request.insert("rate_limit".to_owned(), json!(limit));
+        }
+        if let Some(Expiry(time)) = self.expires_at {
+            request.insert("expires_at".to_owned(), json!(time));
         }
         if self.no_headers {
             request.insert("headers".to_owned(), json!({}));
@@ -204,6 +225,14 @@ mod tests {
             json!({"rate_limit": null})
         );
         assert_eq!(request(&["--rate-limit", "5"]).unwrap(), json!({"rate_limit": 5}));
+        assert_eq!(
+            request(&["--expires-at", "never"]).unwrap(),
+            json!({"expires_at": null})
+        );
+        assert_eq!(
+            request(&["--expires-at", "2099-12-31T00:00:00Z"]).unwrap(),
+            json!({"expires_at": "2099-12-31T00:00:00.000Z"})
+        );
         assert_eq!(request(&["--no-headers"]).unwrap(), json!({"headers": {}}));
     }
 

@@ -74,7 +74,7 @@ pub(super) async fn show(args: ShowArgs) -> anyhow::Result<()> {
 }
 
 /// In which order people want to know; anything else follows.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "id",
     "url",
     "state",
@@ -91,6 +91,7 @@ const ORDER: [&str; 18] = [
     "headers",
     "signature",
     "secrets",
+    "expires_at",
     "created_at",
     "updated_at",
 ];
