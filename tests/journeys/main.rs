@@ -25,6 +25,7 @@ mod publish;
 mod reconcile;
 mod removal;
 mod retries;
+mod selection;
 mod topics;
 mod up;
 mod weather;

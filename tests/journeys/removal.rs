@@ -1,11 +1,12 @@
 //! An endpoint is removed while events wait for it: none that was matched for it is lost.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use relay_broker::Queue;
-use relay_event::{DeadLetter, DeadReason};
+use relay_event::{DeadLetter, DeadReason, Timestamp};
 use relay_testkit::{Answer, Receiver, shared_broker, wait_until};
 use relay_tests::{Added, Database, World};
+use reqwest::Method;
 use serde_json::json;
 
 async fn publish(world: &World, count: usize) -> BTreeSet<String> {
@@ -64,6 +65,25 @@ async fn what_is_held_for_a_removed_endpoint_becomes_dead_letters() {
     are_of(&world.dead_letters(300).await, &endpoint, &published);
     assert_eq!(receiver.requests().len(), 0);
     world.wait_until_held(&endpoint.id, |held| held == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_expires_is_removed_with_what_is_held_for_it() {
+    let world = World::recorded(Database::Sqlite).await;
+    let receiver = Receiver::start().await;
+    let endpoint = world.api.add(&receiver, &["#"], json!({"paused": true})).await;
+    let published = publish(&world, 5).await;
+    world.wait_until_held(&endpoint.id, |held| held == 5).await;
+    let soon = Timestamp::now() + Duration::from_secs(3);
+    let changed = world.api.change(&endpoint.id, json!({"expires_at": soon})).await;
+    assert_eq!(changed["expires_at"], json!(soon));
+
+    are_of(&world.dead_letters(5).await, &endpoint, &published);
+    let path = format!("/v1/endpoints/{}", endpoint.id);
+    let shown = world.api.call(Method::GET, &path, None).await;
+    assert_eq!(shown.status(), 404);
+    assert!(soon <= Timestamp::now());
+    assert_eq!(receiver.requests().len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

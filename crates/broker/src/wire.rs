@@ -392,6 +392,7 @@ impl Received {
             event_id: event.id().clone(),
             event_source: event.source().to_owned(),
             event_type: event.event_type().clone(),
+            event_subject: event.subject().map(str::to_owned),
             published_at: self.published_at,
             at,
             endpoints,

@@ -81,16 +81,16 @@ impl Stay {
     /// Delivers an event to the endpoint that it is addressed to, or to all that want it.
     async fn deliver(self, mut taken: Taken, mut holding: Holding) {
         let received = taken.read(&self.session, self.workshop.max_event_bytes);
-        let (event_type, bytes) = match &received.event {
-            Ok(event) => (event.event_type().clone(), event.body().len()),
+        let event = match &received.event {
+            Ok(event) => event,
             Err(refused) => return self.refuse(taken, refused).await,
         };
         let sight = self.workshop.matching.look().await;
         let wanting = match &received.endpoint {
             Some(_) => Vec::new(),
-            None => self.workshop.matching.wanting(&event_type),
+            None => self.wanting(event, received.published_at),
         };
-        holding.is_for(wanting.len().max(1), bytes);
+        holding.is_for(wanting.len().max(1), event.body().len());
         let (received, holding) = (Arc::new(received), Arc::new(holding));
         let delivery = |part, endpoint| Delivery {
             stay: self.clone(),
@@ -110,8 +110,6 @@ impl Stay {
             }
             return;
         }
-        let mut wanting = wanting;
-        wanting.retain(|worker| worker.endpoint().wants(&event_type, received.published_at));
         let reason = why_held_by_all(&received, wanting.len());
         let is_blind = sight == Sight::Blind;
         let mut parts = taken.divide(wanting.len() + usize::from(is_blind));
@@ -130,6 +128,13 @@ impl Stay {
         for (part, worker) in parts {
             self.spawn(delivery(part, worker.endpoint().id.clone()).run(Some(worker)));
         }
+    }
+
+    /// The endpoints that want an event.
+    fn wanting(&self, event: &Event, published_at: Option<Timestamp>) -> Vec<Arc<Worker>> {
+        let mut wanting = self.workshop.matching.wanting(event.attributes());
+        wanting.retain(|worker| worker.endpoint().wants(event.attributes(), published_at));
+        wanting
     }
 
     /// Delivers what was held and is sent on.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use relay_broker::Session;
-use relay_event::{Endpoint, EndpointId, EventType, PatternIndex, Timestamp};
+use relay_event::{Endpoint, EndpointId, EventAttributes, SelectionIndex, Timestamp};
 use relay_service::Component;
 use relay_store::{ChangeReader, Changes, KnownEndpoints, Store};
 use tokio::{
@@ -51,7 +51,7 @@ struct Shared {
 
 struct Known {
     endpoints: KnownEndpoints<Kept>,
-    index: PatternIndex<EndpointId>,
+    index: SelectionIndex<EndpointId>,
 }
 
 /// An endpoint, and since when it fails, which stands apart: it changes nothing for a delivery.
@@ -77,7 +77,7 @@ impl Matching {
         let (questions, asked) = mpsc::unbounded_channel();
         let known = Known {
             endpoints: KnownEndpoints::new(Kept::of),
-            index: PatternIndex::default(),
+            index: SelectionIndex::default(),
         };
         let shared = Arc::new(Shared {
             known: RwLock::new(known),
@@ -109,10 +109,10 @@ impl Matching {
         }
     }
 
-    /// The endpoints with a pattern that matches, in no particular order.
-    pub(crate) fn wanting(&self, event_type: &EventType) -> Vec<Arc<Worker>> {
+    /// The endpoints whose selection matches, in no particular order.
+    pub(crate) fn wanting(&self, event: EventAttributes<'_>) -> Vec<Arc<Worker>> {
         let known = self.known();
-        let wanting = known.index.matching(event_type);
+        let wanting = known.index.matching(event);
         let kept = wanting.into_iter().filter_map(|id| known.endpoints.get(id));
         kept.map(|kept| self.worker_of(kept)).collect()
     }
@@ -341,11 +341,11 @@ impl Reader {
         let Known { endpoints, index } = &mut *known;
         for changed in endpoints.apply(changes) {
             if let Some(before) = changed.before {
-                index.remove(&before.endpoint.types, &changed.id);
+                index.remove(&before.endpoint.selection, &changed.id);
             }
             match endpoints.get(&changed.id) {
                 Some(kept) => {
-                    index.insert(&kept.endpoint.types, &changed.id);
+                    index.insert(&kept.endpoint.selection, &changed.id);
                     if let Some(worker) = workers.get(&changed.id) {
                         worker.change(kept);
                     }

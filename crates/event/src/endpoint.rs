@@ -3,8 +3,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CustomHeaders, Delay, EndpointId, EndpointUrl, EventType, Invalid, RetrySchedule, Secret, Timestamp,
-    TypePattern,
+    CustomHeaders, Delay, EndpointId, EndpointUrl, EventAttributes, Invalid, RetrySchedule, Secret,
+    Selection, Timestamp, TypePattern,
 };
 
 /// How deliveries are signed.
@@ -67,8 +67,9 @@ pub struct Endpoint {
     /// Where deliveries are posted.
     #[serde(deserialize_with = "EndpointUrl::stored")]
     pub url: EndpointUrl,
-    /// Which events it wants: those that match any of these.
-    pub types: Vec<TypePattern>,
+    /// The events that it wants.
+    #[serde(flatten)]
+    pub selection: Selection,
     /// Newest first; several while a rotation overlaps.
     pub secrets: Vec<ActiveSecret>,
     /// The waits between attempts.
@@ -92,38 +93,42 @@ pub struct Endpoint {
     /// The time since which no attempt succeeded, once that has gone on for a while. Deliverers note it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub failing_since: Option<Timestamp>,
+    /// The time after which it is removed; `None` if it stays.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub expires_at: Option<Timestamp>,
     /// When it was added.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
-    /// The time at which it was added, or at which its types were last changed.
-    #[serde(alias = "bound_since", default)]
-    pub types_since: Timestamp,
-    /// The types that it had before the last changes, newest first; at most [`Endpoint::MAX_EARLIER`].
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub earlier_types: Vec<EarlierTypes>,
+    /// The time at which it was added, or at which its selection was last changed.
+    #[serde(rename = "types_since", alias = "bound_since", default)]
+    pub selected_since: Timestamp,
+    /// The selections that it had before the last changes, newest first; at most [`Endpoint::MAX_EARLIER`].
+    #[serde(rename = "earlier_types", skip_serializing_if = "Vec::is_empty", default)]
+    pub earlier: Vec<EarlierSelection>,
 }
 
-/// Types that an endpoint had before a change.
+/// A selection that an endpoint had before a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EarlierTypes {
-    /// The types.
-    pub types: Vec<TypePattern>,
-    /// The time from which it had them.
+pub struct EarlierSelection {
+    /// The selection.
+    #[serde(flatten)]
+    pub selection: Selection,
+    /// The time from which it had it.
     pub since: Timestamp,
 }
 
 /// Does what [`Endpoint::wants`] does, for who keeps nothing else of an endpoint.
 pub fn wants(
-    types_since: Timestamp,
-    earlier_types: &[EarlierTypes],
-    event_type: &EventType,
+    selected_since: Timestamp,
+    earlier: &[EarlierSelection],
+    event: EventAttributes<'_>,
     published_at: Timestamp,
 ) -> bool {
     let is_after = |since| since <= published_at + OLDER;
-    let mut since = types_since;
-    for earlier in earlier_types {
-        if is_after(since) || !earlier.types.iter().any(|pattern| pattern.matches(event_type)) {
+    let mut since = selected_since;
+    for earlier in earlier {
+        if is_after(since) || !earlier.selection.matches(event) {
             break;
         }
         since = earlier.since;
@@ -136,39 +141,37 @@ pub fn wants(
 const OLDER: Duration = Duration::from_secs(60);
 
 impl Endpoint {
-    /// Returns false if an event of one of its types is surely not for it: one that is known to have been published
-    /// more than a minute before the endpoint came to want such events. A change of its types makes no difference
+    /// Returns false if an event of its selection is surely not for it: one that is known to have been published
+    /// more than a minute before the endpoint came to want such events. A change of its selection makes no difference
     /// to events that it wanted before the change, too.
-    pub fn wants(&self, event_type: &EventType, published_at: Option<Timestamp>) -> bool {
-        let wants = |at| wants(self.types_since, &self.earlier_types, event_type, at);
+    pub fn wants(&self, event: EventAttributes<'_>, published_at: Option<Timestamp>) -> bool {
+        let wants = |at| wants(self.selected_since, &self.earlier, event, at);
         published_at.is_none_or(wants)
     }
 
-    /// Gives the endpoint other types from `now` on.
-    pub fn set_types(&mut self, types: Vec<TypePattern>, now: Timestamp) {
-        if types == self.types {
+    /// Gives the endpoint another selection from `now` on.
+    pub fn select(&mut self, selection: Selection, now: Timestamp) {
+        if selection == self.selection {
             return;
         }
-        let earlier = EarlierTypes {
-            types: std::mem::replace(&mut self.types, types),
-            since: std::mem::replace(&mut self.types_since, now),
+        let earlier = EarlierSelection {
+            selection: std::mem::replace(&mut self.selection, selection),
+            since: std::mem::replace(&mut self.selected_since, now),
         };
-        self.earlier_types.insert(0, earlier);
-        if self.earlier_types.len() > Self::MAX_EARLIER
-            && let Some(forgotten) = self.earlier_types.pop()
-            && let Some(oldest) = self.earlier_types.last_mut()
+        self.earlier.insert(0, earlier);
+        if self.earlier.len() > Self::MAX_EARLIER
+            && let Some(forgotten) = self.earlier.pop()
+            && let Some(oldest) = self.earlier.last_mut()
         {
             // Rather an event too many than one too few.
             oldest.since = forgotten.since;
         }
     }
 
-    /// The changes of its types that an endpoint remembers. Before them it counts as one that always had the oldest
-    /// types that are known.
+    /// The changes of its selection that an endpoint remembers. Before them it counts as one that always had the
+    /// oldest selection that is known.
     pub const MAX_EARLIER: usize = 8;
 
-    /// The most patterns an endpoint may have.
-    pub const MAX_TYPES: usize = 50;
     /// The most secrets that may overlap.
     pub const MAX_SECRETS: usize = 5;
     /// How long a replaced secret signs on unless the rotation says otherwise.
@@ -179,7 +182,7 @@ impl Endpoint {
         Self {
             id: EndpointId::generate(),
             url,
-            types,
+            selection: Selection::of_types(types),
             secrets: vec![ActiveSecret {
                 secret,
                 expires_at: None,
@@ -192,10 +195,11 @@ impl Endpoint {
             signature: SignatureStyle::default(),
             state: EndpointState::Active,
             failing_since: None,
+            expires_at: None,
             created_at: now,
             updated_at: now,
-            types_since: now,
-            earlier_types: Vec::new(),
+            selected_since: now,
+            earlier: Vec::new(),
         }
     }
 
@@ -214,14 +218,7 @@ impl Endpoint {
                 format!("must be from {least} to {most}, not {given}"),
             ))
         };
-        if !(1..=Self::MAX_TYPES).contains(&self.types.len()) {
-            let problem = format!(
-                "must be 1 to {} patterns, not {}",
-                Self::MAX_TYPES,
-                self.types.len()
-            );
-            return Err(Invalid::new("types", problem));
-        }
+        self.selection.check()?;
         within("timeout_ms", 100..=120_000, self.timeout_ms)?;
         within("max_in_flight", 1..=1_000, self.max_in_flight.into())?;
         self.rate_limit
@@ -294,6 +291,7 @@ mod tests {
         };
         endpoint.rate_limit = Some(5);
         endpoint.failing_since = Some(endpoint.created_at);
+        endpoint.expires_at = Some(endpoint.created_at);
         let stored = serde_json::to_string(&endpoint).unwrap();
         assert_eq!(serde_json::from_str::<Endpoint>(&stored).unwrap(), endpoint);
     }
@@ -330,39 +328,105 @@ mod tests {
     #[test]
     fn a_document_of_an_older_relay_reads() {
         let mut stored = serde_json::to_value(endpoint()).unwrap();
-        assert!(stored.as_object_mut().unwrap().remove("failing_since").is_none());
-        assert_eq!(
-            serde_json::from_value::<Endpoint>(stored).unwrap().failing_since,
-            None
+        let fields = stored.as_object_mut().unwrap();
+        for absent in ["failing_since", "source", "subject", "expires_at"] {
+            assert!(!fields.contains_key(absent), "{absent}");
+        }
+        fields.insert(
+            "earlier_types".to_owned(),
+            serde_json::json!([{"types": ["a", "b.#"], "since": "1970-01-01T00:00:01Z"}]),
         );
+        let read: Endpoint = serde_json::from_value(stored).unwrap();
+        assert_eq!((read.failing_since, read.expires_at), (None, None));
+        assert_eq!(read.selection, endpoint().selection);
+        let types = ["a", "b.#"].map(|pattern| pattern.parse().unwrap());
+        let earlier = EarlierSelection {
+            selection: Selection::of_types(types.to_vec()),
+            since: Timestamp::from_millis(1_000).unwrap(),
+        };
+        assert_eq!(read.earlier, [earlier]);
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1_000).unwrap()
+    }
+
+    fn selection(types: &str) -> Selection {
+        Selection::of_types(types.split(',').map(|one| one.parse().unwrap()).collect())
+    }
+
+    fn added(types: &str, now: Timestamp) -> Endpoint {
+        Endpoint::new(
+            "https://example.com/".parse().unwrap(),
+            selection(types).types,
+            Secret::generate(),
+            now,
+        )
     }
 
     #[test]
     fn an_event_is_wanted_if_it_was_when_it_was_published() {
-        let at = |seconds: i64| Timestamp::from_millis(seconds * 1_000).unwrap();
-        let types = |text: &str| text.split(',').map(|one| one.parse().unwrap()).collect();
-        let mut endpoint = Endpoint::new(
-            "https://example.com/".parse().unwrap(),
-            types("a.#"),
-            Secret::generate(),
-            at(1_000),
-        );
-        endpoint.set_types(types("a.b,c"), at(2_000));
-        endpoint.set_types(types("a.b,c"), at(2_500));
-        endpoint.set_types(types("a.b,c,d"), at(3_000));
-        assert_eq!(endpoint.earlier_types.len(), 2);
-        let wants =
-            |event_type: &str, seconds| endpoint.wants(&event_type.parse().unwrap(), Some(at(seconds)));
+        let mut endpoint = added("a.#", at(1_000));
+        endpoint.select(selection("a.b,c"), at(2_000));
+        endpoint.select(selection("a.b,c"), at(2_500));
+        endpoint.select(selection("a.b,c,d"), at(3_000));
+        assert_eq!(endpoint.earlier.len(), 2);
+        let wants = |event_type: &str, published_at| {
+            let event = EventAttributes {
+                event_type: &event_type.parse().unwrap(),
+                source: "/s",
+                subject: None,
+            };
+            endpoint.wants(event, published_at)
+        };
         for (event_type, since) in [("a.b", 1_000), ("c", 2_000), ("d", 3_000)] {
-            assert!(wants(event_type, since - 60), "{event_type}");
-            assert!(!wants(event_type, since - 61), "{event_type}");
-            assert!(endpoint.wants(&event_type.parse().unwrap(), None));
+            assert!(wants(event_type, Some(at(since - 60))), "{event_type}");
+            assert!(!wants(event_type, Some(at(since - 61))), "{event_type}");
+            assert!(wants(event_type, None));
         }
+        let mut endpoint = endpoint.clone();
         for change in 0..20 {
-            endpoint.set_types(types(&format!("a.b,x{change}")), at(4_000 + change));
+            endpoint.select(selection(&format!("a.b,x{change}")), at(4_000 + change));
         }
-        assert_eq!(endpoint.earlier_types.len(), Endpoint::MAX_EARLIER);
-        assert!(endpoint.wants(&"a.b".parse().unwrap(), Some(at(1_000))));
+        assert_eq!(endpoint.earlier.len(), Endpoint::MAX_EARLIER);
+        let event = EventAttributes {
+            event_type: &"a.b".parse().unwrap(),
+            source: "/s",
+            subject: None,
+        };
+        assert!(endpoint.wants(event, Some(at(1_000))));
+    }
+
+    #[test]
+    fn a_change_of_source_or_subject_is_a_change_of_what_is_wanted() {
+        let narrow = |source: Option<&str>, subject: Option<&str>| Selection {
+            source: source.map(str::to_owned),
+            subject: subject.map(str::to_owned),
+            ..selection("a")
+        };
+        let mut endpoint = added("a", at(1_000));
+        endpoint.select(narrow(Some("/s"), Some("x")), at(2_000));
+        endpoint.select(narrow(Some("/s"), None), at(3_000));
+        endpoint.select(selection("a"), at(4_000));
+        let wants = |source, subject, seconds| {
+            let event = EventAttributes {
+                event_type: &"a".parse().unwrap(),
+                source,
+                subject,
+            };
+            endpoint.wants(event, Some(at(seconds)))
+        };
+        for (source, subject, since) in [
+            ("/s", Some("x"), 1_000),
+            ("/s", Some("y"), 3_000),
+            ("/s", None, 3_000),
+            ("/t", Some("x"), 4_000),
+        ] {
+            assert!(wants(source, subject, since - 60), "{source} {subject:?}");
+            assert!(!wants(source, subject, since - 61), "{source} {subject:?}");
+        }
+        let stored = serde_json::to_string(&endpoint).unwrap();
+        assert_eq!(serde_json::from_str::<Endpoint>(&stored).unwrap(), endpoint);
     }
 
     #[test]
@@ -374,7 +438,7 @@ mod tests {
             "timeout_ms: must be from 100 to 120000, not 1"
         );
         let mut wrong = endpoint();
-        wrong.types.clear();
+        wrong.selection.types.clear();
         assert_eq!(wrong.check().unwrap_err().field, "types");
         assert_eq!(endpoint().check(), Ok(()));
     }

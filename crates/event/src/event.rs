@@ -15,10 +15,11 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    EventId, EventType, Timestamp, WebhookId,
+    EventAttributes, EventId, EventType, Timestamp, WebhookId,
     invalid::{Given, GivenJson, Invalid},
     limits::{
         MAX_ATTRIBUTE_BYTES, MAX_DEPTH, MAX_MEMBERS, MAX_MEMBERS_OF_OLD, MAX_NAME_BYTES, MAX_SUBJECT_BYTES,
+        check_length,
     },
     text::{self, check_media_type, check_schema, check_source, check_source_of_old},
 };
@@ -136,6 +137,15 @@ impl Event {
     /// What it is about, if it says.
     pub fn subject(&self) -> Option<&str> {
         self.subject.as_deref()
+    }
+
+    /// The attributes that decide which endpoints want it.
+    pub fn attributes(&self) -> EventAttributes<'_> {
+        EventAttributes {
+            event_type: &self.event_type,
+            source: &self.source,
+            subject: self.subject.as_deref(),
+        }
     }
 
     /// The event in structured mode, as it is posted and signed.
@@ -330,17 +340,6 @@ fn check_attribute(name: &str, value: &RawValue) -> Result<(), Invalid> {
         return Ok(());
     };
     Err(Invalid::new(name, problem))
-}
-
-fn check_length(name: &str, text: &str, most: usize) -> Result<(), Invalid> {
-    if text.len() <= most {
-        return Ok(());
-    }
-    let (size, given) = (text.len(), Given(text));
-    Err(Invalid::new(
-        name,
-        format!("must have at most {most} bytes, not {size}: {given}"),
-    ))
 }
 
 /// Section 3.1 of the specification: lower-case letters and digits.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EndpointId, Event, EventId, EventType, History, Timestamp,
+    EndpointId, Event, EventAttributes, EventId, EventType, History, Timestamp,
     attempt::is_zero,
     invalid::{Given, Invalid},
     text::check_source_of_old,
@@ -135,6 +135,7 @@ impl Hold {
             &self.event_type,
             self.event.as_deref(),
         )
+        .map(drop)
     }
 
     /// The most claims of one delivery: one each second for a year.
@@ -159,6 +160,9 @@ pub struct BlindMatch {
     pub event_source: String,
     /// The event's type.
     pub event_type: EventType,
+    /// The event's subject, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub event_subject: Option<String>,
     /// The time at which the event was published, if it is known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub published_at: Option<Timestamp>,
@@ -228,6 +232,15 @@ impl BlindMatch {
         }
     }
 
+    /// The attributes of the event that decide which endpoints want it.
+    pub fn attributes(&self) -> EventAttributes<'_> {
+        EventAttributes {
+            event_type: &self.event_type,
+            source: &self.event_source,
+            subject: self.event_subject.as_deref(),
+        }
+    }
+
     /// The time that tells which endpoints came to want the event too late: that of its publishing, if it is known.
     pub fn wanted_at(&self) -> Timestamp {
         self.published_at.unwrap_or(self.at)
@@ -238,22 +251,38 @@ impl BlindMatch {
     /// # Errors
     /// The first field that no deliverer would write so.
     pub fn check(&self) -> Result<(), Invalid> {
-        check(
+        let event = check(
             &self.event_source,
             &self.event_id,
             &self.event_type,
             self.event.as_deref(),
-        )
+        )?;
+        // Older versions wrote no subject.
+        if let (Some(event), Some(subject)) = (event, &self.event_subject)
+            && event.subject() != Some(subject)
+        {
+            return Err(Invalid::new(
+                "event",
+                "must have the subject that stands beside it",
+            ));
+        }
+        Ok(())
     }
 }
 
-fn check(source: &str, id: &EventId, event_type: &EventType, event: Option<&str>) -> Result<(), Invalid> {
+/// Checks and reads the event of a record.
+fn check(
+    source: &str,
+    id: &EventId,
+    event_type: &EventType,
+    event: Option<&str>,
+) -> Result<Option<Event>, Invalid> {
     check_source_of_old(source)?;
     let Some(event) = read(event)? else {
-        return Ok(());
+        return Ok(None);
     };
     if (event.id(), event.source(), event.event_type()) == (id, source, event_type) {
-        return Ok(());
+        return Ok(Some(event));
     }
     let problem = "must have the id, the source and the type that stand beside it";
     Err(Invalid::new("event", problem))
@@ -336,6 +365,33 @@ mod tests {
     }
 
     #[test]
+    fn a_match_has_the_subject_of_its_event() {
+        let event = EVENT.replace(r#""id":"1""#, r#""id":"1","subject":"x""#);
+        let matched = |subject: Option<&str>, event: &str| BlindMatch {
+            event_id: "1".parse().unwrap(),
+            event_source: "/s".to_owned(),
+            event_type: "a.b".parse().unwrap(),
+            event_subject: subject.map(str::to_owned),
+            published_at: None,
+            at: Timestamp::default(),
+            endpoints: Vec::new(),
+            after: None,
+            through: None,
+            event: Some(event.to_owned()),
+        };
+        for (subject, event, is_good) in [
+            (Some("x"), &*event, true),
+            (None, &*event, true),
+            (Some("y"), &*event, false),
+            (Some("x"), EVENT, false),
+        ] {
+            let checked = matched(subject, event).check();
+            assert_eq!(checked.is_ok(), is_good, "{subject:?}, {event}");
+        }
+        assert_eq!(matched(Some("x"), &event).attributes().subject, Some("x"));
+    }
+
+    #[test]
     fn every_endpoint_is_in_one_record_of_a_match_that_is_split() {
         let id = |number: u8| EndpointId::from_bytes([number; 16]);
         for count in [0, 1, 2, 3, 4, 9] {
@@ -345,6 +401,7 @@ mod tests {
                 event_id: "1".parse().unwrap(),
                 event_source: "/s".to_owned(),
                 event_type: "a.b".parse().unwrap(),
+                event_subject: None,
                 published_at: None,
                 at: Timestamp::default(),
                 endpoints: endpoints.clone(),

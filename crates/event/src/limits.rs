@@ -1,5 +1,7 @@
 //! The sizes of an event beyond which it is refused, all in one place.
 
+use crate::invalid::{Given, Invalid};
+
 /// Levels that an event's `data` may nest.
 pub const MAX_DEPTH: usize = 64;
 
@@ -26,3 +28,15 @@ pub const MAX_SUBJECT_BYTES: usize = 1024;
 
 /// Bytes of a `type`: RabbitMQ's limit for a routing or binding key.
 pub const MAX_TYPE_BYTES: usize = 255;
+
+/// Checks an attribute's length in bytes.
+pub(crate) fn check_length(name: &str, text: &str, most: usize) -> Result<(), Invalid> {
+    if text.len() <= most {
+        return Ok(());
+    }
+    let (size, given) = (text.len(), Given(text));
+    Err(Invalid::new(
+        name,
+        format!("must have at most {most} bytes, not {size}: {given}"),
+    ))
+}

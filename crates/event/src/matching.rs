@@ -1,23 +1,58 @@
-//! An index of many type patterns, which finds all that match an event type without asking each.
+//! An index of many selections, which finds all that match an event without asking each.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     hash::Hash,
     ptr,
     str::Split,
 };
 
-use crate::{EventType, TypePattern};
+use crate::{EventAttributes, EventType, Selection, TypePattern};
 
-/// A set of pairs of a pattern and a value, such as an endpoint's id, that finds the values of all patterns that
-/// match an event type.
+/// A set of pairs of a selection and a value, such as an endpoint's id, that finds the values of all selections that
+/// match an event.
 ///
-/// It is a trie over the patterns' words. A lookup costs one hash lookup for each word of the type if no
-/// pattern has wildcards. With wildcards it visits each node of the trie at most once for each word, however
-/// the `#` combine.
+/// It is a trie over the words of the patterns, and one more for each source, each subject and each pair of both that
+/// a selection is restricted to; an event is looked up in four of them at most. A lookup in a trie costs one hash
+/// lookup for each word of the type if no pattern has wildcards. With wildcards it visits each node of the trie at most
+/// once for each word, however the `#` combine.
 #[derive(Debug, Clone)]
-pub struct PatternIndex<T> {
-    root: Node<T>,
+pub struct SelectionIndex<T> {
+    /// The selections of events of any source and subject.
+    any: Node<T>,
+    /// The other selections. No trie is empty.
+    restricted: HashMap<Restriction<'static>, Node<T>>,
+}
+
+/// The source and the subject that a selection is restricted to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Restriction<'a> {
+    source: Option<Cow<'a, str>>,
+    subject: Option<Cow<'a, str>>,
+}
+
+impl<'a> Restriction<'a> {
+    fn new(source: Option<&'a str>, subject: Option<&'a str>) -> Self {
+        Self {
+            source: source.map(Cow::Borrowed),
+            subject: subject.map(Cow::Borrowed),
+        }
+    }
+
+    /// Returns the restriction of a selection, if it has one.
+    fn of(selection: &'a Selection) -> Option<Self> {
+        let restriction = Self::new(selection.source.as_deref(), selection.subject.as_deref());
+        (restriction.source.is_some() || restriction.subject.is_some()).then_some(restriction)
+    }
+
+    fn into_owned(self) -> Restriction<'static> {
+        let owned = |text: Cow<'a, str>| Cow::Owned(text.into_owned());
+        Restriction {
+            source: self.source.map(owned),
+            subject: self.subject.map(owned),
+        }
+    }
 }
 
 /// The end of all patterns that begin with the same words.
@@ -33,24 +68,37 @@ struct Node<T> {
     values: HashSet<T>,
 }
 
-impl<T: Clone + Eq + Hash> PatternIndex<T> {
-    /// Adds the pair of each pattern and the value. A pair that is there already stays as it is.
-    pub fn insert(&mut self, patterns: &[TypePattern], value: &T) {
-        for pattern in patterns {
-            self.root.insert(words(pattern.as_str()), value);
+impl<T: Clone + Eq + Hash> SelectionIndex<T> {
+    /// Adds the pair of the selection and the value. A pair that is there already stays as it is.
+    pub fn insert(&mut self, selection: &Selection, value: &T) {
+        let root = match Restriction::of(selection) {
+            None => &mut self.any,
+            Some(restriction) => self.restricted.entry(restriction.into_owned()).or_default(),
+        };
+        root.insert_all(&selection.types, value);
+    }
+
+    /// Removes the pair of the selection and the value. A pair that is not there is no error.
+    pub fn remove(&mut self, selection: &Selection, value: &T) {
+        let Some(restriction) = Restriction::of(selection) else {
+            self.any.remove_all(&selection.types, value);
+            return;
+        };
+        let restriction = restriction.into_owned();
+        if let Some(root) = self.restricted.get_mut(&restriction) {
+            root.remove_all(&selection.types, value);
+            if root.is_empty() {
+                self.restricted.remove(&restriction);
+            }
         }
     }
 
-    /// Removes the pair of each pattern and the value. A pair that is not there is no error.
-    pub fn remove(&mut self, patterns: &[TypePattern], value: &T) {
-        for pattern in patterns {
-            self.root.remove(words(pattern.as_str()), value);
+    /// Returns the values that have at least one matching selection, each once, in no particular order.
+    pub fn matching<'a>(&'a self, event: EventAttributes<'a>) -> Vec<&'a T> {
+        let mut ends = self.any.ends(event.event_type);
+        for root in self.restricted_to(event) {
+            ends.extend(root.ends(event.event_type));
         }
-    }
-
-    /// Returns the values that have at least one matching pattern, each once, in no particular order.
-    pub fn matching(&self, event_type: &EventType) -> Vec<&T> {
-        let ends = self.ends(event_type);
         match ends.as_slice() {
             [] => Vec::new(),
             [end] => end.values.iter().collect(),
@@ -61,29 +109,31 @@ impl<T: Clone + Eq + Hash> PatternIndex<T> {
         }
     }
 
-    /// The nodes with values whose patterns match.
-    ///
-    /// A node is reached from its parent alone, so a node that is no `#` is reached at most once for each word of
-    /// the type. A `#` takes any further word too, so a node that is one is kept from when it is first reached.
-    fn ends(&self, event_type: &EventType) -> Vec<&Node<T>> {
-        let mut reached = vec![&self.root];
-        let mut kept = Kept::default();
-        kept.reach(&reached);
-        for word in words(event_type.as_str()) {
-            let from = reached.iter().chain(&kept.nodes);
-            reached = from.flat_map(|node| node.after(word)).collect();
-            kept.reach(&reached);
-        }
-        reached.extend(kept.nodes);
-        reached.retain(|node| !node.values.is_empty());
-        reached
+    /// The tries of the restrictions that the event meets.
+    fn restricted_to<'a>(&'a self, event: EventAttributes<'a>) -> impl Iterator<Item = &'a Node<T>> {
+        // With the lifetime of the event, so that a look-up copies no text.
+        let restricted: &HashMap<Restriction<'a>, Node<T>> = &self.restricted;
+        let source = Some(event.source);
+        let by_source = Restriction::new(source, None);
+        let by_subject = event.subject.into_iter().flat_map(move |subject| {
+            let subject = Some(subject);
+            [Restriction::new(None, subject), Restriction::new(source, subject)]
+        });
+        let restrictions = std::iter::once(by_source).chain(by_subject);
+        restrictions.filter_map(|restriction| restricted.get(&restriction))
+    }
+
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.any.is_empty() && self.restricted.is_empty()
     }
 }
 
-impl<T> Default for PatternIndex<T> {
+impl<T> Default for SelectionIndex<T> {
     fn default() -> Self {
         Self {
-            root: Node::default(),
+            any: Node::default(),
+            restricted: HashMap::new(),
         }
     }
 }
@@ -131,6 +181,24 @@ impl<T> Default for Node<T> {
 }
 
 impl<T> Node<T> {
+    /// The nodes with values whose patterns match, in the trie with this root.
+    ///
+    /// A node is reached from its parent alone, so a node that is no `#` is reached at most once for each word of
+    /// the type. A `#` takes any further word too, so a node that is one is kept from when it is first reached.
+    fn ends(&self, event_type: &EventType) -> Vec<&Self> {
+        let mut reached = vec![self];
+        let mut kept = Kept::default();
+        kept.reach(&reached);
+        for word in words(event_type.as_str()) {
+            let from = reached.iter().chain(&kept.nodes);
+            reached = from.flat_map(|node| node.after(word)).collect();
+            kept.reach(&reached);
+        }
+        reached.extend(kept.nodes);
+        reached.retain(|node| !node.values.is_empty());
+        reached
+    }
+
     /// The nodes that one more word of a type leads to.
     fn after(&self, word: &str) -> impl Iterator<Item = &Self> {
         let exact = self.words.get(word).map(Box::as_ref);
@@ -144,6 +212,18 @@ impl<T> Node<T> {
 }
 
 impl<T: Clone + Eq + Hash> Node<T> {
+    fn insert_all(&mut self, patterns: &[TypePattern], value: &T) {
+        for pattern in patterns {
+            self.insert(words(pattern.as_str()), value);
+        }
+    }
+
+    fn remove_all(&mut self, patterns: &[TypePattern], value: &T) {
+        for pattern in patterns {
+            self.remove(words(pattern.as_str()), value);
+        }
+    }
+
     fn insert(&mut self, mut words: Split<'_, char>, value: &T) {
         let next = match words.next() {
             None => {
@@ -183,27 +263,40 @@ fn words(text: &str) -> Split<'_, char> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::{collection::vec, prelude::*, sample::Index};
+    use proptest::{
+        collection::vec,
+        option::of,
+        prelude::*,
+        sample::{Index, select},
+    };
 
     use super::*;
 
-    fn patterns(texts: &[&str]) -> Vec<TypePattern> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
+    fn patterns(texts: &[&str]) -> Selection {
+        Selection::of_types(texts.iter().map(|text| text.parse().unwrap()).collect())
     }
 
-    fn matching(index: &PatternIndex<u32>, event_type: &str) -> Vec<u32> {
-        let mut values: Vec<u32> = index
-            .matching(&event_type.parse().unwrap())
-            .into_iter()
-            .copied()
-            .collect();
+    fn matching(index: &SelectionIndex<u32>, event_type: &str) -> Vec<u32> {
+        let event_type = event_type.parse().unwrap();
+        matching_event(
+            index,
+            EventAttributes {
+                event_type: &event_type,
+                source: "/s",
+                subject: None,
+            },
+        )
+    }
+
+    fn matching_event(index: &SelectionIndex<u32>, event: EventAttributes<'_>) -> Vec<u32> {
+        let mut values: Vec<u32> = index.matching(event).into_iter().copied().collect();
         values.sort_unstable();
         values
     }
 
     #[test]
     fn a_value_is_found_once_by_any_of_its_patterns() {
-        let mut index = PatternIndex::default();
+        let mut index = SelectionIndex::default();
         index.insert(
             &patterns(&["order.created", "order.*", "#", "order.#", "#.created.#"]),
             &1,
@@ -217,7 +310,7 @@ mod tests {
 
     #[test]
     fn words_may_be_empty() {
-        let mut index = PatternIndex::default();
+        let mut index = SelectionIndex::default();
         for (value, pattern) in (0..).zip([".", "*.", ".*", "#.", "a..b", "#..#"]) {
             index.insert(&patterns(&[pattern]), &value);
         }
@@ -229,7 +322,7 @@ mod tests {
 
     #[test]
     fn nothing_is_left_of_what_is_removed() {
-        let mut index = PatternIndex::default();
+        let mut index = SelectionIndex::default();
         let (one, other) = (patterns(&["a.*.b", "a.#", "a.#"]), patterns(&["a.*", "c"]));
         index.insert(&one, &1);
         index.insert(&other, &2);
@@ -239,16 +332,16 @@ mod tests {
         assert_eq!(matching(&index, "a.x"), [1, 2]);
         index.remove(&one, &1);
         assert_eq!(matching(&index, "a.x"), [2]);
-        assert!(index.root.words["a"].any_words.is_none());
+        assert!(index.any.words["a"].any_words.is_none());
         index.remove(&other, &2);
-        assert!(index.root.is_empty());
+        assert!(index.is_empty());
     }
 
     /// Every way to share the type's 128 words among these wildcards, taken one by one, would take for ever.
     #[test]
     fn the_longest_patterns_with_the_most_wildcards_are_found() {
         let stars = |from: usize, to: usize| vec!["*"; to - from].join(".");
-        let mut index = PatternIndex::default();
+        let mut index = SelectionIndex::default();
         let mut all = Vec::new();
         for value in 0..60 {
             let middle = 2 * value as usize;
@@ -277,50 +370,65 @@ mod tests {
         vec("[ab]?", 1..6).prop_filter_map("an empty text", |words| words.join(".").parse().ok())
     }
 
+    fn any_selection() -> impl Strategy<Value = Selection> {
+        let source = of(select(&["/s", "/t"][..]));
+        let subject = of(select(&["/s", "x", "y"][..]));
+        (vec(any_pattern(), 1..5), source, subject).prop_map(|(types, source, subject)| Selection {
+            types,
+            source: source.map(str::to_owned),
+            subject: subject.map(str::to_owned),
+        })
+    }
+
     #[derive(Debug, Clone)]
     enum Change {
-        Insert(Vec<TypePattern>),
+        Insert(Selection),
         /// One of the values that are there.
         Remove(Index),
-        Look(EventType),
+        Look(EventType, &'static str, Option<&'static str>),
     }
 
     fn any_change() -> impl Strategy<Value = Change> {
+        let look = (
+            any_type(),
+            select(&["/s", "/t", "/u"][..]),
+            of(select(&["/s", "x", "z"][..])),
+        );
         prop_oneof![
-            vec(any_pattern(), 1..5).prop_map(Change::Insert),
+            any_selection().prop_map(Change::Insert),
             any::<Index>().prop_map(Change::Remove),
-            any_type().prop_map(Change::Look),
+            look.prop_map(|(event_type, source, subject)| Change::Look(event_type, source, subject)),
         ]
     }
 
     proptest! {
         #[test]
-        fn it_agrees_with_asking_every_pattern(changes in vec(any_change(), 1..60)) {
-            let mut index = PatternIndex::default();
-            let mut plain: Vec<(u32, Vec<TypePattern>)> = Vec::new();
+        fn it_agrees_with_asking_every_selection(changes in vec(any_change(), 1..60)) {
+            let mut index = SelectionIndex::default();
+            let mut plain: Vec<(u32, Selection)> = Vec::new();
             for (value, change) in (0..).zip(changes) {
                 match change {
-                    Change::Insert(patterns) => {
-                        index.insert(&patterns, &value);
-                        plain.push((value, patterns));
+                    Change::Insert(selection) => {
+                        index.insert(&selection, &value);
+                        plain.push((value, selection));
                     }
                     Change::Remove(_) if plain.is_empty() => {}
                     Change::Remove(which) => {
-                        let (value, patterns) = plain.remove(which.index(plain.len()));
-                        index.remove(&patterns, &value);
+                        let (value, selection) = plain.remove(which.index(plain.len()));
+                        index.remove(&selection, &value);
                     }
-                    Change::Look(event_type) => {
-                        let wants = |patterns: &[TypePattern]| patterns.iter().any(|pattern| pattern.matches(&event_type));
-                        let wanted = plain.iter().filter(|(_, patterns)| wants(patterns));
+                    Change::Look(event_type, source, subject) => {
+                        let event = EventAttributes { event_type: &event_type, source, subject };
+                        let wanted = plain.iter().filter(|(_, selection)| selection.matches(event));
                         let wanted: Vec<u32> = wanted.map(|(value, _)| *value).collect();
-                        prop_assert_eq!(matching(&index, event_type.as_str()), wanted);
+                        prop_assert_eq!(matching_event(&index, event), wanted);
                     }
                 }
             }
-            for (value, patterns) in plain {
-                index.remove(&patterns, &value);
+            for (value, selection) in plain {
+                index.remove(&selection, &value);
             }
-            prop_assert!(index.root.is_empty());
+            prop_assert!(index.is_empty());
         }
     }
 }

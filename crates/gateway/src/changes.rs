@@ -25,12 +25,12 @@ pub(crate) async fn create(gateway: &Gateway, endpoint: Endpoint) -> Result<Endp
 
 /// Changes an endpoint.
 pub(crate) async fn change(gateway: &Gateway, id: EndpointId, fields: Fields) -> Result<Endpoint, Problem> {
-    fields.check_change()?;
+    let now = Timestamp::now();
+    fields.check_change(now)?;
     let admitted = match &fields.retry {
         Some(retry) => Some(gateway.schedules.admit(retry).await?),
         None => None,
     };
-    let now = Timestamp::now();
     let changing = update(gateway, &id, |endpoint| {
         fields.change(endpoint, now);
         Ok(())

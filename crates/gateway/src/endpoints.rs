@@ -36,7 +36,7 @@ impl FromRequestParts<Gateway> for Id {
 
 /// Add an endpoint.
 ///
-/// Answered once the store has it on disk, with its secret. It gets every event of its types that is published
+/// Answered once the store has it on disk, with its secret. It gets every event that it wants and that is published
 /// after the answer, over AMQP too. The broker need not be there.
 #[utoipa::path(
     post, path = "/v1/endpoints", operation_id = "create_endpoint", tag = "endpoints",
@@ -111,8 +111,7 @@ pub(crate) async fn show(
 ///
 /// Answered once the store has the change on disk. It counts for every event that is published after the answer,
 /// over AMQP too; one that is on its way meanwhile may be treated as before the change or as after it. Retries and
-/// what is held go to the endpoint as it is when they are due, whatever its types are then. The broker need not be
-/// there.
+/// what is held go to the endpoint as it is when they are due, whatever it wants then. The broker need not be there.
 #[utoipa::path(
     patch, path = "/v1/endpoints/{id}", operation_id = "change_endpoint", tag = "endpoints",
     params(("id" = types::EndpointId, Path, description = "The endpoint's id.")),
@@ -141,7 +140,8 @@ pub(crate) async fn change(
 ///
 /// Answered once the store has the removal on disk. Events that are published after the answer are not for it. What
 /// is held for it, or waits for a retry, goes to the dead-letter queue as `endpoint_removed` when it comes due; an
-/// event that no deliverer has taken yet makes no dead letter. The broker need not be there.
+/// event that no deliverer has taken yet makes no dead letter. The broker need not be there. An endpoint whose
+/// `expires_at` is over is removed in the same way, by the recorder that is on duty.
 #[utoipa::path(
     delete, path = "/v1/endpoints/{id}", operation_id = "remove_endpoint", tag = "endpoints",
     params(("id" = types::EndpointId, Path, description = "The endpoint's id.")),

@@ -1,24 +1,33 @@
 use relay_event::{
-    CustomHeaders, Endpoint, EndpointState, EndpointUrl, Invalid, RetrySchedule, Secret, SignatureStyle,
-    Timestamp, TypePattern,
+    CustomHeaders, Endpoint, EndpointState, EndpointUrl, Invalid, RetrySchedule, Secret, Selection,
+    SignatureStyle, Timestamp, TypePattern,
 };
 use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 
 use crate::openapi::types;
 
-/// What a client may say of an endpoint. A field that is not given is `None`; `null` is no value but
-/// for the rate limit.
+/// The fields that a client may give of an endpoint. A field that is not given is `None`; `null` is a value only
+/// of the source, the subject, the rate limit and the time of expiry.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Fields {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = types::EndpointUrl)]
     url: Option<EndpointUrl>,
-    /// The events it wants: those that match any of these.
+    /// The types of the events it wants: those that any of these patterns matches.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Vec<types::TypePattern>, min_items = 1, max_items = 50)]
-    pub(crate) types: Option<Vec<TypePattern>>,
+    types: Option<Vec<TypePattern>>,
+    /// The only source that it wants events of, compared as text; null for any.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 1024, examples("/imports"))]
+    source: Option<Option<String>>,
+    /// The only subject that it wants events about, compared as text; null for any. An event without a subject has
+    /// no subject that could be equal.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 1024, examples("import-42"))]
+    subject: Option<Option<String>>,
     /// One is made up unless it is given.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = types::Secret)]
@@ -50,6 +59,10 @@ pub(crate) struct Fields {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = bool, default = false)]
     paused: Option<bool>,
+    /// The time after which it is removed, in the future; null for never.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<types::Time>, examples("2099-12-31T00:00:00Z"))]
+    expires_at: Option<Option<Timestamp>>,
 }
 
 /// For a field where `null` is no value.
@@ -62,21 +75,33 @@ pub(crate) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 impl Fields {
     /// A new endpoint of these fields.
     pub(crate) fn create(mut self, now: Timestamp) -> Result<Endpoint, Invalid> {
+        self.check_expiry(now)?;
         let missing = |field| move || Invalid::new(field, "is missing");
         let url = self.url.take().ok_or_else(missing("url"))?;
         let types = self.types.take().ok_or_else(missing("types"))?;
         let secret = self.secret.take().unwrap_or_else(Secret::generate);
         let mut endpoint = Endpoint::new(url, types, secret, now);
+        self.put_selection(&mut endpoint.selection);
         self.set(&mut endpoint);
         endpoint.check()?;
         Ok(endpoint)
     }
 
-    /// Whether these fields can change an endpoint there is.
-    pub(crate) fn check_change(&self) -> Result<(), Invalid> {
+    /// Checks whether these fields can change an endpoint that is there.
+    pub(crate) fn check_change(&self, now: Timestamp) -> Result<(), Invalid> {
         match self.secret {
             Some(_) => Err(Invalid::new("secret", "is changed by rotate-secret alone")),
-            None => Ok(()),
+            None => self.check_expiry(now),
+        }
+    }
+
+    fn check_expiry(&self, now: Timestamp) -> Result<(), Invalid> {
+        match self.expires_at {
+            Some(Some(time)) if time <= now => {
+                let problem = format!("must be later than now, which is {now}, not {time}");
+                Err(Invalid::new("expires_at", problem))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -84,9 +109,9 @@ impl Fields {
     pub(crate) fn change(&self, endpoint: &mut Endpoint, now: Timestamp) {
         let before = endpoint.clone();
         let mut fields = self.clone();
-        if let Some(types) = fields.types.take() {
-            endpoint.set_types(types, now);
-        }
+        let mut selection = endpoint.selection.clone();
+        fields.put_selection(&mut selection);
+        endpoint.select(selection, now);
         fields.set(endpoint);
         if *endpoint != before {
             touch(endpoint, now);
@@ -97,6 +122,12 @@ impl Fields {
         }
     }
 
+    fn put_selection(&mut self, selection: &mut Selection) {
+        put(&mut selection.types, self.types.take());
+        put(&mut selection.source, self.source.take());
+        put(&mut selection.subject, self.subject.take());
+    }
+
     fn set(self, endpoint: &mut Endpoint) {
         put(&mut endpoint.url, self.url);
         put(&mut endpoint.retry, self.retry);
@@ -105,6 +136,7 @@ impl Fields {
         put(&mut endpoint.rate_limit, self.rate_limit);
         put(&mut endpoint.headers, self.headers);
         put(&mut endpoint.signature, self.signature);
+        put(&mut endpoint.expires_at, self.expires_at);
         let state = |paused| match paused {
             true => EndpointState::Paused,
             false => EndpointState::Active,

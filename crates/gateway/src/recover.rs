@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use relay_broker::Session;
-use relay_event::{EndpointId, Invalid, Timestamp};
+use relay_event::{EndpointId, Invalid, Selection, Timestamp};
 use relay_store::Undelivered;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -83,7 +83,7 @@ struct Recovery {
 
 /// Send an endpoint what it did not get.
 ///
-/// Events of its present types, oldest first, whose delivery to it is dead or was never begun: at most
+/// Events of its present types, source and subject, oldest first, whose delivery to it is dead or was never begun: at most
 /// 1,000 in one request, each confirmed by the broker before the answer. Go on with `next` as the
 /// `cursor` until it is null.
 #[utoipa::path(
@@ -109,7 +109,7 @@ pub(crate) async fn recover(
     let wanted: Wanted = body::json(&read_json(&gateway, request).await?)?;
     let endpoint = endpoints::find(&gateway, &id).await?;
     let dry_run = wanted.dry_run;
-    let recovery = wanted.begin(endpoint.id, endpoint.types, Timestamp::now())?;
+    let recovery = wanted.begin(endpoint.id, endpoint.selection, Timestamp::now())?;
     if dry_run {
         let events = gateway.store.count_undelivered(&recovery.of).await?;
         return Ok(Json(Recoverable { events }).into_response());
@@ -125,12 +125,7 @@ pub(crate) async fn recover(
 impl Wanted {
     /// What is to be done now. A cursor brings the period it was begun with: spans back from now move
     /// on meanwhile, and what was at the edge would be left out.
-    fn begin(
-        self,
-        endpoint: EndpointId,
-        types: Vec<relay_event::TypePattern>,
-        now: Timestamp,
-    ) -> Result<Recovery, Invalid> {
+    fn begin(self, endpoint: EndpointId, selection: Selection, now: Timestamp) -> Result<Recovery, Invalid> {
         let given = self.since.ok_or_else(|| Invalid::new("since", "is missing"))?;
         let (since, until, after) = match self.cursor {
             Some(_) if self.dry_run => {
@@ -151,7 +146,7 @@ impl Wanted {
         Ok(Recovery {
             of: Undelivered {
                 endpoint,
-                types,
+                selection,
                 since,
                 until: Some(until),
                 waiting_too: self.include_waiting,
@@ -225,7 +220,7 @@ mod tests {
 
     fn begin(wanted: serde_json::Value, endpoint: &EndpointId, now: Timestamp) -> Result<Recovery, Invalid> {
         let wanted: Wanted = serde_json::from_value(wanted).unwrap();
-        wanted.begin(endpoint.clone(), Vec::new(), now)
+        wanted.begin(endpoint.clone(), Selection::default(), now)
     }
 
     #[test]

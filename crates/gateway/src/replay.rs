@@ -127,16 +127,19 @@ async fn named(gateway: &Gateway, event: &LoggedEvent, id: EndpointId) -> Result
     if deliveries.iter().any(|delivery| delivery.endpoint == id) {
         return Ok(id);
     }
+    let subject = match &event.subject {
+        Some(subject) => format!("subject {subject}"),
+        None => "no subject".to_owned(),
+    };
     let problem = format!(
-        "its types do not match {}, and this event was never sent to it",
-        event.event_type
+        "wants no event of type {}, source {} and {}, and this event was never sent to it",
+        event.event_type, event.source, subject
     );
     Err(Invalid::new("endpoint", problem).into())
 }
 
 fn wants(endpoint: &Endpoint, event: &LoggedEvent) -> bool {
-    let mut types = endpoint.types.iter();
-    types.any(|pattern| pattern.matches(&event.event_type))
+    endpoint.selection.matches(event.attributes())
 }
 
 async fn event(gateway: &Gateway, logged: &LoggedEvent) -> Result<Event, Problem> {

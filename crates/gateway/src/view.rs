@@ -22,9 +22,15 @@ pub(crate) struct View<'a> {
     id: &'a EndpointId,
     #[schema(value_type = types::EndpointUrl)]
     url: &'a EndpointUrl,
-    /// The events it wants: those that match any of these.
+    /// The types of the events it wants: those that any of these patterns matches.
     #[schema(value_type = Vec<types::TypePattern>)]
     types: &'a [TypePattern],
+    /// The only source that it wants events of; null is any.
+    #[schema(required, examples("/imports"))]
+    source: Option<&'a str>,
+    /// The only subject that it wants events about; null is any.
+    #[schema(required, examples("import-42"))]
+    subject: Option<&'a str>,
     /// The secrets that sign now, newest first.
     secrets: Vec<Expiry>,
     /// The waits between attempts.
@@ -59,6 +65,9 @@ pub(crate) struct View<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = types::Time, required = false)]
     since: Option<Timestamp>,
+    /// The time after which it is removed; null is never.
+    #[schema(value_type = Option<types::Time>, required)]
+    expires_at: Option<Timestamp>,
     #[schema(value_type = types::Time)]
     created_at: Timestamp,
     #[schema(value_type = types::Time)]
@@ -99,7 +108,9 @@ impl<'a> View<'a> {
         Self {
             id: &endpoint.id,
             url: &endpoint.url,
-            types: &endpoint.types,
+            types: &endpoint.selection.types,
+            source: endpoint.selection.source.as_deref(),
+            subject: endpoint.selection.subject.as_deref(),
             secrets: active(endpoint, now)
                 .map(|(_, expires_at)| Expiry { expires_at })
                 .collect(),
@@ -113,6 +124,7 @@ impl<'a> View<'a> {
             reason,
             failing_since: endpoint.failing_since,
             since,
+            expires_at: endpoint.expires_at,
             created_at: endpoint.created_at,
             updated_at: endpoint.updated_at,
         }

@@ -83,7 +83,7 @@ impl Batch {
     pub(crate) fn route(&mut self, routes: &Routes) {
         for record in &mut self.records {
             if let Record::Event(new) = record {
-                new.routed_to = routes.routed_to(new.event.event_type(), new.published_at);
+                new.routed_to = routes.routed_to(new.event.attributes(), new.published_at);
             }
         }
     }

@@ -1,16 +1,18 @@
 //! The dispatcher: sends held deliveries on whose endpoints have room. One process does it at a time, as a row in the
 //! store says. What is sent is claimed first; then it is published and confirmed; and only a record ends the claim.
+//! The same process removes endpoints whose time is over.
 
 mod alone;
 mod backlog;
 mod empty;
+mod expiries;
 mod lanes;
 
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::try_join_all;
 use relay_broker::{Broker, Changes, Delays, Dispatched, PublishError, Queue, Recordings, Session};
-use relay_event::EndpointId;
+use relay_event::{EndpointId, Timestamp};
 use relay_store::{
     Changed, ClaimRequest, Claims, Error, HeldChange, HeldNow, KnownEndpoints, ReturnedFor, Store,
 };
@@ -24,6 +26,7 @@ use self::{
     alone::Alone,
     backlog::Backlog,
     empty::Empty,
+    expiries::Expiries,
     lanes::{Lanes, Terms},
 };
 use crate::{config::DispatchTimes, metrics::Metrics};
@@ -37,6 +40,9 @@ const BYTES: u64 = 8 * 1024 * 1024;
 
 /// Changed endpoints that are read at once.
 const CHANGES: u32 = 1_000;
+
+/// Endpoints that are removed, one after the other, before held deliveries have their turn again.
+const EXPIRED_AT_ONCE: usize = 16;
 
 /// The longest time that giving up the duty may take.
 const LEAVE: Duration = Duration::from_secs(2);
@@ -177,6 +183,10 @@ impl Dispatcher {
         known.refresh(&self.store).await?;
         let held = self.store.waiting_by_endpoint().await?;
         self.metrics.held(&held);
+        let mut expiries = Expiries::new(Instant::now());
+        for (id, terms) in known.iter() {
+            expiries.note(id, None, terms.expires_at);
+        }
         let mut turn = Turn {
             dispatcher: self,
             session,
@@ -187,6 +197,7 @@ impl Dispatcher {
             backlog: Backlog::new(Instant::now()),
             alone: Alone::new(Instant::now()),
             empty: Empty::default(),
+            expiries,
             look_at: Some(Instant::now()),
             count_at: None,
         };
@@ -207,6 +218,7 @@ struct Turn<'d> {
     backlog: Backlog,
     alone: Alone,
     empty: Empty,
+    expiries: Expiries,
     /// The time to look for silent claims; `None` if nothing is claimed.
     look_at: Option<Instant>,
     /// The time to count what is held; `None` if nothing changed.
@@ -225,11 +237,13 @@ impl Turn<'_> {
         recheck.tick().await; // All has just been read.
         loop {
             self.hear().await?;
+            self.expire().await?;
             self.hold_silent_again().await?;
             self.count().await?;
             self.send_alone(unconfirmed).await?;
             while self.send(unconfirmed).await? {
                 self.hear().await?;
+                self.expire().await?;
                 self.send_alone(unconfirmed).await?;
             }
             let next = [
@@ -243,6 +257,8 @@ impl Turn<'_> {
                 Some(until) => Some(next.map_or(until, |next| next.max(until))),
                 None => next,
             };
+            let expiry = self.expiries.next_at(Timestamp::now(), Instant::now());
+            let next = [next, expiry].into_iter().flatten().min();
             tokio::select! {
                 () = self.dispatcher.wake.notified() => {}
                 _ = recordings.next() => {}
@@ -275,11 +291,40 @@ impl Turn<'_> {
 
     fn consider(&mut self, changed: Vec<Changed<Terms>>) {
         let now = Instant::now();
-        for Changed { id, .. } in changed {
+        for Changed { id, before } in changed {
+            let expires_at = self.known.get(&id).and_then(|terms| terms.expires_at);
+            self.expiries
+                .note(&id, before.and_then(|terms| terms.expires_at), expires_at);
             self.alone.look(now);
             self.lanes.changed(&id, now);
             self.lanes.consider(&id, self.known.get(&id), now);
         }
+    }
+
+    /// Removes endpoints whose time is over.
+    async fn expire(&mut self) -> Result<(), StopReason> {
+        let mut expired = None;
+        for _ in 0..EXPIRED_AT_ONCE {
+            let Some((time, id)) = self.expiries.take(Timestamp::now(), Instant::now()) else {
+                break;
+            };
+            if self.dispatcher.store.expire(self.epoch, &id).await? {
+                tracing::info!(endpoint = %id, "the endpoint's time is over; it was removed");
+                expired = Some(id);
+            } else {
+                self.expiries.put_back((time, id), Instant::now());
+                self.know().await?; // It may have been given another time.
+                break;
+            }
+        }
+        if let Some(id) = expired {
+            self.know().await?;
+            // One announcement has others read all changes. Without it they learn of them when they next look.
+            if self.session.announce_change(&id).await.is_err() {
+                tracing::debug!("a change was not announced");
+            }
+        }
+        Ok(())
     }
 
     /// Reads for which endpoints something was held, and which claims ended.

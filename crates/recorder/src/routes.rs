@@ -9,7 +9,7 @@ use std::{
 
 use relay_broker::Changes;
 use relay_event::{
-    BlindMatch, EarlierTypes, Endpoint, EndpointId, EventType, PatternIndex, Timestamp, TypePattern,
+    BlindMatch, EarlierSelection, Endpoint, EndpointId, EventAttributes, Selection, SelectionIndex, Timestamp,
 };
 use relay_store::{Changed, Changes as StoreChanges, Error, KnownEndpoints, Store};
 use tokio::{
@@ -23,10 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// An endpoint, as far as routing goes.
 #[derive(Debug, PartialEq)]
 struct Route {
-    types: Vec<TypePattern>,
-    /// The time from which it has these types.
+    selection: Selection,
+    /// The time from which it has this selection.
     since: Timestamp,
-    earlier: Vec<EarlierTypes>,
+    earlier: Vec<EarlierSelection>,
 }
 
 /// The endpoints that events are routed to, kept in step with the store. Clones share them.
@@ -44,14 +44,14 @@ struct Shared {
 #[derive(Debug)]
 struct Known {
     endpoints: KnownEndpoints<Route>,
-    index: PatternIndex<EndpointId>,
+    index: SelectionIndex<EndpointId>,
 }
 
 impl Routes {
     pub(crate) fn new(store: Store) -> Self {
         let known = Known {
             endpoints: KnownEndpoints::new(route),
-            index: PatternIndex::default(),
+            index: SelectionIndex::default(),
         };
         Self(Arc::new(Shared {
             store,
@@ -89,10 +89,10 @@ impl Routes {
         let Known { endpoints, index } = &mut *known;
         for Changed { id, before } in endpoints.apply(changes) {
             if let Some(before) = before {
-                index.remove(&before.types, &id);
+                index.remove(&before.selection, &id);
             }
             if let Some(route) = endpoints.get(&id) {
-                index.insert(&route.types, &id);
+                index.insert(&route.selection, &id);
             }
         }
     }
@@ -136,28 +136,28 @@ impl Routes {
     /// say when it was published, the first attempt will tell.
     pub(crate) fn routed_to(
         &self,
-        event_type: &EventType,
+        event: EventAttributes<'_>,
         published_at: Option<Timestamp>,
     ) -> Vec<EndpointId> {
         let Some(published_at) = published_at else {
             return Vec::new();
         };
-        self.matching(event_type, |route| route.since <= published_at)
+        self.matching(event, |route| route.since <= published_at)
     }
 
     /// The endpoints that want the event of a match, and that the record is about, and for which it was not taken.
     pub(crate) fn missed_by(&self, matched: &BlindMatch) -> Vec<EndpointId> {
-        let (event_type, at) = (&matched.event_type, matched.wanted_at());
-        let wants = |route: &Route| relay_event::wants(route.since, &route.earlier, event_type, at);
+        let (event, at) = (matched.attributes(), matched.wanted_at());
+        let wants = |route: &Route| relay_event::wants(route.since, &route.earlier, event, at);
         let taken: HashSet<&EndpointId> = matched.endpoints.iter().collect();
-        let mut missed = self.matching(event_type, wants);
+        let mut missed = self.matching(event, wants);
         missed.retain(|endpoint| matched.is_about(endpoint) && !taken.contains(endpoint));
         missed
     }
 
-    fn matching(&self, event_type: &EventType, is_wanted: impl Fn(&Route) -> bool) -> Vec<EndpointId> {
+    fn matching(&self, event: EventAttributes<'_>, is_wanted: impl Fn(&Route) -> bool) -> Vec<EndpointId> {
         let known = self.known();
-        let matching = known.index.matching(event_type).into_iter();
+        let matching = known.index.matching(event).into_iter();
         let wanted = matching.filter(|id| known.endpoints.get(id).is_some_and(&is_wanted));
         wanted.cloned().collect()
     }
@@ -174,9 +174,9 @@ pub(crate) fn say_unreadable(error: &Error) {
 /// Every endpoint has a route: the events of a paused or disabled one are held.
 fn route(endpoint: Endpoint) -> Route {
     Route {
-        types: endpoint.types,
-        since: endpoint.types_since,
-        earlier: endpoint.earlier_types,
+        selection: endpoint.selection,
+        since: endpoint.selected_since,
+        earlier: endpoint.earlier,
     }
 }
 
@@ -196,7 +196,7 @@ mod tests {
         let types = types.iter().map(|pattern| pattern.parse().unwrap()).collect();
         let url = "http://127.0.0.1/".parse().unwrap();
         let mut endpoint = Endpoint::new(url, types, relay_event::Secret::generate(), at(0));
-        endpoint.types_since = at(since);
+        endpoint.selected_since = at(since);
         endpoint
     }
 
@@ -241,9 +241,22 @@ mod tests {
 
         /// The places, among those added, of the endpoints that the event went to.
         fn routed(&self, event_type: &str, published: Option<i64>) -> Vec<usize> {
-            let (event_type, published) = (event_type.parse().unwrap(), published.map(at));
-            let routed = self.routes.routed_to(&event_type, published);
-            self.places(routed)
+            self.routed_about(event_type, None, published)
+        }
+
+        /// The same for an event with this subject.
+        fn routed_about(
+            &self,
+            event_type: &str,
+            subject: Option<&str>,
+            published: Option<i64>,
+        ) -> Vec<usize> {
+            let event = EventAttributes {
+                event_type: &event_type.parse().unwrap(),
+                source: "/s",
+                subject,
+            };
+            self.places(self.routes.routed_to(event, published.map(at)))
         }
 
         fn places(&self, endpoints: Vec<EndpointId>) -> Vec<usize> {
@@ -289,6 +302,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_event_goes_to_those_that_want_its_source_and_subject() {
+        let of = |source: Option<&str>, subject: Option<&str>| {
+            let mut endpoint = endpoint(&["a"], 0);
+            endpoint.selection.source = source.map(str::to_owned);
+            endpoint.selection.subject = subject.map(str::to_owned);
+            endpoint
+        };
+        let mut known = Known::none().await;
+        for (source, subject) in [
+            (None, None),
+            (Some("/s"), None),
+            (None, Some("x")),
+            (Some("/s"), Some("x")),
+            (Some("/t"), Some("x")),
+        ] {
+            known.add(of(source, subject)).await;
+        }
+        assert_eq!(known.routed_about("a", Some("x"), Some(1)), [0, 1, 2, 3]);
+        assert_eq!(known.routed_about("a", Some("y"), Some(1)), [0, 1]);
+        assert_eq!(known.routed("a", Some(1)), [0, 1]);
+        known
+            .change(3, |endpoint| {
+                let narrower = Selection {
+                    subject: Some("y".to_owned()),
+                    ..endpoint.selection.clone()
+                };
+                endpoint.select(narrower, at(5));
+            })
+            .await;
+        assert_eq!(known.routed_about("a", Some("x"), Some(9)), [0, 1, 2]);
+        assert_eq!(known.routed_about("a", Some("y"), Some(4)), [0, 1]);
+        assert_eq!(known.routed_about("a", Some("y"), Some(5)), [0, 1, 3]);
+    }
+
+    #[tokio::test]
     async fn a_match_missed_those_that_wanted_the_event_and_are_not_in_it() {
         let mut known = Known::none().await;
         for (types, since) in [("a", 0), ("a", 0), ("b", 0), ("a", 69), ("a", 71)] {
@@ -298,6 +346,7 @@ mod tests {
             event_id: "1".parse().unwrap(),
             event_source: "/s".to_owned(),
             event_type: "a".parse().unwrap(),
+            event_subject: None,
             published_at: Some(at(9)),
             at: at(11),
             endpoints: vec![known.endpoints[0].clone()],
@@ -320,6 +369,12 @@ mod tests {
             both.sort_unstable();
             assert_eq!(both, [1, 3, 4], "each of them once");
         }
+        let narrow = |endpoint: &mut Endpoint| endpoint.selection.subject = Some("x".to_owned());
+        known.change(1, narrow).await;
+        let missed = |matched: &BlindMatch| known.places(known.routes.missed_by(matched));
+        assert_eq!(missed(&matched), [3, 4], "without a subject");
+        matched.event_subject = Some("x".to_owned());
+        assert_eq!(missed(&matched), [1, 3, 4]);
     }
 
     #[tokio::test]
@@ -330,8 +385,8 @@ mod tests {
         assert_eq!(known.routed("a", Some(1)), [0, 1]);
         known
             .change(0, |endpoint| {
-                endpoint.types = vec!["b".parse().unwrap()];
-                endpoint.types_since = at(5);
+                endpoint.selection.types = vec!["b".parse().unwrap()];
+                endpoint.selected_since = at(5);
             })
             .await;
         assert_eq!(known.routed("a", Some(9)), [1]);

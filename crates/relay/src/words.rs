@@ -25,6 +25,23 @@ fn moment_before(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     Ok(Timestamp::from_millis(now.as_millis().saturating_sub(millis)).unwrap_or_default())
 }
 
+/// A moment to come as people give it: a time, or how long from now it is.
+pub(crate) fn moment_ahead(text: &str) -> Result<Timestamp, String> {
+    moment_after(text, Timestamp::now())
+}
+
+fn moment_after(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let span = humantime::parse_duration(text).ok();
+    let time = span.and_then(|span| Timestamp::from_millis((now + span).as_millis()));
+    time.ok_or_else(|| {
+        "must be a time before the year 10000 such as 2026-01-31T09:30:00Z, or how long from now it is, such as 90s, 1h or 7d"
+            .to_owned()
+    })
+}
+
 /// A number, where none makes no sense.
 pub(crate) fn from_one(text: &str) -> Result<u64, String> {
     match text.parse() {
@@ -109,6 +126,20 @@ mod tests {
         assert_eq!(said("100years").unwrap(), "1970-01-01T00:00:00.000Z");
         for text in ["", "1", "yesterday", "-1h", "2026-01-31"] {
             assert!(said(text).unwrap_err().contains("how long ago"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_moment_to_come_is_a_time_or_a_span_from_now() {
+        let now: Timestamp = "2026-01-31T09:30:00Z".parse().unwrap();
+        let said = |text: &str| moment_after(text, now).map(|at| at.to_string());
+        assert_eq!(said("1h").unwrap(), "2026-01-31T10:30:00.000Z");
+        assert_eq!(
+            said("2026-02-28T10:00:00+01:00").unwrap(),
+            "2026-02-28T09:00:00.000Z"
+        );
+        for text in ["", "1", "tomorrow", "-1h", "2026-01-31", "9000years"] {
+            assert!(said(text).unwrap_err().contains("how long from now"), "{text}");
         }
     }
 

@@ -10,7 +10,9 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use relay_event::{Attempt, AttemptId, DeadReason, DeliveryState, EndpointId, ErrorClass, Event, Timestamp};
+use relay_event::{
+    Attempt, AttemptId, DeadReason, DeliveryState, EndpointId, ErrorClass, Event, Selection, Timestamp,
+};
 use relay_store::{DeliveryFilter, EventFilter, NewEvent, Record, Retention, Store, StoreUrl, Undelivered};
 
 const ENDPOINTS: u64 = 200;
@@ -352,7 +354,7 @@ async fn ask_of_undelivered(store: &Store, events: u64) {
     ] {
         let of = Undelivered {
             endpoint: endpoint(whom),
-            types: vec![pattern.parse().unwrap()],
+            selection: Selection::of_types(vec![pattern.parse().unwrap()]),
             since: time(since),
             until: None,
             waiting_too: true,

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::{
     Error, Store,
-    sql::{self, Row},
+    sql::{self, Expired, Row},
 };
 
 /// The time for which a removal is known. A reader that knows the endpoints of an earlier time reads all.
@@ -90,11 +90,39 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn delete(&self, id: &EndpointId, now: Timestamp) -> Result<(), Error> {
-        let now = now.as_millis();
+        self.remove(id, None, now.as_millis()).await.map(drop)
+    }
+
+    /// Deletes an endpoint whose [`Endpoint::expires_at`] is over by the database's clock, as [`Self::delete`] does.
+    /// `false` if nothing was deleted: its time is not over, the endpoint was changed or deleted meanwhile, or the
+    /// epoch is over.
+    ///
+    /// # Errors
+    /// The database failed, or what it holds of the endpoint does not read.
+    pub async fn expire(&self, epoch: i64, id: &EndpointId) -> Result<bool, Error> {
+        let Some(row) = self.row(id).await? else {
+            return Ok(false);
+        };
+        let Some(expires_at) = read(&row)?.expires_at else {
+            return Ok(false);
+        };
+        let reading = async { sql::now(&mut self.pool.read().await?).await };
+        let now = self.within("read the time", reading).await?;
+        if now < expires_at.as_millis() {
+            return Ok(false);
+        }
+        let expired = Expired {
+            version: row.version,
+            epoch,
+        };
+        self.remove(id, Some(expired), now).await
+    }
+
+    async fn remove(&self, id: &EndpointId, expired: Option<Expired>, now: i64) -> Result<bool, Error> {
         let kept = i64::try_from(REMOVALS_KEPT.as_millis()).unwrap_or(i64::MAX);
-        let change = new_change();
-        let deleting = sql::remove(&self.pool, id.as_str(), &change, now, now.saturating_sub(kept));
-        self.within(format!("delete endpoint {id}"), deleting).await
+        let (change, forget) = (new_change(), now.saturating_sub(kept));
+        let removing = sql::remove(&self.pool, id.as_str(), &change, expired, now, forget);
+        self.within(format!("delete endpoint {id}"), removing).await
     }
 
     async fn row(&self, id: &EndpointId) -> Result<Option<Row>, Error> {

@@ -25,8 +25,8 @@ mod webhook_ids;
 
 use bytes::Bytes;
 use relay_event::{
-    Attempt, Death, DeliveryState, EndpointId, Event, EventId, EventType, Hold, Standing, Timestamp,
-    TypePattern,
+    Attempt, Death, DeliveryState, EndpointId, Event, EventAttributes, EventId, EventType, Hold, Selection,
+    Standing, Timestamp, TypePattern,
 };
 
 pub use held::{
@@ -134,6 +134,17 @@ pub struct LoggedEvent {
     pub size: u64,
 }
 
+impl LoggedEvent {
+    /// The attributes that decide which endpoints want it.
+    pub fn attributes(&self) -> EventAttributes<'_> {
+        EventAttributes {
+            event_type: &self.event_type,
+            source: &self.source,
+            subject: self.subject.as_deref(),
+        }
+    }
+}
+
 /// Events of the log, newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EventPage {
@@ -217,8 +228,8 @@ pub struct UnderWay {
 pub struct Undelivered {
     /// The endpoint.
     pub endpoint: EndpointId,
-    /// The types it wants.
-    pub types: Vec<TypePattern>,
+    /// The events that it wants.
+    pub selection: Selection,
     /// Recorded at this time or later.
     pub since: Timestamp,
     /// Recorded before this time.

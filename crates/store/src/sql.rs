@@ -3,11 +3,11 @@
 
 mod changes;
 
-pub(crate) use changes::{insert, remove, update};
+pub(crate) use changes::{Expired, insert, remove, update};
 
 use sqlx::Error;
 
-use crate::pool::{Own, Pool, TransactionOn, on};
+use crate::pool::{Either, Own, Pool, Transaction, TransactionOn, on};
 
 /// A row of `endpoints`. Its document holds secrets, so it does not print.
 pub(crate) struct Row {
@@ -52,6 +52,20 @@ impl From<FleetColumns> for Fleet {
 const ENDPOINTS: &str = "SELECT id, document, version FROM endpoints WHERE document IS NOT NULL ORDER BY id";
 
 const FLEET: &str = "SELECT lineage, number, change, forgotten FROM fleet";
+
+/// The time of the database, in milliseconds since 1970.
+pub(crate) async fn now(tx: &mut Transaction) -> Result<i64, Error> {
+    match tx {
+        Either::Sqlite(tx) => {
+            let sql = "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)";
+            sqlx::query_scalar(sql).fetch_one(&mut **tx).await
+        }
+        Either::Postgres(tx) => {
+            let sql = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
+            sqlx::query_scalar(sql).fetch_one(&mut **tx).await
+        }
+    }
+}
 
 /// Reads a page of the file, where `SELECT 1` would not.
 pub(crate) async fn ping(pool: &Pool) -> Result<(), Error> {

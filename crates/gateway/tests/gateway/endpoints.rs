@@ -41,10 +41,11 @@ async fn a_new_endpoint_has_the_defaults_and_shows_its_secret_once() {
     assert_eq!(show(&relay, &created["id"]).await, created);
     let times = (created["created_at"].clone(), created["updated_at"].clone());
     let expected = json!({
-        "id": created["id"], "url": URL, "types": ["order.*"], "secrets": [{"expires_at": null}],
+        "id": created["id"], "url": URL, "types": ["order.*"], "source": null, "subject": null,
+        "secrets": [{"expires_at": null}],
         "retry": ["30s", "5m", "30m", "2h", "24h"], "timeout_ms": 30000, "max_in_flight": 32,
         "rate_limit": null, "headers": {}, "signature": "standard", "state": "active",
-        "created_at": times.0, "updated_at": times.1,
+        "expires_at": null, "created_at": times.0, "updated_at": times.1,
     });
     assert_eq!(created, expected);
     let listed = relay.get("/v1/endpoints").await;
@@ -61,6 +62,7 @@ async fn every_field_can_be_given_and_changed() {
             "url": URL, "types": ["a.*", "b.#"], "secret": SECRET, "retry": ["1s"], "timeout_ms": 1000,
             "max_in_flight": 2, "rate_limit": 3, "headers": {"Authorization": "hunter2"},
             "signature": "plain", "paused": true,
+            "source": "/imports", "subject": "import 42", "expires_at": "2099-12-31T01:00:00+01:00",
         }),
     )
     .await;
@@ -70,6 +72,14 @@ async fn every_field_can_be_given_and_changed() {
     assert_eq!(view["headers"], json!({"authorization": "…"}));
     assert_eq!(view["state"], "paused");
     assert_eq!(
+        (&view["source"], &view["subject"], &view["expires_at"]),
+        (
+            &json!("/imports"),
+            &json!("import 42"),
+            &json!("2099-12-31T00:00:00.000Z")
+        )
+    );
+    assert_eq!(
         (&view["rate_limit"], &view["signature"]),
         (&json!(3), &json!("plain"))
     );
@@ -77,6 +87,7 @@ async fn every_field_can_be_given_and_changed() {
     let change = json!({
         "url": "https://example.com/other", "types": ["c"], "retry": [], "timeout_ms": 2000,
         "max_in_flight": 4, "rate_limit": null, "headers": {}, "signature": "standard", "paused": false,
+        "source": null, "subject": "import 43", "expires_at": null,
     });
     let changed = relay.patch(id.as_str().unwrap(), change.clone()).await;
     assert_eq!(changed.status, 200, "{changed:?}");
@@ -112,6 +123,12 @@ async fn invalid_fields_are_named_and_nothing_is_changed() {
         (json!({"types": ["a.b", "#.#.#"]}), "types[1]"),
         (json!({"types": [7]}), "types[0]"),
         (json!({"types": vec!["a"; 51]}), "types"),
+        (json!({"source": ""}), "source"),
+        (json!({"source": "no reference"}), "source"),
+        (json!({"source": ["/a"]}), "source"),
+        (json!({"subject": ""}), "subject"),
+        (json!({"subject": "x".repeat(1_025)}), "subject"),
+        (json!({"subject": 7}), "subject"),
         (json!({"secret": "whsec_c2hvcnQ="}), "secret"),
         (json!({"retry": ["30"]}), "retry[0]"),
         (json!({"retry": ["30s", "8d"]}), "retry[1]"),
@@ -128,6 +145,9 @@ async fn invalid_fields_are_named_and_nothing_is_changed() {
         (json!({"headers": {"x": "…"}}), "headers"),
         (json!({"signature": "crooked"}), "signature"),
         (json!({"paused": "yes"}), "paused"),
+        (json!({"expires_at": "2026-01-31T09:30:00Z"}), "expires_at"),
+        (json!({"expires_at": "1h"}), "expires_at"),
+        (json!({"expires_at": 7}), "expires_at"),
         (json!({"colour": "red"}), "colour"),
         (json!({"id": "ep_0123456789abcdef0123456789abcdef"}), "id"),
         (json!({"state": "active"}), "state"),

@@ -33,6 +33,7 @@ pub(crate) struct Terms {
     pub(super) is_active: bool,
     rate_limit: Option<u32>,
     max_in_flight: u16,
+    pub(super) expires_at: Option<Timestamp>,
 }
 
 impl Terms {
@@ -42,6 +43,7 @@ impl Terms {
             is_active: endpoint.state == EndpointState::Active,
             rate_limit: endpoint.rate_limit,
             max_in_flight: endpoint.max_in_flight,
+            expires_at: endpoint.expires_at,
         }
     }
 }
@@ -345,6 +347,7 @@ mod tests {
             is_active: true,
             rate_limit: None,
             max_in_flight: 10,
+            expires_at: None,
         }
     }
 

@@ -272,6 +272,35 @@ async fn what_is_held_for_a_removed_endpoint_is_sent_on_to_die() {
     relay.stop_and_find_the_queues_empty().await;
 }
 
+/// More of them than are removed before held deliveries have their turn again, and one that stays.
+#[tokio::test]
+async fn endpoints_whose_time_is_over_are_removed_and_that_is_announced() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let stays = relay.add_endpoint("a").await;
+    let session = relay.session().await;
+    let mut changes = session.changes().await;
+    let mut expired = Vec::new();
+    for _ in 0..40 {
+        let endpoint = relay.add_endpoint("a").await;
+        let change = |endpoint: &mut Endpoint| {
+            endpoint.expires_at = Some(Timestamp::now());
+            Ok(())
+        };
+        relay.store.update(&endpoint.id, change).await.unwrap().unwrap();
+        expired.push(endpoint.id);
+    }
+    session.announce_change(&expired[0]).await.unwrap();
+    loop {
+        changes.next().await;
+        let left = relay.store.endpoints().await.unwrap();
+        if left == std::slice::from_ref(&stays) {
+            break;
+        }
+    }
+    relay.stop_and_find_the_queues_empty().await;
+}
+
 /// It ends every deliverer that takes it: 20 times in whatever message it came, and 20 times alone.
 #[tokio::test]
 async fn a_delivery_that_ends_its_deliverers_is_dead_alone() {

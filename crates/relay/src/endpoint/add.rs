@@ -1,13 +1,13 @@
 use anyhow::Context as _;
 use clap::Args;
-use relay_event::{EndpointId, EndpointUrl, Secret};
+use relay_event::{EndpointId, EndpointUrl, Secret, Timestamp};
 use relay_service::args::Unshown;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
     changed,
-    fields::{self, Fields},
+    fields::{self, Fields, Restriction},
 };
 use crate::{
     api::Api,
@@ -15,7 +15,7 @@ use crate::{
     filter::Patterns,
     output,
     usage::Usage,
-    words::{endpoint_url, from_one_to},
+    words::{endpoint_url, from_one_to, moment_ahead},
 };
 
 #[derive(Debug, Args)]
@@ -31,6 +31,9 @@ pub(crate) struct AddArgs {
     #[arg(long, value_name = "PATTERN", required = true)]
     types: Vec<Patterns>,
 
+    #[command(flatten)]
+    restriction: Restriction,
+
     /// The most attempts begun in a second, for each deliverer: 1 to 100000 [default: no limit]
     #[arg(long, value_name = "N", value_parser = from_one_to::<100_000>)]
     rate_limit: Option<u32>,
@@ -38,6 +41,11 @@ pub(crate) struct AddArgs {
     /// The secret deliveries are signed with, as whsec_… [default: a new one]
     #[arg(long)]
     secret: Option<String>,
+
+    /// The time after which it is removed: a time such as 2026-01-31T09:30:00Z, or how long from now, such
+    /// as 1h [default: never]
+    #[arg(long, value_name = "TIME", value_parser = moment_ahead)]
+    expires_at: Option<Timestamp>,
 
     #[command(flatten)]
     fields: Fields,
@@ -54,11 +62,15 @@ impl AddArgs {
     fn request(&self) -> Result<Value, Usage> {
         let mut request = Map::new();
         fields::put_target(&mut request, Some(&self.url), &self.types);
+        self.restriction.put(&mut request);
         if let Some(secret) = fields::secret(self.secret.as_deref())? {
             request.insert("secret".to_owned(), json!(secret));
         }
         if let Some(rate) = self.rate_limit {
             request.insert("rate_limit".to_owned(), json!(rate));
+        }
+        if let Some(time) = self.expires_at {
+            request.insert("expires_at".to_owned(), json!(time));
         }
         self.fields.put(&mut request)?;
         Ok(request.into())
@@ -130,6 +142,10 @@ mod tests {
         let sent = request(&[
             "--types",
             "a",
+            "--source",
+            "/imports",
+            "--subject",
+            "import-42",
             "--retry",
             "1s,5s",
             "--timeout",
@@ -144,14 +160,18 @@ mod tests {
             "plain",
             "--secret",
             &secret,
+            "--expires-at",
+            "2099-12-31T01:00:00+01:00",
             "--paused",
         ]);
         assert_eq!(
             sent,
             json!({
-                "url": "http://127.0.0.1:9000/hook", "types": ["a"], "retry": ["1s", "5s"],
+                "url": "http://127.0.0.1:9000/hook", "types": ["a"], "source": "/imports",
+                "subject": "import-42", "retry": ["1s", "5s"],
                 "timeout_ms": 1500, "max_in_flight": 4, "rate_limit": 9, "headers": {"x-a": "b"},
-                "signature": "plain", "secret": secret, "paused": true
+                "signature": "plain", "secret": secret, "paused": true,
+                "expires_at": "2099-12-31T00:00:00.000Z"
             })
         );
         assert_eq!(request(&["--types", "a", "--retry", "none"])["retry"], json!([]));

@@ -1,11 +1,11 @@
 use clap::Args;
-use relay_event::{EndpointId, EndpointUrl};
+use relay_event::{EndpointId, EndpointUrl, Timestamp};
 use relay_service::args::Unshown;
 use serde_json::{Map, Value, json};
 
 use super::{
     One, about_one, changed, endpoint_id,
-    fields::{self, Fields},
+    fields::{self, Fields, Restriction},
 };
 use crate::{
     api::Api,
@@ -13,7 +13,7 @@ use crate::{
     filter::Patterns,
     output,
     usage::Usage,
-    words::{endpoint_url, from_one_to},
+    words::{endpoint_url, from_one_to, moment_ahead},
 };
 
 #[derive(Debug, Args)]
@@ -32,9 +32,25 @@ pub(crate) struct UpdateArgs {
     #[arg(long, value_name = "PATTERN")]
     types: Vec<Patterns>,
 
+    #[command(flatten)]
+    restriction: Restriction,
+
+    /// Events of any source, not of one alone any more
+    #[arg(long, conflicts_with = "source")]
+    any_source: bool,
+
+    /// Events about any subject and about none, not about one alone any more
+    #[arg(long, conflicts_with = "subject")]
+    any_subject: bool,
+
     /// The most attempts begun in a second, for each deliverer: 1 to 100000, or `none`
     #[arg(long, value_name = "N", value_parser = rate_limit)]
     rate_limit: Option<RateLimit>,
+
+    /// The time after which it is removed: a time such as 2026-01-31T09:30:00Z, or how long from now, such
+    /// as 1h, or `never`
+    #[arg(long, value_name = "TIME", value_parser = expiry)]
+    expires_at: Option<Expiry>,
 
     #[command(flatten)]
     fields: Fields,
@@ -64,13 +80,35 @@ fn rate_limit(text: &str) -> Result<RateLimit, String> {
     }
 }
 
+/// A time, or that there is none.
+#[derive(Debug, Clone, Copy)]
+struct Expiry(Option<Timestamp>);
+
+fn expiry(text: &str) -> Result<Expiry, String> {
+    match text {
+        "never" => Ok(Expiry(None)),
+        time => moment_ahead(time)
+            .map(|time| Expiry(Some(time)))
+            .map_err(|problem| format!("{problem}, or `never`")),
+    }
+}
+
 impl UpdateArgs {
     fn request(&self) -> Result<Value, Usage> {
         let mut request = Map::new();
         fields::put_target(&mut request, self.url.as_ref(), &self.types);
+        self.restriction.put(&mut request);
+        for (name, is_any) in [("source", self.any_source), ("subject", self.any_subject)] {
+            if is_any {
+                request.insert(name.to_owned(), Value::Null);
+            }
+        }
         self.fields.put(&mut request)?;
         if let Some(RateLimit(limit)) = self.rate_limit {
             request.insert("rate_limit".to_owned(), json!(limit));
+        }
+        if let Some(Expiry(time)) = self.expires_at {
+            request.insert("expires_at".to_owned(), json!(time));
         }
         if self.no_headers {
             request.insert("headers".to_owned(), json!({}));
@@ -161,12 +199,40 @@ mod tests {
     }
 
     #[test]
+    fn source_and_subject_are_set_and_cleared() {
+        assert_eq!(
+            request(&["--source", "/imports", "--any-subject"]).unwrap(),
+            json!({"source": "/imports", "subject": null})
+        );
+        assert_eq!(
+            request(&["--subject", "import-42", "--any-source"]).unwrap(),
+            json!({"source": null, "subject": "import-42"})
+        );
+        let both = [
+            "update",
+            "ep_0198b7a0c5d07d3f8a6e2b4c1d9e8f70",
+            "--source",
+            "/a",
+            "--any-source",
+        ];
+        assert!(Line::try_parse_from(both).is_err());
+    }
+
+    #[test]
     fn limits_and_headers_can_be_cleared() {
         assert_eq!(
             request(&["--rate-limit", "none"]).unwrap(),
             json!({"rate_limit": null})
         );
         assert_eq!(request(&["--rate-limit", "5"]).unwrap(), json!({"rate_limit": 5}));
+        assert_eq!(
+            request(&["--expires-at", "never"]).unwrap(),
+            json!({"expires_at": null})
+        );
+        assert_eq!(
+            request(&["--expires-at", "2099-12-31T00:00:00Z"]).unwrap(),
+            json!({"expires_at": "2099-12-31T00:00:00.000Z"})
+        );
         assert_eq!(request(&["--no-headers"]).unwrap(), json!({"headers": {}}));
     }
 

@@ -118,6 +118,29 @@ pub(super) fn secret(given: Option<&str>) -> Result<Option<Secret>, Usage> {
         .transpose()
 }
 
+/// The source and the subject of the events that an endpoint wants; `add` and `update` share them.
+#[derive(Debug, Default, Args)]
+pub(super) struct Restriction {
+    /// Only events of this source, compared as text
+    #[arg(long)]
+    source: Option<String>,
+
+    /// Only events about this subject, compared as text; events without a subject are not sent then
+    #[arg(long)]
+    subject: Option<String>,
+}
+
+impl Restriction {
+    /// Puts what was given into a request.
+    pub(super) fn put(&self, request: &mut Map<String, Value>) {
+        for (name, value) in [("source", &self.source), ("subject", &self.subject)] {
+            if let Some(value) = value {
+                request.insert(name.to_owned(), json!(value));
+            }
+        }
+    }
+}
+
 /// The URL and the patterns, where they are given.
 pub(super) fn put_target(request: &mut Map<String, Value>, url: Option<&EndpointUrl>, types: &[Patterns]) {
     if let Some(url) = url {
@@ -137,6 +160,7 @@ mod tests {
     fn only_what_was_given_is_sent() {
         let mut request = Map::new();
         Fields::default().put(&mut request).unwrap();
+        Restriction::default().put(&mut request);
         put_target(&mut request, None, &[]);
         assert!(request.is_empty(), "{request:?}");
     }

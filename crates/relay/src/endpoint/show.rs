@@ -74,7 +74,7 @@ pub(super) async fn show(args: ShowArgs) -> anyhow::Result<()> {
 }
 
 /// In which order people want to know; anything else follows.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 19] = [
     "id",
     "url",
     "state",
@@ -82,6 +82,8 @@ const ORDER: [&str; 16] = [
     "since",
     "failing_since",
     "types",
+    "source",
+    "subject",
     "retry",
     "timeout_ms",
     "max_in_flight",
@@ -89,6 +91,7 @@ const ORDER: [&str; 16] = [
     "headers",
     "signature",
     "secrets",
+    "expires_at",
     "created_at",
     "updated_at",
 ];

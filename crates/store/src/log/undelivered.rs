@@ -77,6 +77,8 @@ fn event((sequence, body): (i64, Vec<u8>)) -> Result<(i64, Event), sqlx::Error> 
 struct Search {
     types: Wanted,
     patterns: Vec<TypePattern>,
+    source: Option<String>,
+    subject: Option<String>,
     endpoint: Vec<u8>,
     /// The states of a delivery that is not wanted again.
     done: &'static [DeliveryState],
@@ -86,17 +88,20 @@ struct Search {
 impl Search {
     async fn begin(tx: &mut Transaction, of: &Undelivered, after: i64) -> Result<Self, sqlx::Error> {
         use DeliveryState::{Delivered, Pending, Retrying};
-        let types = if of.types.is_empty() {
+        let text = |text: &String| codes::text(text).into_owned();
+        let types = if of.selection.types.is_empty() {
             Wanted::These(Vec::new())
         } else {
-            types::matching(tx, &of.types).await?
+            types::matching(tx, &of.selection.types).await?
         };
         let part = Part::recorded(tx, Some(of.since), of.until).await?;
         let rest = part.filter(|_| !matches!(&types, Wanted::These(types) if types.is_empty()));
         let rest = rest.map(|part| part.after(after));
         Ok(Self {
             types,
-            patterns: of.types.clone(),
+            patterns: of.selection.types.clone(),
+            source: of.selection.source.as_ref().map(text),
+            subject: of.selection.subject.as_ref().map(text),
             endpoint: of.endpoint.to_bytes().to_vec(),
             done: if of.waiting_too {
                 &[Delivered]
@@ -177,12 +182,19 @@ impl Search {
     fn push<'a, DB: Database>(&'a self, query: &mut QueryBuilder<DB>, window: Window)
     where
         &'a [u8]: Encode<'a, DB> + Type<DB>,
+        &'a str: Encode<'a, DB> + Type<DB>,
     {
         window.push(query);
         if let Wanted::These(types) = &self.types {
             query.push(" AND +e.type IN (");
             types::push_list(query, types);
             query.push(")");
+        }
+        for (column, wanted) in [("source", &self.source), ("subject", &self.subject)] {
+            if let Some(wanted) = wanted.as_deref() {
+                query.push(format_args!(" AND (e.{column} || '') = "));
+                query.push_bind(wanted);
+            }
         }
         let Part { from, before } = window.part;
         query.push(" AND e.sequence NOT IN (SELECT d.event FROM deliveries d WHERE d.endpoint = ");

@@ -76,20 +76,48 @@ pub(crate) async fn update(pool: &Pool, row: &Row, change: &str) -> Result<bool,
     }
 }
 
-/// Makes an endpoint's row that of a removed one, if there is one. Removals before `forget` are forgotten.
-pub(crate) async fn remove(pool: &Pool, id: &str, change: &str, now: i64, forget: i64) -> Result<(), Error> {
+/// An endpoint's row as it was when the endpoint's time was over, and the epoch of the process that removes it.
+pub(crate) struct Expired {
+    pub(crate) version: i64,
+    pub(crate) epoch: i64,
+}
+
+/// Makes an endpoint's row that of a removed one, if there is one; `false` if there is none. If it is removed because
+/// its time is over, it must still be the row of then, and the epoch must not be over. Removals before `forget` are
+/// forgotten.
+pub(crate) async fn remove(
+    pool: &Pool,
+    id: &str,
+    change: &str,
+    expired: Option<Expired>,
+    now: i64,
+    forget: i64,
+) -> Result<bool, Error> {
+    let version = expired.as_ref().map(|expired| expired.version);
+    let epoch = expired.map(|expired| expired.epoch);
     match &pool.writing {
         Either::Sqlite(pool) => {
             let remove = "UPDATE endpoints SET document = NULL, changed_in = $1, removed_at = $2
-                WHERE id = $3 AND document IS NOT NULL";
+                WHERE id = $3 AND document IS NOT NULL AND ($4 IS NULL OR version = $4)
+                AND ($5 IS NULL OR EXISTS (SELECT 1 FROM duty WHERE epoch = $5))";
             let (mut tx, number) = begin(pool, change).await?;
             forget_removals(&mut tx, forget).await?;
-            let remove = sqlx::query(remove).bind(number).bind(now).bind(id);
-            commit_if_changed(tx, remove).await.map(drop)
+            let remove = sqlx::query(remove)
+                .bind(number)
+                .bind(now)
+                .bind(id)
+                .bind(version)
+                .bind(epoch);
+            commit_if_changed(tx, remove).await
         }
         Either::Postgres(pool) => {
-            let remove = "WITH stored AS (
-                    SELECT id FROM endpoints WHERE id = $1 AND document IS NOT NULL FOR UPDATE
+            // The epoch's row is locked too, so that the epoch is not over before this is committed.
+            let remove = "WITH current AS (
+                    SELECT epoch FROM duty WHERE epoch = $6 FOR SHARE
+                ), stored AS (
+                    SELECT id FROM endpoints WHERE id = $1 AND document IS NOT NULL
+                    AND ($5::bigint IS NULL OR version = $5)
+                    AND ($6::bigint IS NULL OR EXISTS (SELECT FROM current)) FOR UPDATE
                 ), next AS (
                     UPDATE fleet SET number = number + 1, change = $2, forgotten = greatest(
                         forgotten, (SELECT max(changed_in) FROM endpoints WHERE removed_at < $4)
@@ -100,8 +128,14 @@ pub(crate) async fn remove(pool: &Pool, id: &str, change: &str, now: i64, forget
                 )
                 UPDATE endpoints SET document = NULL, changed_in = next.number, removed_at = $3
                 FROM next WHERE id = $1";
-            let remove = sqlx::query(remove).bind(id).bind(change).bind(now).bind(forget);
-            changed(pool, remove).await.map(drop)
+            let remove = sqlx::query(remove)
+                .bind(id)
+                .bind(change)
+                .bind(now)
+                .bind(forget)
+                .bind(version)
+                .bind(epoch);
+            changed(pool, remove).await
         }
     }
 }

@@ -21,6 +21,7 @@ on_both!(
     a_reader_of_a_version_that_the_store_never_had_reads_all,
     the_id_of_a_deleted_endpoint_is_not_taken_again,
     removals_are_forgotten_after_a_week,
+    an_endpoint_is_removed_once_its_time_is_over,
     an_older_relay_s_endpoints_are_kept,
     endpoints_that_an_older_relay_was_removing_are_removed,
     a_reader_misses_no_change_of_many_writers,
@@ -123,8 +124,8 @@ async fn what_changes_nothing_makes_no_version(place: Place) {
 
     for note in [
         |endpoint: &mut Endpoint| endpoint.failing_since = Some(at(1)),
-        |endpoint: &mut Endpoint| endpoint.types_since = at(2),
-        |endpoint: &mut Endpoint| endpoint.types = vec!["b".parse().unwrap()],
+        |endpoint: &mut Endpoint| endpoint.selected_since = at(2),
+        |endpoint: &mut Endpoint| endpoint.selection.types = vec!["b".parse().unwrap()],
     ] {
         let change = |endpoint: &mut Endpoint| {
             note(endpoint);
@@ -197,6 +198,44 @@ async fn removals_are_forgotten_after_a_week(place: Place) {
     assert_eq!(told(since(&store, &between).await).1, [two.id, three.id]);
     store.insert(&one).await.unwrap();
     assert_eq!(told(since(&store, &between).await).0, [one.id]);
+}
+
+/// Only the process that is on duty removes it, and only as it read it.
+async fn an_endpoint_is_removed_once_its_time_is_over(place: Place) {
+    let store = place.open().await;
+    let hour = Duration::from_secs(3_600);
+    let epoch = store.take_duty("test", hour).await.unwrap().unwrap();
+    let until = |expires_at| Endpoint {
+        expires_at,
+        ..endpoint("a")
+    };
+    let (over, stays) = (until(Some(at(1))), until(None));
+    let later = until(Some(Timestamp::now() + hour));
+    for endpoint in [&over, &stays, &later] {
+        store.insert(endpoint).await.unwrap();
+    }
+    let before = store.fleet_version().await.unwrap();
+    for endpoint in [&stays, &later] {
+        assert!(!store.expire(epoch, &endpoint.id).await.unwrap());
+    }
+    assert!(!store.expire(epoch, &EndpointId::generate()).await.unwrap());
+    assert!(
+        !store.expire(epoch - 1, &over.id).await.unwrap(),
+        "an earlier epoch"
+    );
+    assert_eq!(store.fleet_version().await.unwrap(), before);
+    assert!(store.expire(epoch, &over.id).await.unwrap());
+    assert!(!store.expire(epoch, &over.id).await.unwrap(), "again");
+    assert_eq!(
+        told(since(&store, &before).await),
+        (vec![], vec![over.id.clone()])
+    );
+    assert_eq!(store.endpoint(&over.id).await.unwrap(), None);
+    assert_eq!(
+        store.endpoint(&later.id).await.unwrap(),
+        Some(later.clone()),
+        "as it was added"
+    );
 }
 
 /// The row of an endpoint, as relays wrote it that knew nothing of held deliveries.

@@ -1,6 +1,6 @@
 //! Every filter, page by page, against a plain search through everything.
 
-use relay_event::{DeliveryState, EndpointId, Timestamp, TypePattern};
+use relay_event::{DeliveryState, EndpointId, Selection, Timestamp, TypePattern};
 use relay_store::{
     DeliveryFilter, EventFilter, LoggedDelivery, LoggedEvent, Record, Store, Undelivered, WholeEvent,
 };
@@ -274,16 +274,21 @@ async fn fill_with_types(store: &Store) {
 
 /// Returns a filter for the events that an endpoint wants; without types it wants none.
 fn filter_of(wanted: &Undelivered) -> EventFilter {
-    let types = if wanted.types.is_empty() {
-        patterns(&["none"])
-    } else {
-        wanted.types.clone()
-    };
-    EventFilter {
+    let Selection {
         types,
+        source,
+        subject,
+    } = wanted.selection.clone();
+    EventFilter {
+        types: if types.is_empty() {
+            patterns(&["none"])
+        } else {
+            types
+        },
+        source,
+        subject,
         since: Some(wanted.since),
         until: wanted.until,
-        ..EventFilter::default()
     }
 }
 
@@ -332,7 +337,11 @@ async fn events_of_nearly_as_many_types(place: Place) {
 
         let wanted = Undelivered {
             endpoint: endpoint(1),
-            types: filter.types,
+            selection: Selection {
+                types: filter.types,
+                source: filter.source,
+                subject: filter.subject,
+            },
             since: at(2),
             until: Some(at(7)),
             waiting_too: true,
@@ -432,7 +441,15 @@ async fn what_was_not_delivered(place: Place) {
     for _ in 0..80 {
         let of = Undelivered {
             endpoint: endpoint(dice.roll(6) as u8),
-            types: patterns(dice.pick(&PATTERNS)),
+            selection: Selection {
+                types: patterns(dice.pick(&PATTERNS)),
+                source: dice
+                    .pick(&[None, None, Some("/s"), Some("/none")])
+                    .map(str::to_owned),
+                subject: dice
+                    .pick(&[None, None, Some("x"), Some("none")])
+                    .map(str::to_owned),
+            },
             since: at(dice.roll(50) as u64),
             until: some_time(&mut dice),
             waiting_too: dice.roll(2) == 0,
@@ -449,7 +466,7 @@ async fn what_was_not_delivered(place: Place) {
                 Some(Delivered) => false,
                 Some(_) => of.waiting_too,
             };
-            open && of.types.iter().any(|pattern| pattern.matches(&event.event_type))
+            open && of.selection.matches(event.attributes())
                 && within(event.recorded_at, Some(of.since), of.until)
         };
         let expected: Vec<i64> = all
@@ -501,7 +518,7 @@ async fn what_was_not_delivered_is_far_apart(place: Place) {
     }
     let of = Undelivered {
         endpoint: endpoint(1),
-        types: patterns(&["a"]),
+        selection: Selection::of_types(patterns(&["a"])),
         since: at(0),
         until: None,
         waiting_too: false,

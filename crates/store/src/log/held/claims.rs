@@ -18,6 +18,7 @@ use super::{
 use crate::{
     Error, Store,
     pool::{self, Transaction, on},
+    sql,
 };
 
 /// Branches in a statement: each finds the first lines of one endpoint.
@@ -92,7 +93,7 @@ impl Store {
     ) -> Result<Option<HeldAgain>, Error> {
         let work = async {
             let mut tx = self.pool.read().await?;
-            let now = duty::now(&mut tx).await?;
+            let now = sql::now(&mut tx).await?;
             let before = [silent_for, lost_after].map(|time| now.saturating_sub(duty::millis(time)));
             let silent = silent(&mut tx, epoch, before, limit).await?;
             drop(tx);
@@ -245,7 +246,7 @@ async fn note(
     if at.is_empty() {
         return Ok(());
     }
-    let now = duty::now(tx).await?;
+    let now = sql::now(tx).await?;
     for chunk in at.chunks(insert::ROWS) {
         on!(&mut *tx, tx => {
             let mut update = QueryBuilder::new("UPDATE held SET hop = hop + 1, epoch = ");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::{
     Error, Store,
     pool::{self, Either, Transaction, on},
+    sql,
 };
 
 impl Store {
@@ -18,7 +19,7 @@ impl Store {
             "UPDATE duty SET who = $1, ends_at = $2, epoch = epoch + 1 WHERE ends_at <= $3 RETURNING epoch";
         let work = async {
             let mut tx = self.pool.read().await?;
-            let now = now(&mut tx).await?;
+            let now = sql::now(&mut tx).await?;
             let free = "SELECT epoch FROM duty WHERE ends_at <= $1";
             let free: Option<i64> =
                 on!(&mut tx, tx => sqlx::query_scalar(free).bind(now).fetch_optional(&mut **tx).await?);
@@ -47,7 +48,7 @@ impl Store {
         let sql = "UPDATE duty SET ends_at = $1 WHERE epoch = $2";
         let work = async {
             let mut tx = self.pool.write().await?;
-            let ends_at = now(&mut tx).await?.saturating_add(millis(lease));
+            let ends_at = sql::now(&mut tx).await?.saturating_add(millis(lease));
             let renewed = on!(&mut tx, tx => sqlx::query(sql)
                 .bind(ends_at)
                 .bind(epoch)
@@ -85,20 +86,6 @@ pub(super) async fn is_on(tx: &mut Transaction, epoch: i64) -> Result<bool, sqlx
         }
     };
     Ok(current == epoch)
-}
-
-/// The time of the database, in milliseconds since 1970.
-pub(super) async fn now(tx: &mut Transaction) -> Result<i64, sqlx::Error> {
-    match tx {
-        Either::Sqlite(tx) => {
-            let sql = "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)";
-            sqlx::query_scalar(sql).fetch_one(&mut **tx).await
-        }
-        Either::Postgres(tx) => {
-            let sql = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
-            sqlx::query_scalar(sql).fetch_one(&mut **tx).await
-        }
-    }
 }
 
 pub(super) fn millis(time: Duration) -> i64 {
