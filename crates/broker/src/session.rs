@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use lapin::{Channel, Connection, options::ConfirmSelectOptions};
-use relay_event::{Delay, EndpointId, Event, Timestamp};
+use relay_event::{Delay, Event, Timestamp};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -213,20 +213,6 @@ impl Session {
         self.0
             .publisher
             .publish(|| wire::publish(self.topology(), event, now))
-            .await
-    }
-
-    /// Sends an event to one endpoint, with a schedule begun anew at `run`, and waits for the confirm.
-    ///
-    /// # Errors
-    /// It is not known to be safe; sending it again is right.
-    pub async fn replay(
-        &self,
-        endpoint: &EndpointId,
-        event: &Event,
-        run: Timestamp,
-    ) -> Result<(), PublishError> {
-        self.publish_once(|| wire::redeliver(self.topology(), endpoint, event, run, None))
             .await
     }
 

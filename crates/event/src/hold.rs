@@ -36,11 +36,13 @@ pub enum HoldReason {
     Expired,
     /// The deliverer that took the event did not know the endpoint, and the store did not tell it.
     Blind,
+    /// It was begun anew, by a replay or a recovery.
+    Replay,
 }
 
 impl HoldReason {
     /// Every reason.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Paused,
         Self::Disabled,
         Self::Circuit,
@@ -51,6 +53,7 @@ impl HoldReason {
         Self::Returned,
         Self::Expired,
         Self::Blind,
+        Self::Replay,
     ];
 
     /// The reason's name, as in JSON and metrics.
@@ -66,6 +69,7 @@ impl HoldReason {
             Self::Returned => "returned",
             Self::Expired => "expired",
             Self::Blind => "blind",
+            Self::Replay => "replay",
         }
     }
 }

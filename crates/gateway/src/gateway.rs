@@ -82,19 +82,6 @@ impl Gateway {
         }))
     }
 
-    /// The broker, which must be there for what is asked.
-    pub(crate) fn session(&self) -> Result<Session, Problem> {
-        self.broker.current().ok_or_else(Problem::broker_unavailable)
-    }
-
-    /// The broker, which must take publishes for what is asked.
-    pub(crate) fn publishing(&self) -> Result<Session, Problem> {
-        match self.broker.status().borrow().trouble() {
-            Some(_) => Err(Problem::broker_unavailable()),
-            None => self.session(),
-        }
-    }
-
     /// Does `work` to its end, also when the client that asked for it goes away in the middle.
     pub(crate) async fn to_the_end<T: Send + 'static>(
         &self,

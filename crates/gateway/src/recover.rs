@@ -4,7 +4,6 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use relay_broker::Session;
 use relay_event::{EndpointId, Invalid, Selection, Timestamp};
 use relay_store::Undelivered;
 use serde::{Deserialize, Serialize};
@@ -19,14 +18,11 @@ use crate::{
     openapi::{problems, types},
     problem::Problem,
     query::{Nothing, Query},
-    resend::{Resend, resend},
+    resend::resend,
 };
 
 /// The most events of one request.
 const MOST: u32 = 1_000;
-
-/// How many of them are on their way at once.
-const PAGE: u32 = 100;
 
 /// What an endpoint did not get.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -78,14 +74,13 @@ struct Recovery {
     of: Undelivered,
     until: Timestamp,
     after: i64,
-    now: Timestamp,
 }
 
 /// Send an endpoint what it did not get.
 ///
-/// Events of its present types, source and subject, oldest first, whose delivery to it is dead or was never begun: at most
-/// 1,000 in one request, each confirmed by the broker before the answer. Go on with `next` as the
-/// `cursor` until it is null.
+/// Events of its present types, source and subject, oldest first, whose delivery to it is dead or was never begun: at
+/// most 1,000 in one request. Answered once the log has them on disk; they are sent as the endpoint has room, and delay
+/// no live event. Go on with `next` as the `cursor` until it is null. The broker need not be there.
 #[utoipa::path(
     post, path = "/v1/endpoints/{id}/recover", operation_id = "recover_endpoint", tag = "endpoints",
     params(("id" = types::EndpointId, Path, description = "The endpoint's id.")),
@@ -95,7 +90,7 @@ struct Recovery {
     )),
     responses(
         (status = 200, body = Recoverable, description = "How many there are, for `dry_run`."),
-        (status = 202, body = Recovered, description = "They are with the broker."),
+        (status = 202, body = Recovered, description = "They are in the log, and will be sent."),
         problems::RefusedBody,
         problems::NoSuchEndpoint,
     ),
@@ -153,52 +148,27 @@ impl Wanted {
             },
             until,
             after,
-            now,
         })
     }
 }
 
 impl Recovery {
     async fn send(mut self, gateway: &Gateway) -> Result<Recovered, Problem> {
-        let session = gateway.publishing()?;
-        let mut recovered = 0;
-        while recovered < MOST {
-            let asked = PAGE.min(MOST - recovered);
-            match self.send_page(gateway, &session, asked).await {
-                Ok(sent) => {
-                    recovered += sent;
-                    if sent < asked {
-                        return Ok(self.said(recovered, None));
-                    }
-                }
-                // What was sent counts; if it is still so, the next request says what is wrong.
-                Err(_) if recovered > 0 => break,
-                Err(problem) => return Err(problem),
-            }
-        }
-        let next = Cursor::Recovery {
+        let places = gateway.store.undelivered(&self.of, self.after, MOST).await?;
+        let deliveries: Vec<_> = places
+            .iter()
+            .map(|place| (*place, self.of.endpoint.clone()))
+            .collect();
+        let sent = resend(gateway, &deliveries).await?;
+        self.after = places.last().copied().unwrap_or(self.after);
+        let may_be_more = places.len() >= MOST as usize;
+        let next = may_be_more.then(|| Cursor::Recovery {
             endpoint: self.of.endpoint.clone(),
             since: self.of.since,
             until: self.until,
             after: self.after,
-        };
-        Ok(self.said(recovered, Some(next)))
-    }
-
-    /// Sends the next events, and answers how many.
-    async fn send_page(&mut self, gateway: &Gateway, session: &Session, most: u32) -> Result<u32, Problem> {
-        let events = gateway.store.undelivered(&self.of, self.after, most).await?;
-        let work: Vec<_> = events
-            .iter()
-            .map(|(sequence, event)| Resend {
-                sequence: *sequence,
-                event,
-                endpoint: &self.of.endpoint,
-            })
-            .collect();
-        resend(gateway, session, &work, self.now).await?;
-        self.after = events.last().map_or(self.after, |(sequence, _)| *sequence);
-        Ok(events.len() as u32)
+        });
+        Ok(self.said(u32::try_from(sent).unwrap_or(MOST), next))
     }
 
     fn said(&self, recovered: u32, next: Option<Cursor>) -> Recovered {
@@ -238,7 +208,7 @@ mod tests {
         let wanted = serde_json::json!({"since": "1s", "cursor": cursor});
         let second = begin(wanted.clone(), &endpoint, later).unwrap();
         assert_eq!((second.of.since, second.of.until), (first.of.since, Some(now)));
-        assert_eq!((second.after, second.now), (17, later));
+        assert_eq!(second.after, 17);
         let other = begin(wanted, &EndpointId::generate(), later);
         assert_eq!(
             other.err().map(|refused| refused.field).as_deref(),

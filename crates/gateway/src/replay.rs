@@ -4,7 +4,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use relay_event::{Endpoint, EndpointId, Event, EventId, Invalid, Timestamp};
+use relay_event::{Endpoint, EndpointId, EventId, Invalid};
 use relay_store::LoggedEvent;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -17,7 +17,7 @@ use crate::{
     openapi::{problems, types},
     problem::Problem,
     query::Query,
-    resend::{Resend, resend},
+    resend::resend,
 };
 
 /// Whom an event is sent to again.
@@ -45,8 +45,8 @@ struct Replayed {
 
 /// Send an event again.
 ///
-/// To every endpoint whose types match it now, or to one; each delivery begins its schedule anew.
-/// Answered when the broker has confirmed all of it.
+/// To every endpoint that wants it now, or to one; each delivery begins its schedule anew. Answered once the log has
+/// it on disk; it is sent as soon as the endpoint has room, and delays no live event. The broker need not be there.
 #[utoipa::path(
     post, path = "/v1/events/{id}/replay", operation_id = "replay_event", tag = "events",
     params(("id" = types::EventId, Path, description = "The event's id or its `webhook-id`, percent-encoded."), Which),
@@ -58,7 +58,7 @@ struct Replayed {
         )),
     )),
     responses(
-        (status = 202, body = Replayed, description = "It is with the broker."),
+        (status = 202, body = Replayed, description = "It is in the log, and will be sent."),
         problems::RefusedBody,
         problems::NoSuchEventOrEndpoint,
     ),
@@ -89,17 +89,13 @@ async fn send(
         Some(endpoint) => vec![named(gateway, &logged, endpoint).await?],
         None => matching(gateway, &logged).await?,
     };
-    let event = event(gateway, &logged).await?;
-    let session = gateway.publishing()?;
-    let work: Vec<_> = endpoints
+    let deliveries: Vec<_> = endpoints
         .iter()
-        .map(|endpoint| Resend {
-            sequence: logged.sequence,
-            event: &event,
-            endpoint,
-        })
+        .map(|endpoint| (logged.sequence, endpoint.clone()))
         .collect();
-    resend(gateway, &session, &work, Timestamp::now()).await?;
+    if resend(gateway, &deliveries).await? == 0 && !deliveries.is_empty() {
+        return Err(Problem::no_such_event());
+    }
     tracing::info!(event = %logged.webhook_id(), endpoints = endpoints.len(), "replayed");
     Ok(Replayed {
         id: logged.id,
@@ -140,13 +136,4 @@ async fn named(gateway: &Gateway, event: &LoggedEvent, id: EndpointId) -> Result
 
 fn wants(endpoint: &Endpoint, event: &LoggedEvent) -> bool {
     endpoint.selection.matches(event.attributes())
-}
-
-async fn event(gateway: &Gateway, logged: &LoggedEvent) -> Result<Event, Problem> {
-    let body = gateway.store.event_body(logged.sequence).await?;
-    let body = body.ok_or_else(Problem::no_such_event)?;
-    Event::reread(body).map_err(|refused| {
-        tracing::error!(event = %logged.webhook_id(), %refused, "the log holds an event that does not read");
-        Problem::internal()
-    })
 }

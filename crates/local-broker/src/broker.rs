@@ -107,7 +107,8 @@ impl LocalBroker {
         self.supervisor.ended().await
     }
 
-    /// Kills the broker as a power cut would (SIGKILL), and returns once nothing of it is left.
+    /// Kills the broker as a power cut would (SIGKILL), and returns once nothing of it uses the folder. A shell that
+    /// measured the disk for it may take a moment longer to see that it is gone.
     ///
     /// # Errors
     ///

@@ -14,7 +14,7 @@ use futures_util::future::try_join_all;
 use relay_broker::{Broker, Changes, Delays, Dispatched, PublishError, Queue, Recordings, Session};
 use relay_event::{EndpointId, Timestamp};
 use relay_store::{
-    Changed, ClaimRequest, Claims, Error, HeldChange, HeldNow, KnownEndpoints, ReturnedFor, Store,
+    Changed, ClaimFrom, ClaimRequest, Claims, Error, HeldChange, HeldNow, KnownEndpoints, ReturnedFor, Store,
 };
 use tokio::{
     sync::Notify,
@@ -397,12 +397,12 @@ impl Turn<'_> {
         let (now, most) = (Instant::now(), self.backlog.room().min(ENDPOINTS));
         let mut requests = Vec::new();
         while requests.len() < most
-            && let Some((endpoint, limit)) = self.lanes.take(|id| self.known.get(id), now)
+            && let Some((endpoint, limit, from)) = self.lanes.take(|id| self.known.get(id), now)
         {
             requests.push(ClaimRequest {
                 endpoint,
                 limit,
-                returned: false,
+                from,
             });
         }
         if requests.is_empty() {
@@ -448,7 +448,7 @@ impl Turn<'_> {
             let request = ClaimRequest {
                 endpoint,
                 limit: 1,
-                returned: true,
+                from: ClaimFrom::Returned,
             };
             self.claim(&[request], unconfirmed).await?;
         }
@@ -464,7 +464,7 @@ impl Turn<'_> {
         let claims = claiming.await?.ok_or(StopReason::EpochOver)?;
         unconfirmed.since = Some(Instant::now());
         for (claims, request) in claims.into_iter().zip(requests) {
-            self.claimed(claims, request.returned, unconfirmed);
+            self.claimed(claims, request.from == ClaimFrom::Returned, unconfirmed);
         }
         let (rarely, _) = self.dispatcher.times.look();
         self.look_at.get_or_insert(Instant::now() + rarely);

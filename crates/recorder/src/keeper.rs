@@ -97,8 +97,12 @@ impl Keeper {
     /// record's fault.
     pub(crate) async fn takes_writes(&mut self) -> bool {
         let no_event = (0, EndpointId::from_bytes([0; 16]));
-        match self.store.begin_run(&[no_event], Timestamp::default()).await {
-            Ok(()) => true,
+        match self
+            .store
+            .begin_generation(&[no_event], Timestamp::default())
+            .await
+        {
+            Ok(_) => true,
             Err(error) => {
                 self.metrics.store_failed(&error);
                 self.away(&error);

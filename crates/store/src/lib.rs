@@ -17,10 +17,10 @@ pub use error::Error;
 pub use fleet::{ChangeReader, ChangedEndpoints, Changes, FleetVersion};
 pub use known::{Changed, KnownEndpoints};
 pub use log::{
-    AttemptStats, ClaimEnds, ClaimRequest, Claimed, Claims, Consumer, DeliveryFilter, EventFilter, EventPage,
-    Extent, FeedPage, Forgotten, HeldAgain, HeldChange, HeldChanges, HeldDelivery, HeldFor, HeldNow,
-    LoggedDelivery, LoggedEvent, NewEvent, Record, Retention, ReturnedFor, Undelivered, UnderWay, WholeEvent,
-    Written,
+    AttemptStats, ClaimEnds, ClaimFrom, ClaimRequest, Claimed, Claims, Consumer, DeliveryFilter, EventFilter,
+    EventPage, Extent, FeedPage, Forgotten, HeldAgain, HeldChange, HeldChanges, HeldDelivery, HeldFor,
+    HeldNow, LoggedDelivery, LoggedEvent, NewEvent, Record, Retention, ReturnedFor, Undelivered, UnderWay,
+    WholeEvent, Written,
 };
 pub use url::StoreUrl;
 

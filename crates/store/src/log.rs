@@ -30,8 +30,8 @@ use relay_event::{
 };
 
 pub use held::{
-    ClaimEnds, ClaimRequest, Claimed, Claims, HeldAgain, HeldChange, HeldChanges, HeldDelivery, HeldFor,
-    HeldNow, ReturnedFor,
+    ClaimEnds, ClaimFrom, ClaimRequest, Claimed, Claims, HeldAgain, HeldChange, HeldChanges, HeldDelivery,
+    HeldFor, HeldNow, ReturnedFor,
 };
 
 /// An event on its way into the log.

@@ -160,8 +160,7 @@ async fn an_event_that_is_too_large_for_a_later_limit_keeps_its_endpoint_on_its_
     let relay = Relay::with_largest(LARGEST).await;
     let [endpoint] = crate::relay::endpoints();
     let large = event_of(LARGEST - 200);
-    let run = "2026-01-01T00:00:00Z".parse().unwrap();
-    relay.session.replay(&endpoint, &large, run).await.unwrap();
+    let published = relay.put_off(&endpoint, &large, LARGEST).await;
     let relay = relay.with_limit(10_000).await;
     let (mut taken, _consumer) = relay.take(Queue::Again).await;
     let received = taken.read(&relay.session, 10_000);
@@ -177,7 +176,7 @@ async fn an_event_that_is_too_large_for_a_later_limit_keeps_its_endpoint_on_its_
     let mut letters = DeadLetters::open(&relay.session).await.unwrap();
     let message = letters.next().await.unwrap().unwrap();
     assert_eq!(message.letter.endpoint, Some(endpoint));
-    assert_eq!(message.run, Some(run));
+    assert_eq!(message.run, published.history.run.or(published.published_at));
     assert_eq!(message.event.as_ref().unwrap(), &large);
 }
 

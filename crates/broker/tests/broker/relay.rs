@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lapin::{BasicProperties, options::BasicPublishOptions};
-use relay_broker::{Config, Namespace, Queue, Received, Session, Subscription, Taken};
+use relay_broker::{Config, Namespace, Queue, Received, Session, Settlement, Subscription, Taken};
 use relay_event::{DEFAULT_MAX_EVENT_BYTES, EndpointId, Event, Timestamp};
 use relay_testkit::{confirming, namespace, shared_broker, wait_until};
 
@@ -86,6 +86,21 @@ impl Relay {
         let received = taken.read(&self.session, MAX_BYTES);
         taken.ack();
         consumer.stop().await;
+        received
+    }
+
+    /// Publishes an event and puts it off for an endpoint, as after a failed attempt. Returns it as it was taken.
+    pub(crate) async fn put_off(&self, endpoint: &EndpointId, event: &Event, max_bytes: usize) -> Received {
+        self.publish(event).await;
+        let (mut taken, consumer) = self.take(Queue::Work).await;
+        let received = taken.read(&self.session, max_bytes);
+        let [part] = taken.divide(1).try_into().ok().unwrap();
+        let (session, history) = (&self.session, &received.history);
+        let retry = Settlement::Retry("1s".parse().unwrap());
+        let settled = part.settle(session, endpoint, &received, history, retry, None);
+        settled.await.unwrap();
+        consumer.stop().await;
+        self.wait_for(Queue::Again, 1).await;
         received
     }
 

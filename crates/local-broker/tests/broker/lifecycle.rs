@@ -44,7 +44,7 @@ async fn a_killed_broker_is_noticed_and_starts_again() {
     let mut broker = LocalBroker::start(folder.config()).await.unwrap();
     assert_eq!(broker.amqp_url(), url);
     broker.kill().await.unwrap();
-    assert_eq!(folder.processes(), Vec::<String>::new());
+    folder.until_nothing_runs().await;
     broker.kill().await.expect("killing it twice is no error");
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use relay_event::{Endpoint, EndpointId, EndpointState, Timestamp};
-use relay_store::{ClaimEnds, HeldFor};
+use relay_store::{ClaimEnds, ClaimFrom, HeldFor};
 use tokio::time::Instant;
 
 /// The most deliveries under way to an endpoint that takes all of them.
@@ -22,6 +22,9 @@ const FAILURES: u64 = 10;
 /// The waits after such a failed attempt, and after a returned delivery.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// One turn of an endpoint in so many begins with its replays.
+const REPLAYS_EVERY: u8 = 4;
 
 /// The time for which an endpoint's unused rate is kept for it.
 const CREDIT: Duration = Duration::from_millis(100);
@@ -69,6 +72,8 @@ struct Lane {
     not_back_before: Instant,
     /// The time of the last delivery that the rate limit let through, if each had come at its time.
     rated: Instant,
+    /// The turns since one began with replays.
+    turns: u8,
     /// The time at which it stands in the heap.
     queued: Option<Instant>,
 }
@@ -86,6 +91,7 @@ impl Lane {
             not_before: now,
             not_back_before: now,
             rated: now,
+            turns: 0,
             queued: None,
         }
     }
@@ -176,6 +182,15 @@ impl Lane {
         self.under_way += u64::from(count);
         if let Some(interval) = terms.and_then(interval) {
             self.rated = self.rated(interval, now) + interval * count;
+        }
+    }
+
+    /// The lane that the next turn begins with.
+    fn turn(&mut self) -> ClaimFrom {
+        self.turns = (self.turns + 1) % REPLAYS_EVERY;
+        match self.turns {
+            0 => ClaimFrom::ReplaysFirst,
+            _ => ClaimFrom::LiveFirst,
         }
     }
 
@@ -302,19 +317,22 @@ impl Lanes {
         None
     }
 
-    /// Takes an endpoint out of the heap that may send now, with the number of deliveries.
+    /// Takes an endpoint out of the heap that may send now, with the number of deliveries and the lane that comes first.
     pub(crate) fn take<'t>(
         &mut self,
         terms: impl Fn(&EndpointId) -> Option<&'t Terms>,
         now: Instant,
-    ) -> Option<(EndpointId, u32)> {
+    ) -> Option<(EndpointId, u32, ClaimFrom)> {
         while self.next_at()? <= now {
             let Reverse((_, endpoint)) = self.heap.pop()?;
             let terms = terms(&endpoint);
             let lane = self.lanes.get_mut(&endpoint)?;
             lane.queued = None;
             match lane.may_send(terms, now) {
-                Some(Ok(count)) => return Some((endpoint, count)),
+                Some(Ok(count)) => {
+                    let from = lane.turn();
+                    return Some((endpoint, count, from));
+                }
                 _ => self.consider(&endpoint, terms, now),
             }
         }
@@ -458,11 +476,17 @@ mod tests {
         let mut lanes = Lanes::begin(vec![held], now);
         let terms = active();
         lanes.consider(&id, Some(&terms), now);
-        assert_eq!(lanes.take(|_| Some(&terms), now), Some((id.clone(), 1)));
+        assert_eq!(
+            lanes.take(|_| Some(&terms), now),
+            Some((id.clone(), 1, ClaimFrom::LiveFirst))
+        );
         lanes.sent(&id, (1, true), Some(&terms), now);
         lanes.heard(&id, ends(2, 0), now); // Its own, and one of an earlier epoch.
         lanes.consider(&id, Some(&terms), now);
-        assert_eq!(lanes.take(|_| Some(&terms), now), Some((id.clone(), 2)));
+        assert_eq!(
+            lanes.take(|_| Some(&terms), now),
+            Some((id.clone(), 2, ClaimFrom::LiveFirst))
+        );
         lanes.sent(&id, (2, true), Some(&terms), now);
         let lost = ClaimEnds {
             lost: 7,
@@ -471,6 +495,15 @@ mod tests {
         assert_eq!(lanes.heard(&id, lost, now), 7);
         let lane = &lanes.lanes[&id];
         assert_eq!((lane.under_way, lane.inherited), (2, 0));
+    }
+
+    #[test]
+    fn one_turn_in_four_begins_with_replays() {
+        let mut lane = Lane::new(Instant::now(), ends(0, 0));
+        let turns: Vec<ClaimFrom> = (0..8).map(|_| lane.turn()).collect();
+        use ClaimFrom::{LiveFirst, ReplaysFirst};
+        let four = [LiveFirst, LiveFirst, LiveFirst, ReplaysFirst];
+        assert_eq!(turns, [four, four].concat());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use relay_event::{
     Attempt, AttemptId, DeadReason, DeliveryState, Endpoint, EndpointState, Event, History, HoldReason,
     Timestamp,
 };
-use relay_store::ClaimRequest;
+use relay_store::{ClaimFrom, ClaimRequest};
 use relay_testkit::{shared_broker, wait_until};
 use sqlx::{Connection, SqliteConnection};
 
@@ -156,6 +156,40 @@ async fn a_paused_endpoint_that_is_resumed_gets_all_in_order() {
     assert_eq!(deliverer.deliver(30).await, ids);
     until_held(&relay, 0).await;
     assert_eq!(relay.metric("relay_dispatched_total"), 30.0);
+    relay.stop_and_find_the_queues_empty().await;
+}
+
+#[tokio::test]
+async fn replays_have_one_turn_in_four_beside_live_deliveries() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let (endpoint, live) = paused(&relay, 12).await;
+    let events: Vec<Event> = (0..6).map(|_| event("b")).collect();
+    let mut work = relay.session().await.consume(Queue::Work, 10).await.unwrap();
+    for event in &events {
+        relay.publish(event).await;
+        work.next().await.unwrap().ack();
+    }
+    work.stop().await;
+    let replays: Vec<String> = events.iter().map(|event| event.id().to_string()).collect();
+    let logged = relay.logged(18).await.into_iter();
+    let places: Vec<_> = logged
+        .filter(|logged| replays.iter().any(|id| id == logged.id.as_str()))
+        .map(|logged| (logged.sequence, endpoint.id.clone()))
+        .collect();
+    let now = Timestamp::now();
+    relay.store.begin_generation(&places, now).await.unwrap();
+    until_held(&relay, 18).await;
+
+    let mut deliverer = Deliverer::start(relay.session().await).await;
+    change(&relay, &endpoint, EndpointState::Active).await;
+    let delivered = deliverer.deliver(18).await;
+    let (of_live, of_replays): (Vec<_>, Vec<_>) = delivered.iter().cloned().partition(|id| live.contains(id));
+    assert_eq!((&of_live, &of_replays), (&live, &replays));
+    let first = delivered.iter().position(|id| replays.contains(id)).unwrap();
+    // One, two and four live deliveries at most are in the turns before.
+    assert!((3..=7).contains(&first), "{delivered:?}");
+    until_held(&relay, 0).await;
     relay.stop_and_find_the_queues_empty().await;
 }
 
@@ -371,7 +405,7 @@ async fn a_claim_that_was_never_published_is_no_end() {
     let request = ClaimRequest {
         endpoint: endpoint.id.clone(),
         limit: 1,
-        returned: false,
+        from: ClaimFrom::LiveFirst,
     };
     let claims = relay
         .store

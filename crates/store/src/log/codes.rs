@@ -41,6 +41,7 @@ pub(super) const fn hold_code(reason: HoldReason) -> i16 {
         HoldReason::Returned => 7,
         HoldReason::Expired => 8,
         HoldReason::Blind => 9,
+        HoldReason::Replay => 10,
     }
 }
 

@@ -1,7 +1,7 @@
-use relay_event::{DeliveryState, EndpointId, Standing, Timestamp};
+use relay_event::{DeliveryState, EndpointId, Standing};
 use sqlx::{Database, Encode, QueryBuilder, Type};
 
-use super::{DeliveryFilter, LoggedDelivery, UnderWay, codes, held::held_of, insert, place::Part};
+use super::{DeliveryFilter, LoggedDelivery, UnderWay, codes, held::held_of, place::Part};
 use crate::{
     Error, Store,
     pool::{Transaction, on},
@@ -9,11 +9,6 @@ use crate::{
 
 const COLUMNS: &str = "SELECT d.event, e.id, e.source, t.name, d.endpoint, d.run, d.attempts, d.state, d.at, \
      d.next_at, d.reason, d.status, d.error ";
-
-/// A delivery that waits for its first attempt stands by no run yet, and its event's is on its way.
-const NEWEST_RUN: &str = "SELECT MAX(CASE WHEN d.attempts = 0 AND d.run = 0 AND e.published_at > 0 \
-     THEN e.published_at ELSE d.run END) \
-     FROM deliveries d JOIN events e ON e.sequence = d.event WHERE (d.event, d.endpoint) IN (";
 
 const OF_EVENTS: &str = "JOIN events e ON e.sequence = d.event JOIN types t ON t.id = e.type ";
 
@@ -73,29 +68,6 @@ impl Store {
             with_holds(&mut tx, rows).await
         };
         self.within("read deliveries from the log", work).await
-    }
-
-    /// The newest run of any of these deliveries; `None` if none was ever begun.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn newest_run(&self, deliveries: &[(i64, EndpointId)]) -> Result<Option<Timestamp>, Error> {
-        let work = async {
-            let mut newest = None;
-            for chunk in deliveries.chunks(insert::ROWS) {
-                let run: Option<i64> = on!(&self.pool.reading, pool => {
-                    let mut query = QueryBuilder::new(NEWEST_RUN);
-                    query.push_values(chunk, |mut row, (sequence, endpoint)| {
-                        row.push_bind(*sequence).push_bind(endpoint.to_bytes().to_vec());
-                    });
-                    query.push(")").build_query_scalar().persistent(false).fetch_one(pool).await?
-                });
-                newest = newest.max(run);
-            }
-            codes::time_or_none(newest)
-        };
-        self.within("find the newest run of deliveries in the log", work)
-            .await
     }
 
     /// An endpoint's deliveries that are under way.

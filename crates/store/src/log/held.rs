@@ -2,6 +2,7 @@
 //! before they are sent on, and end with another record. All of it is written in the log's turn
 //! ([`super::insert::begin`]), so nothing changes between a read and the write that follows from it.
 
+mod begin;
 mod claims;
 mod duty;
 mod early;
@@ -18,8 +19,11 @@ pub(super) use self::{kept::make_room, waiting::held_of, write::Held};
 /// The time of a claim that no record ends, because its delivery cannot be read.
 const UNREADABLE: i64 = i64::MAX;
 
-/// The lane of live deliveries; the table has room for others.
+/// The lane of live deliveries.
 const LIVE: i16 = 0;
+
+/// The lane of deliveries that were begun anew, by a replay or a recovery.
+const REPLAY: i16 = 1;
 
 /// Held deliveries of an endpoint that are to be claimed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +32,19 @@ pub struct ClaimRequest {
     pub endpoint: EndpointId,
     /// The most deliveries to claim.
     pub limit: u32,
-    /// Set to claim those alone that are held as [`HoldReason::Returned`]. Others are not claimed beside them.
-    pub returned: bool,
+    /// The deliveries that are claimed, and their order.
+    pub from: ClaimFrom,
+}
+
+/// Held deliveries of an endpoint. Those that are held as [`HoldReason::Returned`] are claimed alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimFrom {
+    /// Live deliveries, then replays.
+    LiveFirst,
+    /// Replays, then live deliveries.
+    ReplaysFirst,
+    /// Those alone that are held as [`HoldReason::Returned`].
+    Returned,
 }
 
 /// Deliveries of one endpoint that were claimed by one request.
@@ -37,7 +52,7 @@ pub struct ClaimRequest {
 pub struct Claims {
     /// The endpoint.
     pub endpoint: EndpointId,
-    /// The deliveries, in the order of the log.
+    /// The deliveries, in the order of the log within each lane.
     pub deliveries: Vec<Claimed>,
     /// Set if more may wait that are not claimed.
     pub more: bool,

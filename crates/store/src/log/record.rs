@@ -1,10 +1,8 @@
-use std::collections::HashSet;
-
-use relay_event::{EndpointId, Standing, Timestamp};
+use relay_event::Timestamp;
 
 use super::{
     Record, Written,
-    batch::{self, Rows, Stands},
+    batch::{self, Rows},
     early,
     held::Held,
     insert,
@@ -31,23 +29,6 @@ impl Store {
             Ok(written)
         };
         self.within("write to the log", work).await
-    }
-
-    /// Notes that deliveries wait for their first attempt of a new run, which began at `run`. Those of
-    /// events that were forgotten meanwhile are left out.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn begin_run(&self, deliveries: &[(i64, EndpointId)], run: Timestamp) -> Result<(), Error> {
-        if deliveries.is_empty() {
-            return Ok(());
-        }
-        let work = async {
-            let mut tx = self.pool.write().await?;
-            begin(&mut tx, deliveries, run).await?;
-            pool::commit(tx).await
-        };
-        self.within("write the new run to the log", work).await
     }
 }
 
@@ -92,22 +73,4 @@ async fn write(tx: &mut Transaction, records: &[Record], now: Timestamp) -> Resu
         stand_anew,
         held_changed,
     })
-}
-
-async fn begin(
-    tx: &mut Transaction,
-    deliveries: &[(i64, EndpointId)],
-    run: Timestamp,
-) -> Result<(), sqlx::Error> {
-    insert::begin(tx, Timestamp::default()).await?;
-    let sequences: Vec<i64> = deliveries.iter().map(|(sequence, _)| *sequence).collect();
-    let kept: HashSet<i64> = insert::kept(tx, &sequences).await?.into_iter().collect();
-    let pending = Stands::from(&Standing::pending(run));
-    let mut rows = Rows::default();
-    for (sequence, endpoint) in deliveries {
-        if kept.contains(sequence) {
-            rows.stands(*sequence, endpoint, pending);
-        }
-    }
-    insert::deliveries(tx, &rows.deliveries).await
 }

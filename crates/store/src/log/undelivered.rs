@@ -1,7 +1,6 @@
 //! Events that an endpoint wants and was not delivered.
 
-use bytes::Bytes;
-use relay_event::{DeliveryState, Event, TypePattern};
+use relay_event::{DeliveryState, TypePattern};
 use sqlx::{Database, Encode, QueryBuilder, Type};
 
 use super::{
@@ -40,17 +39,12 @@ impl Store {
         self.within(operation, work).await
     }
 
-    /// Events an endpoint wants and was not delivered, oldest first, with their places in the log; those
-    /// after the place `after`.
+    /// The places in the log of events that an endpoint wants and was not delivered, oldest first; those after the
+    /// place `after`.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn undelivered(
-        &self,
-        of: &Undelivered,
-        after: i64,
-        limit: u32,
-    ) -> Result<Vec<(i64, Event)>, Error> {
+    pub async fn undelivered(&self, of: &Undelivered, after: i64, limit: u32) -> Result<Vec<i64>, Error> {
         let work = async {
             let mut tx = self.pool.read().await?;
             let mut search = Search::begin(&mut tx, of, after).await?;
@@ -61,16 +55,11 @@ impl Store {
             {
                 found.extend(search.oldest(&mut tx, window, most - found.len()).await?);
             }
-            found.into_iter().map(event).collect()
+            Ok(found)
         };
         let operation = format!("read what {} was not delivered", of.endpoint);
         self.within(operation, work).await
     }
-}
-
-fn event((sequence, body): (i64, Vec<u8>)) -> Result<(i64, Event), sqlx::Error> {
-    let unreadable = |refused| codes::unreadable(format!("the event at {sequence} does not read: {refused}"));
-    Ok((sequence, Event::reread(Bytes::from(body)).map_err(unreadable)?))
 }
 
 /// What is looked for, and where still.
@@ -143,21 +132,17 @@ impl Search {
         tx: &mut Transaction,
         window: Window,
         limit: usize,
-    ) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
+    ) -> Result<Vec<i64>, sqlx::Error> {
         if self.is_by_name() {
             let mut found = self.places(tx, window).await?;
             found.truncate(limit);
-            return bodies(tx, &found).await;
+            return Ok(found);
         }
         on!(tx, tx => {
-            let mut query =
-                QueryBuilder::new("SELECT b.sequence, b.body FROM (SELECT e.sequence FROM events e WHERE ");
+            let mut query = QueryBuilder::new("SELECT e.sequence FROM events e WHERE ");
             self.push(&mut query, window);
-            query.push(format_args!(
-                " ORDER BY e.recorded_at, e.sequence LIMIT {limit}) AS k JOIN events b ON b.sequence = k.sequence \
-                 ORDER BY b.sequence",
-            ));
-            query.build_query_as().persistent(false).fetch_all(&mut **tx).await
+            query.push(format_args!(" ORDER BY e.recorded_at, e.sequence LIMIT {limit}"));
+            query.build_query_scalar().persistent(false).fetch_all(&mut **tx).await
         })
     }
 
@@ -210,16 +195,4 @@ impl Search {
         types::push_list(query, &done);
         query.push("))");
     }
-}
-
-async fn bodies(tx: &mut Transaction, places: &[i64]) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
-    if places.is_empty() {
-        return Ok(Vec::new());
-    }
-    on!(tx, tx => {
-        let mut query = QueryBuilder::new("SELECT sequence, body FROM events WHERE sequence IN (");
-        types::push_list(&mut query, places);
-        query.push(") ORDER BY sequence");
-        query.build_query_as().persistent(false).fetch_all(&mut **tx).await
-    })
 }

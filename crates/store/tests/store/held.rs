@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use relay_event::{Attempt, EndpointId, ErrorClass, History, Hold, HoldReason, Timestamp};
 use relay_store::{
-    ClaimEnds, ClaimRequest, Claimed, HeldAgain, HeldFor, HeldNow, NewEvent, Record, Retention, Store,
+    ClaimEnds, ClaimFrom, ClaimRequest, Claimed, HeldAgain, HeldFor, HeldNow, NewEvent, Record, Retention,
+    Store,
 };
 
 use crate::{
@@ -19,6 +20,8 @@ on_both!(
     a_record_ends_the_claim_that_it_tells_of,
     an_old_record_ends_nothing,
     a_hold_of_what_ended_is_ignored,
+    replays_have_a_lane_of_their_own,
+    what_is_held_is_begun_anew_in_its_place,
     only_one_is_on_duty,
     silent_claims_of_an_earlier_epoch_are_held_again,
     what_was_returned_is_claimed_by_itself,
@@ -39,10 +42,20 @@ async fn on_duty(store: &Store) -> i64 {
 }
 
 async fn claim(store: &Store, epoch: i64, endpoint: &EndpointId, limit: u32) -> Vec<Claimed> {
+    claim_from(store, epoch, endpoint, limit, ClaimFrom::LiveFirst).await
+}
+
+async fn claim_from(
+    store: &Store,
+    epoch: i64,
+    endpoint: &EndpointId,
+    limit: u32,
+    from: ClaimFrom,
+) -> Vec<Claimed> {
     let request = ClaimRequest {
         endpoint: endpoint.clone(),
         limit,
-        returned: false,
+        from,
     };
     let claims = store.claim(epoch, &[request], MUCH).await.unwrap().unwrap();
     claims.into_iter().next().unwrap().deliveries
@@ -93,7 +106,7 @@ async fn what_is_held_is_claimed_in_the_order_of_the_log(place: Place) {
     let requests = [(&one, 2), (&other, 9), (&endpoint(3), 9)].map(|(endpoint, limit)| ClaimRequest {
         endpoint: endpoint.clone(),
         limit,
-        returned: false,
+        from: ClaimFrom::LiveFirst,
     });
     let claims = store.claim(epoch, &requests, MUCH).await.unwrap().unwrap();
     let found: Vec<_> = claims
@@ -345,7 +358,7 @@ async fn what_was_returned_is_claimed_by_itself(place: Place) {
     let request = ClaimRequest {
         endpoint: whom.clone(),
         limit: 1,
-        returned: true,
+        from: ClaimFrom::Returned,
     };
     let claims = store.claim(epoch, &[request], MUCH).await.unwrap().unwrap();
     assert_eq!(ids(&claims[0].deliveries), ["a"]);
@@ -360,6 +373,79 @@ async fn what_was_returned_is_claimed_by_itself(place: Place) {
         .into_iter()
         .map(|returned| returned.ends.answered);
     assert_eq!(ends.sum::<u64>(), 1);
+}
+
+async fn replays_have_a_lane_of_their_own(place: Place) {
+    let (store, whom) = (place.open().await, endpoint(1));
+    let epoch = on_duty(&store).await;
+    let all = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    write(&store, &events(all.map(|id| event(id, "a.b")))).await;
+    let places: Vec<_> = (1..=5).map(|place| (place, whom.clone())).collect();
+    store.begin_generation(&places, at(7)).await.unwrap();
+    write(&store, &["h", "f", "g"].map(|id| held(hold(id, whom.clone())))).await;
+    let told = store.waiting_for(&whom).await.unwrap();
+    assert_eq!(told.get(&HoldReason::Replay), Some(&5));
+
+    let claimed = claim_from(&store, epoch, &whom, 2, ClaimFrom::ReplaysFirst).await;
+    assert_eq!(ids(&claimed), ["a", "b"]);
+    assert_eq!((claimed[0].hop, claimed[0].history.run), (1, Some(at(7))));
+    let claimed = claim_from(&store, epoch, &whom, 1, ClaimFrom::LiveFirst).await;
+    assert_eq!(ids(&claimed), ["f"]);
+    let claimed = claim_from(&store, epoch, &whom, 3, ClaimFrom::LiveFirst).await;
+    assert_eq!(ids(&claimed), ["g", "h", "c"]);
+    assert_eq!(
+        (claimed[0].history.run, claimed[2].history.run),
+        (Some(at(0)), Some(at(7)))
+    );
+
+    // What comes back stays in its lane; what a record ends is gone from it.
+    let again = Hold {
+        hop: 1,
+        ..Hold {
+            history: History {
+                run: Some(at(7)),
+                ..History::default()
+            },
+            ..hold("a", whom.clone())
+        }
+    };
+    write(&store, &[held(again)]).await;
+    let mut end = delivered(tried("b", whom.clone(), 1));
+    end.published_at = Some(at(7));
+    write(&store, &[Record::Attempt(end)]).await;
+    let claimed = claim_from(&store, epoch, &whom, 9, ClaimFrom::ReplaysFirst).await;
+    assert_eq!(ids(&claimed), ["a", "d", "e"]);
+    assert_eq!(claimed[0].hop, 2);
+    let silent = store.hold_silent_claims_again(epoch, (HOUR, Duration::ZERO), 99);
+    assert_eq!(silent.await.unwrap().unwrap().deliveries, 7);
+
+    // The log forgets its events, and they are delivered still, in the same order.
+    let everything = Retention {
+        events_before: at(99),
+        attempts_before: at(99),
+    };
+    while store.forget(&everything, 2).await.unwrap().more {}
+    let claimed = claim_from(&store, epoch, &whom, 9, ClaimFrom::LiveFirst).await;
+    assert_eq!(ids(&claimed), ["f", "g", "h", "a", "c", "d", "e"]);
+}
+
+async fn what_is_held_is_begun_anew_in_its_place(place: Place) {
+    let (store, whom) = (place.open().await, endpoint(1));
+    let epoch = on_duty(&store).await;
+    write(&store, &events(["a", "b"].map(|id| event(id, "a.b")))).await;
+    write(&store, &["a", "b"].map(|id| held(hold(id, whom.clone())))).await;
+    assert_eq!(ids(&claim(&store, epoch, &whom, 1).await), ["a"]);
+    let both = [(1, whom.clone()), (2, whom.clone())];
+    store.begin_generation(&both, at(7)).await.unwrap();
+    let (all, under_way, ends) = held_now(&store).await;
+    assert_eq!((all, under_way, ends.returned), (2, 0, 1));
+
+    // What is known of the generation before ends nothing.
+    write(&store, &[Record::Attempt(delivered(tried("a", whom.clone(), 1)))]).await;
+    write(&store, &[held(hold("b", whom.clone()))]).await;
+    let claimed = claim(&store, epoch, &whom, 9).await;
+    assert_eq!(ids(&claimed), ["a", "b"]);
+    assert!(claimed.iter().all(|claimed| claimed.history.run == Some(at(7))));
 }
 
 /// As by a fault of the disk, or of another program.
@@ -382,7 +468,7 @@ async fn what_cannot_be_read_holds_up_nothing_else(place: Place) {
     let request = ClaimRequest {
         endpoint: whom.clone(),
         limit: 9,
-        returned: false,
+        from: ClaimFrom::LiveFirst,
     };
     let claims = store.claim(epoch, &[request], MUCH).await.unwrap().unwrap();
     assert_eq!(ids(&claims[0].deliveries), ["d"]);

@@ -357,7 +357,6 @@ async fn events_of_nearly_as_many_types(place: Place) {
             expected.len() as u64
         );
         let found = store.undelivered(&wanted, 3_500, 90).await.unwrap();
-        let found: Vec<_> = found.into_iter().map(|(sequence, _)| sequence).collect();
         let rest = expected.into_iter().filter(|sequence| *sequence > 3_500);
         assert_eq!(found, rest.take(90).collect::<Vec<_>>());
     }
@@ -486,11 +485,7 @@ async fn what_was_not_delivered(place: Place) {
             let after = paged.last().copied().unwrap_or(0);
             let page = store.undelivered(&of, after, limit).await.unwrap();
             let end = page.len() < limit as usize;
-            for (sequence, event) in page {
-                let logged = all.iter().find(|logged| logged.sequence == sequence).unwrap();
-                assert_eq!(*event.id(), logged.id);
-                paged.push(sequence);
-            }
+            paged.extend(page);
             if end {
                 break;
             }
@@ -533,7 +528,6 @@ async fn what_was_not_delivered_is_far_apart(place: Place) {
         (45_000, 100, &[]),
     ] {
         let found = store.undelivered(&of, after, limit).await.unwrap();
-        let found: Vec<i64> = found.into_iter().map(|(sequence, _)| sequence).collect();
         assert_eq!(found, part);
     }
     assert_eq!(store.count_undelivered(&of).await.unwrap(), 7);

@@ -1,6 +1,6 @@
 //! What is written to the log, and that it reads as it was.
 
-use relay_event::{AttemptId, DeliveryState, Standing, Timestamp};
+use relay_event::{AttemptId, DeliveryState, EndpointId, HoldReason, Standing, Timestamp};
 use relay_store::{AttemptStats, EventFilter, Record, UnderWay, Written};
 use serde_json::json;
 
@@ -17,7 +17,7 @@ on_both!(
     attempts_are_paged_from_the_oldest_on,
     an_event_waits_for_those_it_was_routed_to,
     records_wait_for_their_event,
-    a_new_run_begins_only_where_the_event_is_kept,
+    a_generation_begins_only_where_the_event_is_kept,
     an_attempt_or_a_death_without_a_run_ends_the_wait,
     what_an_earlier_run_still_waits_for_is_known_until_it_is_due,
     stats_are_of_one_endpoint_and_time,
@@ -172,7 +172,6 @@ async fn an_event_waits_for_those_it_was_routed_to(place: Place) {
     assert_eq!(deliveries.len(), 2);
     assert_eq!(deliveries[0].endpoint, endpoint(1));
     assert_eq!(deliveries[0].standing, waiting(at(0)));
-    assert_eq!(store.newest_run(&[(1, endpoint(1))]).await.unwrap(), Some(at(0)));
     let unsaid = &store.deliveries_of(2).await.unwrap()[0].standing;
     assert_eq!(*unsaid, waiting(at(5)));
     assert_eq!(
@@ -248,41 +247,48 @@ async fn records_wait_for_their_event(place: Place) {
     assert_eq!((written.events, written.attempts), (1, 1));
 }
 
-async fn a_new_run_begins_only_where_the_event_is_kept(place: Place) {
+async fn a_generation_begins_only_where_the_event_is_kept(place: Place) {
     let store = place.open().await;
-    let mut records = events([event("e", "a.b"), event("f", "a.b")]);
+    let mut said = event("g", "a.b");
+    (said.published_at, said.routed_to) = (Some(at(20)), vec![endpoint(1)]);
+    let mut records = events([event("e", "a.b"), event("f", "a.b"), said]);
     records.push(Record::Death(death("e", endpoint(1), 6, at(1))));
     records.push(Record::Death(death("f", endpoint(1), 6, at(9))));
     store.record(&records, at(2)).await.unwrap();
-
-    let all = [
-        (1, endpoint(1)),
-        (2, endpoint(1)),
-        (1, endpoint(2)),
-        (77, endpoint(1)),
-    ];
-    store.begin_run(&all, at(5)).await.unwrap();
-    let states = async |sequence| {
-        let deliveries = store.deliveries_of(sequence).await.unwrap();
-        let runs = deliveries.iter().map(|delivery| delivery.standing.clone());
-        runs.collect::<Vec<_>>()
+    let begin = async |deliveries: &[(i64, EndpointId)], now| {
+        store.begin_generation(deliveries, at(now)).await.unwrap()
     };
-    assert_eq!(
-        states(1).await,
-        [Standing::pending(at(5)), Standing::pending(at(5))]
-    );
-    assert_eq!(states(2).await, [Standing::pending(at(5))]);
-    assert_eq!(states(77).await, []);
+    let generations = async |sequence| {
+        let deliveries = store.deliveries_of(sequence).await.unwrap();
+        let pending = deliveries.iter().map(|delivery| {
+            let standing = &delivery.standing;
+            assert_eq!(*standing, Standing::pending(standing.run));
+            assert_eq!(delivery.held.map(|held| held.reason), Some(HoldReason::Replay));
+            standing.run
+        });
+        pending.collect::<Vec<_>>()
+    };
 
-    store.begin_run(&[(1, endpoint(1))], at(4)).await.unwrap();
-    assert_eq!(states(1).await[0].run, at(5), "the newer run stays");
+    let one = endpoint(1);
+    let all = [
+        (1, one.clone()),
+        (1, endpoint(2)),
+        (1, one.clone()),
+        (77, one.clone()),
+    ];
+    assert_eq!(begin(&all, 5).await, [1]);
+    assert_eq!(generations(1).await, [at(5), at(5)]);
+    assert_eq!(generations(77).await, []);
+    assert!(begin(&all[3..], 5).await.is_empty());
+    assert!(begin(&[], 5).await.is_empty());
 
-    store.begin_run(&[(2, endpoint(1))], at(7)).await.unwrap();
-    assert_eq!(store.newest_run(&all).await.unwrap(), Some(at(7)));
-    assert_eq!(store.newest_run(&all[2..]).await.unwrap(), Some(at(5)));
-    assert_eq!(store.newest_run(&all[3..]).await.unwrap(), None);
-    let other = [(2, endpoint(2)), (1, endpoint(3))];
-    assert_eq!(store.newest_run(&other).await.unwrap(), None, "of others");
+    // A clock that was set back, or another's that is ahead, changes nothing.
+    let millis = |time: Timestamp, more| Timestamp::from_millis(time.as_millis() + more).unwrap();
+    assert_eq!(begin(&[(2, one.clone()), (1, one.clone())], 4).await, [1, 2]);
+    assert_eq!(generations(2).await, [millis(at(5), 1)]);
+    assert_eq!(generations(1).await, [millis(at(5), 1), at(5)]);
+    begin(&[(3, one.clone())], 6).await;
+    assert_eq!(generations(3).await, [millis(at(20), 1)]);
 }
 
 async fn what_an_earlier_run_still_waits_for_is_known_until_it_is_due(place: Place) {
@@ -300,7 +306,7 @@ async fn what_an_earlier_run_still_waits_for_is_known_until_it_is_due(place: Pla
     assert_eq!(due(1, 5).await, [], "that is the run by which they stand");
 
     let again = [(1, endpoint(1)), (2, endpoint(2))];
-    store.begin_run(&again, at(12)).await.unwrap();
+    store.begin_generation(&again, at(12)).await.unwrap();
     assert_eq!(due(1, 30).await, [(endpoint(1), at(31))]);
     assert_eq!(due(1, 31).await, [], "it is due, and under way");
     assert_eq!(due(2, 12).await, [(endpoint(2), at(33))]);

@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, QueryBuilder};
 
 use super::{
     super::{codes, insert, types},
-    ClaimRequest, Claimed, Claims, HeldAgain, LIVE, ReturnedFor, UNREADABLE, duty,
+    ClaimFrom, ClaimRequest, Claimed, Claims, HeldAgain, LIVE, REPLAY, ReturnedFor, UNREADABLE, duty,
     endpoints::{self, Changed},
     lines::Way,
 };
@@ -25,7 +25,7 @@ use crate::{
 const BRANCHES: usize = 50;
 
 impl Store {
-    /// Claims the first deliveries in the order of the log that are held for each of these endpoints and not claimed:
+    /// Claims the first deliveries, in the order of the log within each lane, that are held for each of these endpoints and not claimed:
     /// at most so many, and events of about `max_bytes` in all, or one that is larger. `None` if the epoch is over: nothing is
     /// claimed then. What is claimed stays so until a record ends it: an attempt, a dead letter, or a hold; or until
     /// [`Self::hold_silent_claims_again`].
@@ -120,10 +120,12 @@ impl Store {
     }
 }
 
+/// The number of a line's endpoint, its lane, and its event's place.
+type At = (i64, i16, i64);
+
 /// A line that may be claimed.
 struct Candidate {
-    endpoint: i64,
-    event: i64,
+    at: At,
     generation: i64,
     hop: i64,
     history: Option<String>,
@@ -131,8 +133,18 @@ struct Candidate {
     bytes: u64,
 }
 
-/// Which request, and the endpoint's line.
-type Columns = (i64, i64, i64, i64, i64, Option<String>, Option<i64>, Option<i64>);
+/// ClaimFrom request, and the endpoint's line.
+type Columns = (
+    i64,
+    i64,
+    i16,
+    i64,
+    i64,
+    i64,
+    Option<String>,
+    Option<i64>,
+    Option<i64>,
+);
 
 async fn claim(
     tx: &mut Transaction,
@@ -179,7 +191,7 @@ async fn claim(
         let (count, before) = (candidates.len(), unreadable.len());
         let mut deliveries = Vec::with_capacity(count);
         for candidate in candidates {
-            let at = (candidate.endpoint, candidate.event);
+            let at = candidate.at;
             match claimed(candidate, &bodies) {
                 Ok(claimed) => deliveries.push(claimed),
                 Err(_) => unreadable.push(at),
@@ -201,28 +213,38 @@ async fn candidates(
     asked: &[(usize, i64, &ClaimRequest)],
     found: &mut BTreeMap<usize, Vec<Candidate>>,
 ) -> Result<(), sqlx::Error> {
+    let returned = codes::hold_code(HoldReason::Returned);
     let rows: Vec<Columns> = on!(tx, tx => {
         let mut query = QueryBuilder::new("");
-        for (branch, (n, number, request)) in asked.iter().enumerate() {
-            let (limit, returned) = (request.limit, codes::hold_code(HoldReason::Returned));
-            let is = if request.returned { "=" } else { "<>" };
-            query.push(if branch == 0 { "" } else { " UNION ALL " });
-            query.push(format_args!(
-                "SELECT * FROM (SELECT CAST({n} AS BIGINT), h.endpoint, h.event, h.generation, h.hop, h.history, \
-                 CASE WHEN h.event < 0 THEN k.published_at ELSE e.published_at END, \
-                 CAST(COALESCE(LENGTH(e.body), LENGTH(k.body)) AS BIGINT) FROM held h \
-                 LEFT JOIN events e ON e.sequence = h.event LEFT JOIN kept k ON k.place = h.event \
-                 WHERE h.endpoint = {number} AND h.lane = {LIVE} AND h.claimed_at IS NULL AND h.reason {is} {returned} \
-                 ORDER BY h.event LIMIT {limit}) AS branch{branch}"
-            ));
+        let mut branches = 0;
+        for (n, number, request) in asked {
+            let limit = request.limit;
+            for lanes in request.from.branches() {
+                query.push(if branches == 0 { "" } else { " UNION ALL " });
+                query.push(format_args!(
+                    "SELECT * FROM (SELECT CAST({n} AS BIGINT), h.endpoint, h.lane, h.event, h.generation, h.hop, \
+                     h.history, CASE WHEN h.event < 0 THEN k.published_at ELSE e.published_at END, \
+                     CAST(COALESCE(LENGTH(e.body), LENGTH(k.body)) AS BIGINT) FROM held h \
+                     LEFT JOIN events e ON e.sequence = h.event LEFT JOIN kept k ON k.place = h.event \
+                     WHERE h.endpoint = {number} AND h.claimed_at IS NULL AND "
+                ));
+                match lanes {
+                    Some(lane) => query.push(format_args!("h.lane = {lane} AND h.reason <> {returned} ORDER BY h.event")),
+                    None if request.from == ClaimFrom::Returned => {
+                        query.push(format_args!("h.reason = {returned} ORDER BY h.event"))
+                    }
+                    None => query.push(format_args!("h.reason <> {returned} ORDER BY h.lane, h.event")),
+                };
+                query.push(format_args!(" LIMIT {limit}) AS branch{branches}"));
+                branches += 1;
+            }
         }
         query.build_query_as().persistent(false).fetch_all(&mut **tx).await?
     });
-    for (n, endpoint, event, generation, hop, history, published_at, bytes) in rows {
+    for (n, endpoint, lane, event, generation, hop, history, published_at, bytes) in rows {
         let n = usize::try_from(n).map_err(codes::unreadable)?;
         found.entry(n).or_default().push(Candidate {
-            endpoint,
-            event,
+            at: (endpoint, lane, event),
             generation,
             hop,
             history,
@@ -230,10 +252,28 @@ async fn candidates(
             bytes: codes::duration(bytes.unwrap_or_default())?,
         });
     }
-    for candidates in found.values_mut() {
-        candidates.sort_unstable_by_key(|candidate| candidate.event);
+    for (n, _, request) in asked {
+        if let Some(candidates) = found.get_mut(n) {
+            candidates.sort_unstable_by_key(|candidate| {
+                let (_, lane, event) = candidate.at;
+                let comes_later = lane == LIVE && request.from == ClaimFrom::ReplaysFirst;
+                (comes_later, lane, event)
+            });
+            candidates.truncate(usize::try_from(request.limit).unwrap_or(usize::MAX));
+        }
     }
     Ok(())
+}
+
+impl ClaimFrom {
+    /// The lanes in each of which the first deliveries are looked for; `None` for all lanes in their order, which is
+    /// that of the table.
+    fn branches(self) -> &'static [Option<i16>] {
+        match self {
+            Self::LiveFirst | Self::Returned => &[None],
+            Self::ReplaysFirst => &[Some(REPLAY), Some(LIVE)],
+        }
+    }
 }
 
 /// Notes the claims.
@@ -242,7 +282,7 @@ async fn note(
     epoch: i64,
     candidates: impl Iterator<Item = &Candidate>,
 ) -> Result<(), sqlx::Error> {
-    let at: Vec<(i64, i64)> = candidates.map(|line| (line.endpoint, line.event)).collect();
+    let at: Vec<At> = candidates.map(|line| line.at).collect();
     if at.is_empty() {
         return Ok(());
     }
@@ -252,8 +292,8 @@ async fn note(
             let mut update = QueryBuilder::new("UPDATE held SET hop = hop + 1, epoch = ");
             update.push(epoch).push(", claimed_at = ").push(now);
             update.push(" WHERE (endpoint, lane, event) IN (");
-            update.push_values(chunk, |mut row, (endpoint, event)| {
-                row.push(endpoint).push(LIVE).push(event);
+            update.push_values(chunk, |mut row, (endpoint, lane, event)| {
+                row.push(endpoint).push(lane).push(event);
             });
             update.push(")").build().persistent(false).execute(&mut **tx).await?;
         });
@@ -262,13 +302,13 @@ async fn note(
 }
 
 /// Leaves deliveries claimed for ever that cannot be read.
-async fn set_apart(tx: &mut Transaction, unreadable: &[(i64, i64)]) -> Result<(), sqlx::Error> {
+async fn set_apart(tx: &mut Transaction, unreadable: &[At]) -> Result<(), sqlx::Error> {
     for chunk in unreadable.chunks(insert::ROWS) {
         on!(&mut *tx, tx => {
             let mut update = QueryBuilder::new("UPDATE held SET claimed_at = ");
             update.push(UNREADABLE).push(" WHERE (endpoint, lane, event) IN (");
-            update.push_values(chunk, |mut row, (endpoint, event)| {
-                row.push(endpoint).push(LIVE).push(event);
+            update.push_values(chunk, |mut row, (endpoint, lane, event)| {
+                row.push(endpoint).push(lane).push(event);
             });
             update.push(")").build().persistent(false).execute(&mut **tx).await?;
         });
@@ -281,7 +321,7 @@ async fn bodies(
     tx: &mut Transaction,
     candidates: impl Iterator<Item = &Candidate>,
 ) -> Result<HashMap<i64, Bytes>, sqlx::Error> {
-    let places: BTreeSet<i64> = candidates.map(|line| line.event).collect();
+    let places: BTreeSet<i64> = candidates.map(|line| line.at.2).collect();
     let places: Vec<i64> = places.into_iter().collect();
     let mut bodies = HashMap::with_capacity(places.len());
     for chunk in places.chunks(insert::ROWS) {
@@ -298,7 +338,7 @@ async fn bodies(
 }
 
 fn claimed(candidate: Candidate, bodies: &HashMap<i64, Bytes>) -> Result<Claimed, sqlx::Error> {
-    let place = candidate.event;
+    let place = candidate.at.2;
     let body = bodies.get(&place).cloned().unwrap_or_default();
     let event = Event::reread(body).map_err(|refused| {
         codes::unreadable(format!("the held event at {place} does not read: {refused}"))
@@ -325,8 +365,8 @@ async fn silent(
     epoch: i64,
     [silent, lost]: [i64; 2],
     limit: u32,
-) -> Result<Vec<(i64, i64)>, sqlx::Error> {
-    let sql = "SELECT endpoint, event FROM held WHERE claimed_at IS NOT NULL
+) -> Result<Vec<At>, sqlx::Error> {
+    let sql = "SELECT endpoint, lane, event FROM held WHERE claimed_at IS NOT NULL
         AND (epoch < $1 AND claimed_at <= $2 OR claimed_at <= $3) LIMIT $4";
     on!(tx, tx => sqlx::query_as(sql)
         .bind(epoch)
@@ -342,14 +382,14 @@ async fn hold_again(
     tx: &mut Transaction,
     epoch: i64,
     [silent, lost]: [i64; 2],
-    found: &[(i64, i64)],
+    found: &[At],
 ) -> Result<u64, sqlx::Error> {
     let (mut changed, mut count) = (Changed::default(), 0);
     for chunk in found.chunks(insert::ROWS) {
         let endpoints: Vec<i64> = on!(&mut *tx, tx => {
             let mut update = QueryBuilder::new("UPDATE held SET epoch = NULL, claimed_at = NULL WHERE (endpoint, lane, event) IN (");
-            update.push_values(chunk, |mut row, (endpoint, event)| {
-                row.push(endpoint).push(LIVE).push(event);
+            update.push_values(chunk, |mut row, (endpoint, lane, event)| {
+                row.push(endpoint).push(lane).push(event);
             });
             update.push(") AND claimed_at IS NOT NULL AND (epoch < ").push(epoch);
             update.push(" AND claimed_at <= ").push(silent).push(" OR claimed_at <= ").push(lost);

@@ -11,7 +11,7 @@ use super::{
         batch::{self, Key, Placed, Stands},
         codes, insert, types,
     },
-    LIVE,
+    LIVE, REPLAY,
 };
 use crate::pool::{Transaction, on};
 
@@ -149,21 +149,24 @@ pub(super) async fn remove_unheld(tx: &mut Transaction, places: &BTreeSet<i64>) 
 /// before which it may: an earlier one if very many deliveries are held.
 pub(crate) async fn make_room(tx: &mut Transaction, before: i64) -> Result<i64, sqlx::Error> {
     // In this order each endpoint has the beginning of its lines looked at, and not all lines.
-    let sql = "SELECT h.endpoint, h.event FROM held_endpoints o CROSS JOIN held h
-        WHERE h.endpoint = o.number AND h.lane = $1 AND h.event >= 0 AND h.event < $2
-        ORDER BY h.event LIMIT $3";
-    let held =
-        async |tx: &mut Transaction, before: i64, most: usize| -> Result<Vec<(i64, i64)>, sqlx::Error> {
-            let most = i64::try_from(most).unwrap_or(i64::MAX);
-            on!(tx, tx => sqlx::query_as(sql).bind(LIVE).bind(before).bind(most).fetch_all(&mut **tx).await)
-        };
+    let sql = "SELECT h.endpoint, h.lane, h.event FROM held_endpoints o
+        CROSS JOIN (SELECT $1 AS lane UNION ALL SELECT $2) l CROSS JOIN held h
+        WHERE h.endpoint = o.number AND h.lane = l.lane AND h.event >= 0 AND h.event < $3
+        ORDER BY h.event LIMIT $4";
+    let held = async |tx: &mut Transaction,
+                      before: i64,
+                      most: usize|
+           -> Result<Vec<(i64, i16, i64)>, sqlx::Error> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        on!(tx, tx => sqlx::query_as(sql).bind(LIVE).bind(REPLAY).bind(before).bind(most).fetch_all(&mut **tx).await)
+    };
     let mut lines = held(tx, before, MOST + 1).await?;
     let mut end = before;
-    if let (Some((_, first)), Some((_, last))) = (lines.first(), lines.get(MOST)) {
+    if let (Some((.., first)), Some((.., last))) = (lines.first(), lines.get(MOST)) {
         end = (*last).max(first + 1);
         lines = held(tx, end, usize::MAX).await?;
     }
-    let events: BTreeSet<i64> = lines.iter().map(|(_, event)| *event).collect();
+    let events: BTreeSet<i64> = lines.iter().map(|(.., event)| *event).collect();
     let events: Vec<i64> = events.into_iter().collect();
     for chunk in events.chunks(insert::ROWS) {
         on!(&mut *tx, tx => {
@@ -178,8 +181,8 @@ pub(crate) async fn make_room(tx: &mut Transaction, before: i64) -> Result<i64, 
         on!(&mut *tx, tx => {
             let mut change = QueryBuilder::new(format!("UPDATE held SET event = event - {FORGOTTEN} "));
             change.push("WHERE (endpoint, lane, event) IN (");
-            change.push_values(chunk, |mut row, (endpoint, event)| {
-                row.push(endpoint).push(LIVE).push(event);
+            change.push_values(chunk, |mut row, (endpoint, lane, event)| {
+                row.push(endpoint).push(lane).push(event);
             });
             change.push(")").build().persistent(false).execute(&mut **tx).await?;
         });

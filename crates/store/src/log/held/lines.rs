@@ -5,11 +5,12 @@
 
 use relay_event::{Attempt, Hold, Sign};
 
-use super::super::codes;
+use super::{super::codes, LIVE};
 
 /// A held delivery as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
+    pub(super) lane: i16,
     pub(super) run: i64,
     pub(super) attempts: i64,
     pub(super) reason: i16,
@@ -67,6 +68,7 @@ impl Line {
     pub(super) fn of(hold: &Hold) -> Result<Self, sqlx::Error> {
         let history = (hold.history.attempts > 0).then(|| serde_json::to_string(&hold.history));
         Ok(Self {
+            lane: LIVE,
             run: hold.history.run.map_or(0, codes::millis),
             attempts: hold.history.attempts.into(),
             reason: codes::hold_code(hold.reason),
@@ -96,6 +98,7 @@ mod tests {
 
     fn line(run: i64, hop: i64, attempts: i64) -> Line {
         Line {
+            lane: LIVE,
             run,
             attempts,
             reason: 0,

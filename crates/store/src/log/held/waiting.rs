@@ -7,7 +7,7 @@ use sqlx::QueryBuilder;
 
 use super::{
     super::{codes, insert},
-    HeldDelivery, HeldFor, HeldNow, LIVE, early,
+    HeldDelivery, HeldFor, HeldNow, LIVE, REPLAY, early,
     endpoints::ends,
 };
 use crate::{
@@ -111,7 +111,7 @@ pub(crate) async fn held_of(
                 ") SELECT w.n, h.reason, h.held_at, h.claimed_at FROM wanted w \
                  JOIN held_endpoints o ON o.id = w.id JOIN held h ON h.endpoint = o.number AND h.event = w.event ",
             );
-            query.push(format_args!("AND h.lane = {LIVE}"));
+            query.push(format_args!("AND h.lane IN ({LIVE}, {REPLAY})"));
             query.build_query_as().persistent(false).fetch_all(&mut **tx).await?
         });
         for (n, reason, since, claimed_at) in found {

@@ -11,8 +11,8 @@ use super::{
         batch::{self, Key, Placed, Places, Rows, Stands},
         codes, insert,
     },
-    LIVE, early,
-    endpoints::{self, Changed, Numbers},
+    LIVE, REPLAY, early,
+    endpoints::{self, Changed},
     kept::{self, CaughtUp},
     lines::{End, Line, Way},
 };
@@ -30,7 +30,7 @@ pub(crate) struct Held<'r> {
 }
 
 /// A held delivery: the endpoint's number, and the event's place.
-type At = (i64, i64);
+pub(super) type At = (i64, i64);
 
 impl<'r> Held<'r> {
     /// Finds, for each record, the event's place if the log has it not, and takes over what waited for new events.
@@ -139,7 +139,10 @@ impl<'r> Held<'r> {
             return Ok(false);
         }
         let ended = ended(tx, &holds).await?;
-        let mut change = Change::begin(tx, &numbers, &holds, &ends).await?;
+        let at = |(place, endpoint): (i64, &EndpointId)| Some((*numbers.get(endpoint)?, place));
+        let held = holds.iter().map(|(place, hold)| (*place, &hold.endpoint));
+        let all = held.chain(ends.iter().map(|(place, endpoint, _)| (*place, *endpoint)));
+        let mut change = Change::begin(tx, all.filter_map(at).collect()).await?;
         for (place, endpoint, end) in ends {
             if let Some(number) = numbers.get(endpoint) {
                 change.end((*number, place), end);
@@ -198,27 +201,14 @@ async fn ended(
 }
 
 /// Lines as they are stored, and as they are to be.
-struct Change {
+pub(super) struct Change {
     stored: BTreeMap<At, Line>,
     now: BTreeMap<At, Option<Line>>,
     changed: Changed,
 }
 
 impl Change {
-    async fn begin(
-        tx: &mut Transaction,
-        numbers: &Numbers,
-        holds: &[(i64, &Hold)],
-        ends: &[(i64, &EndpointId, End)],
-    ) -> Result<Self, sqlx::Error> {
-        let at = |endpoint: &EndpointId, place: i64| Some((*numbers.get(endpoint)?, place));
-        let held = holds
-            .iter()
-            .filter_map(|(place, hold)| at(&hold.endpoint, *place));
-        let ended = ends
-            .iter()
-            .filter_map(|(place, endpoint, _)| at(endpoint, *place));
-        let all: BTreeSet<At> = held.chain(ended).collect();
+    pub(super) async fn begin(tx: &mut Transaction, all: BTreeSet<At>) -> Result<Self, sqlx::Error> {
         let all: Vec<At> = all.into_iter().collect();
         Ok(Self {
             stored: load(tx, &all).await?,
@@ -244,23 +234,31 @@ impl Change {
         self.now.insert(at, None);
     }
 
-    fn hold(&mut self, at: At, line: Line) {
-        match self.line(&at) {
+    /// Holds a delivery, in the lane in which it is held already, if it is.
+    pub(super) fn hold(&mut self, at: At, mut line: Line) {
+        let is_claimed = match self.line(&at) {
             Some(there) if !line.replaces(there) => return,
-            Some(there) if there.is_claimed => self.changed.ended(at.0, Way::Returned),
-            _ => self.changed.held(at.0),
+            Some(there) => {
+                line.lane = there.lane;
+                there.is_claimed
+            }
+            None => false,
+        };
+        match is_claimed {
+            true => self.changed.ended(at.0, Way::Returned),
+            false => self.changed.held(at.0),
         }
         self.now.insert(at, Some(line));
     }
 
-    async fn write(self, tx: &mut Transaction) -> Result<bool, sqlx::Error> {
-        let mut gone: Vec<At> = Vec::new();
+    pub(super) async fn write(self, tx: &mut Transaction) -> Result<bool, sqlx::Error> {
+        let mut gone: Vec<(At, i16)> = Vec::new();
         let mut held: Vec<(At, &Line)> = Vec::new();
         for (at, line) in &self.now {
-            match line {
-                Some(line) => held.push((*at, line)),
-                None if self.stored.contains_key(at) => gone.push(*at),
-                None => {}
+            match (line, self.stored.get(at)) {
+                (Some(line), _) => held.push((*at, line)),
+                (None, Some(stored)) => gone.push((*at, stored.lane)),
+                (None, None) => {}
             }
         }
         write(tx, &held).await?;
@@ -277,18 +275,30 @@ impl Change {
     }
 }
 
-type Columns = (i64, i64, i64, i64, i16, i64, Option<String>, i64, Option<i64>);
+type Columns = (
+    i64,
+    i16,
+    i64,
+    i64,
+    i64,
+    i16,
+    i64,
+    Option<String>,
+    i64,
+    Option<i64>,
+);
 
 async fn load(tx: &mut Transaction, all: &[At]) -> Result<BTreeMap<At, Line>, sqlx::Error> {
     let mut lines = BTreeMap::new();
+    let all: Vec<(At, i16)> = all.iter().flat_map(|at| [(*at, LIVE), (*at, REPLAY)]).collect();
     for chunk in all.chunks(insert::ROWS) {
         let found: Vec<Columns> = on!(&mut *tx, tx => {
             let mut query = QueryBuilder::new(
-                "SELECT endpoint, event, generation, attempts, reason, held_at, history, hop, claimed_at FROM held \
+                "SELECT endpoint, lane, event, generation, attempts, reason, held_at, history, hop, claimed_at FROM held \
                  WHERE (endpoint, lane, event) IN (",
             );
-            query.push_values(chunk, |mut row, (endpoint, event)| {
-                row.push_bind(*endpoint).push_bind(LIVE).push_bind(*event);
+            query.push_values(chunk, |mut row, ((endpoint, event), lane)| {
+                row.push_bind(*endpoint).push_bind(*lane).push_bind(*event);
             });
             query
                 .push(")")
@@ -297,8 +307,9 @@ async fn load(tx: &mut Transaction, all: &[At]) -> Result<BTreeMap<At, Line>, sq
                 .fetch_all(&mut **tx)
                 .await?
         });
-        for (endpoint, event, run, attempts, reason, held_at, history, hop, claimed_at) in found {
+        for (endpoint, lane, event, run, attempts, reason, held_at, history, hop, claimed_at) in found {
             let line = Line {
+                lane,
                 run,
                 attempts,
                 reason,
@@ -321,7 +332,7 @@ async fn write(tx: &mut Transaction, held: &[(At, &Line)]) -> Result<(), sqlx::E
             );
             insert.push_values(chunk, |mut row, ((endpoint, event), line)| {
                 row.push_bind(*endpoint)
-                    .push_bind(LIVE)
+                    .push_bind(line.lane)
                     .push_bind(*event)
                     .push_bind(line.run)
                     .push_bind(line.attempts)
@@ -341,12 +352,12 @@ async fn write(tx: &mut Transaction, held: &[(At, &Line)]) -> Result<(), sqlx::E
     Ok(())
 }
 
-async fn remove(tx: &mut Transaction, gone: &[At]) -> Result<(), sqlx::Error> {
+async fn remove(tx: &mut Transaction, gone: &[(At, i16)]) -> Result<(), sqlx::Error> {
     for chunk in gone.chunks(insert::ROWS) {
         on!(&mut *tx, tx => {
             let mut delete = QueryBuilder::new("DELETE FROM held WHERE (endpoint, lane, event) IN (");
-            delete.push_values(chunk, |mut row, (endpoint, event)| {
-                row.push_bind(*endpoint).push_bind(LIVE).push_bind(*event);
+            delete.push_values(chunk, |mut row, ((endpoint, event), lane)| {
+                row.push_bind(*endpoint).push_bind(*lane).push_bind(*event);
             });
             delete.push(")").build().persistent(chunk.len() == insert::ROWS).execute(&mut **tx).await?;
         });
