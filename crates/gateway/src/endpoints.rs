@@ -1,3 +1,5 @@
+use std::collections::{BTreeMap, HashMap};
+
 use axum::{
     Json,
     extract::{FromRequestParts, Path, Request, State},
@@ -5,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use relay_event::{Endpoint, EndpointId, Timestamp};
+use relay_event::{Endpoint, EndpointId, HoldReason, Timestamp};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -78,8 +80,15 @@ pub(crate) async fn create(State(gateway): State<Gateway>, request: Request) -> 
 )]
 pub(crate) async fn list(State(gateway): State<Gateway>, headers: HeaderMap) -> Result<Response, Problem> {
     let stored = gateway.store.endpoints().await?;
+    let held = gateway.store.waiting_by_endpoint().await?.endpoints.into_iter();
+    let mut held: HashMap<EndpointId, BTreeMap<HoldReason, u64>> = held
+        .map(|held| (held.endpoint, held.by_reason.into_iter().collect()))
+        .collect();
     let now = Timestamp::now();
-    let endpoints: Vec<View<'_>> = stored.iter().map(|endpoint| View::of(endpoint, now)).collect();
+    let endpoints: Vec<View<'_>> = stored
+        .iter()
+        .map(|endpoint| View::of(endpoint, now).with_held(held.remove(&endpoint.id).unwrap_or_default()))
+        .collect();
     conditional(&gateway, &headers, "endpoints", &Listed { endpoints })
 }
 
@@ -102,7 +111,8 @@ pub(crate) async fn show(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let endpoint = find(&gateway, &id).await?;
-    let view = View::of(&endpoint, Timestamp::now());
+    let held = gateway.store.waiting_for(&id).await?;
+    let view = View::of(&endpoint, Timestamp::now()).with_held(held);
     let name = format!("endpoint {id}");
     conditional(&gateway, &headers, &name, &view)
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use relay_event::{
-    Endpoint, EndpointId, EndpointState, EndpointUrl, RetrySchedule, Secret, SignatureStyle, Timestamp,
-    TypePattern,
+    Endpoint, EndpointId, EndpointState, EndpointUrl, HoldReason, RetrySchedule, Secret, SignatureStyle,
+    Timestamp, TypePattern,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -68,6 +68,10 @@ pub(crate) struct View<'a> {
     /// The time after which it is removed; null is never.
     #[schema(value_type = Option<types::Time>, required)]
     expires_at: Option<Timestamp>,
+    /// The number of deliveries that are held for it, by reason. Only in answers to GET, and only if there are any.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = types::HeldByReason, required = false)]
+    held: BTreeMap<HoldReason, u64>,
     #[schema(value_type = types::Time)]
     created_at: Timestamp,
     #[schema(value_type = types::Time)]
@@ -125,9 +129,15 @@ impl<'a> View<'a> {
             failing_since: endpoint.failing_since,
             since,
             expires_at: endpoint.expires_at,
+            held: BTreeMap::new(),
             created_at: endpoint.created_at,
             updated_at: endpoint.updated_at,
         }
+    }
+
+    /// The same with what is held for it.
+    pub(crate) fn with_held(self, held: BTreeMap<HoldReason, u64>) -> Self {
+        Self { held, ..self }
     }
 }
 

@@ -1,16 +1,19 @@
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector,
 };
 use relay_event::{DeadReason, HoldReason};
-use relay_store::{Error, Forgotten, HeldNow, Written};
+use relay_store::{Error, Forgotten, HeldFor, HeldNow, Written};
 
 const EVENTS: &str = "events";
 const ATTEMPTS: &str = "attempts";
 const UNAVAILABLE: &str = "unavailable";
 const FAILED: &str = "failed";
 const NO_EVENT: &str = "no_event";
+
+/// The endpoints that have a series of their own.
+const MOST_HELD: usize = 100;
 
 /// What a recorder tells Prometheus. Clones count together.
 #[derive(Debug, Clone)]
@@ -24,6 +27,7 @@ pub(crate) struct Metrics {
     store_errors: IntCounterVec,
     forgotten: IntCounterVec,
     held: IntGaugeVec,
+    held_most: IntGaugeVec,
     dispatched: IntCounter,
     held_again: IntCounter,
 }
@@ -65,6 +69,10 @@ impl Metrics {
             "relay_held",
             "Deliveries that wait in the log, by reason; no_event are those whose event is not there yet. Counted by the recorder that sends them on, at most every 15 s; 0 in others.",
         );
+        let held_most = Opts::new(
+            "relay_endpoint_held",
+            "Deliveries that wait in the log, by endpoint and reason, for the 100 endpoints that have most of them. Counted as relay_held.",
+        );
         let metrics = Self {
             lag: Gauge::new(
                 "relay_recorder_lag_seconds",
@@ -81,6 +89,7 @@ impl Metrics {
             store_errors: IntCounterVec::new(store_errors, &["kind"])?,
             forgotten: IntCounterVec::new(forgotten, &["table"])?,
             held: IntGaugeVec::new(held, &["reason"])?,
+            held_most: IntGaugeVec::new(held_most, &["endpoint", "reason"])?,
             dispatched: IntCounter::new("relay_dispatched_total", "Held deliveries that were sent on.")?,
             held_again: IntCounter::new(
                 "relay_dispatch_held_again_total",
@@ -94,7 +103,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    fn collectors(&self) -> [Box<dyn Collector>; 11] {
+    fn collectors(&self) -> [Box<dyn Collector>; 12] {
         [
             Box::new(self.lag.clone()),
             Box::new(self.retention_lag.clone()),
@@ -105,6 +114,7 @@ impl Metrics {
             Box::new(self.store_errors.clone()),
             Box::new(self.forgotten.clone()),
             Box::new(self.held.clone()),
+            Box::new(self.held_most.clone()),
             Box::new(self.dispatched.clone()),
             Box::new(self.held_again.clone()),
         ]
@@ -160,6 +170,17 @@ impl Metrics {
             set(reason.as_str(), counts.map(|(_, count)| count).sum());
         }
         set(NO_EVENT, held.without_event);
+
+        let mut most: Vec<&HeldFor> = held.endpoints.iter().collect();
+        most.sort_by_key(|held| Reverse(held.all()));
+        self.held_most.reset();
+        for held in most.into_iter().take(MOST_HELD) {
+            for (reason, count) in &held.by_reason {
+                let labels = [held.endpoint.as_str(), reason.as_str()];
+                let count = i64::try_from(*count).unwrap_or(i64::MAX);
+                self.held_most.with_label_values(&labels).set(count);
+            }
+        }
     }
 
     pub(crate) fn dispatched(&self, deliveries: usize) {

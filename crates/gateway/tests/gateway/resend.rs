@@ -247,6 +247,18 @@ async fn an_endpoint_s_stats_are_those_of_its_attempts() {
     hold(&relay, &event("1", "a"), &other, HoldReason::Slow).await;
     expected["held"] = json!({"paused": 1});
     assert_eq!(relay.get(&path).await.json(), expected);
+    let shown = relay.get(&format!("/v1/endpoints/{endpoint}")).await.json();
+    assert_eq!(shown["held"], json!({"paused": 1}));
+    let listed = relay.get("/v1/endpoints").await.json();
+    let held = listed["endpoints"].as_array().unwrap().iter();
+    let mut held: Vec<_> = held
+        .map(|listed| (listed["id"].as_str().unwrap(), &listed["held"]))
+        .collect();
+    let (paused, slow) = (json!({"paused": 1}), json!({"slow": 1}));
+    let mut all = [(&*endpoint, &paused), (&*other, &slow)];
+    held.sort_by_key(|(id, _)| *id);
+    all.sort_by_key(|(id, _)| *id);
+    assert_eq!(held, all);
 
     relay.delete(&endpoint).await;
     relay.get(&path).await.problem(404, "not-found");

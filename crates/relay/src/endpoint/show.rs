@@ -49,17 +49,24 @@ pub(super) async fn list(args: ListArgs) -> anyhow::Result<()> {
         output::note("no endpoints yet; `relay endpoint add --help` shows how to add one");
         return Ok(());
     }
-    let rows: Vec<[String; 5]> = endpoints.iter().map(row).collect();
-    output::say(&output::table(["ID", "STATE", "URL", "TYPES", "RETRY"], &rows));
+    let rows: Vec<[String; 6]> = endpoints.iter().map(row).collect();
+    output::say(&output::table(
+        ["ID", "STATE", "URL", "TYPES", "RETRY", "HELD"],
+        &rows,
+    ));
     Ok(())
 }
 
-fn row(view: &View) -> [String; 5] {
+fn row(view: &View) -> [String; 6] {
     let fact = |name| value(name, view.get(name).unwrap_or(&Value::Null));
     let [id, state, url, types, retry] = ["id", "state", "url", "types", "retry"].map(fact);
     let failing = state == "active" && view.contains_key("failing_since");
     let state = if failing { "failing".to_owned() } else { state };
-    [id, state, url, types, retry]
+    let held = match fact("held") {
+        none if none.is_empty() => "-".to_owned(),
+        held => held,
+    };
+    [id, state, url, types, retry, held]
 }
 
 pub(super) async fn show(args: ShowArgs) -> anyhow::Result<()> {
@@ -74,13 +81,14 @@ pub(super) async fn show(args: ShowArgs) -> anyhow::Result<()> {
 }
 
 /// In which order people want to know; anything else follows.
-const ORDER: [&str; 19] = [
+const ORDER: [&str; 20] = [
     "id",
     "url",
     "state",
     "reason",
     "since",
     "failing_since",
+    "held",
     "types",
     "source",
     "subject",
@@ -126,6 +134,11 @@ fn value(name: &str, value: &Value) -> String {
             .map(|item| self::value(name, item))
             .collect::<Vec<_>>()
             .join(if name == "secrets" { ", " } else { "," }),
+        Value::Object(reasons) if name == "held" => reasons
+            .iter()
+            .map(|(reason, count)| format!("{count} {reason}"))
+            .collect::<Vec<_>>()
+            .join(", "),
         Value::Object(members) => members
             .iter()
             .map(|(key, item)| format!("{key}: {}", self::value(key, item)))
@@ -145,6 +158,7 @@ mod tests {
         let view = json!({
             "id": "ep_1", "url": "http://x/", "types": ["a.*", "b,c"], "retry": [], "state": "disabled",
             "reason": "answered 410", "rate_limit": null, "timeout_ms": 30000, "waiting": 7,
+            "held": {"circuit": 3, "paused": 1},
             "headers": {"authorization": "…"}, "secrets": [{"expires_at": null}, {"expires_at": "soon"}],
         });
         view.as_object().unwrap().clone()
@@ -154,7 +168,14 @@ mod tests {
     fn a_row_has_what_a_list_needs() {
         assert_eq!(
             row(&view()),
-            ["ep_1", "disabled", "http://x/", r"a.*,b\,c", "none"]
+            [
+                "ep_1",
+                "disabled",
+                "http://x/",
+                r"a.*,b\,c",
+                "none",
+                "3 circuit, 1 paused"
+            ]
         );
     }
 
@@ -181,6 +202,7 @@ id          ep_1
 url         http://x/
 state       disabled
 reason      answered 410
+held        3 circuit, 1 paused
 types       a.*,b\\,c
 retry       none
 timeout ms  30000
