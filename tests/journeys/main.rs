@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod browser;
+mod callback;
 mod clients;
 mod closed_off;
 mod cloudevents;

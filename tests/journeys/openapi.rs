@@ -158,6 +158,12 @@ impl Example {
         request.header("content-type", "application/octet-stream")
     }
 
+    fn operation(&self, method: Method, path: &str) -> Operation {
+        let mut operations = self.document.operations().into_iter();
+        let found = operations.find(|operation| operation.method == method && operation.path == path);
+        found.unwrap()
+    }
+
     /// Sends a request, and judges its answer.
     async fn call(&self, operation: &Operation, request: RequestBuilder) -> u16 {
         self.ask(operation, request).await.0
@@ -241,11 +247,6 @@ async fn every_operation_answers_as_it_is_described() {
 #[tokio::test(flavor = "multi_thread")]
 async fn null_attributes_are_described_where_they_are_taken_and_where_they_are_told() {
     let example = Example::start().await;
-    let operation = |method: Method, path: &str| {
-        let mut operations = example.document.operations().into_iter();
-        let found = operations.find(|operation| operation.method == method && operation.path == path);
-        found.unwrap()
-    };
     let whole = json!({
         "specversion": "1.0", "id": "nulls", "source": "/orders", "type": "order.created", "subject": null,
         "time": null, "datacontenttype": null, "x": null,
@@ -262,7 +263,7 @@ async fn null_attributes_are_described_where_they_are_taken_and_where_they_are_t
             json!([whole]),
         ),
     ] {
-        let publish = operation(Method::POST, path);
+        let publish = example.operation(Method::POST, path);
         let schema = &publish.description["requestBody"]["content"][media_type]["schema"];
         let judged = Judge(&example.document.0).judge(schema, &value);
         assert_eq!(judged, Ok(()), "{path}: {value}");
@@ -278,10 +279,40 @@ async fn null_attributes_are_described_where_they_are_taken_and_where_they_are_t
     };
     let store = example.world.store().await;
     store.record(&[Record::Event(event)], now).await.unwrap();
-    let show = operation(Method::GET, "/v1/events/{id}");
+    let show = example.operation(Method::GET, "/v1/events/{id}");
     let request = example.request(&show, "/v1/events/nulls", None);
     let (status, came) = example.ask(&show, request).await;
     assert!(status == 200 && came.contains(r#""subject":null"#), "{came}");
+}
+
+/// A callback that is new, known and removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_is_described_where_it_is_taken_and_where_it_is_told() {
+    let example = Example::start().await;
+    let publish = example.operation(Method::POST, "/v1/events");
+    let schema = &publish.description["requestBody"]["content"]["application/json"]["schema"];
+    let judge = Judge(&example.document.0);
+    let job = |callback: Value| json!({"type": "job.started", "id": "job", "subject": "job-1", "callback": callback});
+    let url = example.document.example_of("EndpointUrl");
+    for wrong in [json!({}), json!({"url": url, "secret": null})] {
+        assert!(judge.judge(schema, &job(wrong.clone())).is_err(), "{wrong}");
+    }
+    let ask = async |callback: Value| {
+        let value = job(callback);
+        assert_eq!(judge.judge(schema, &value), Ok(()), "{value}");
+        let media_type = "application/json".to_owned();
+        let request = example.request(&publish, "/v1/events", Some(&Body { media_type, value }));
+        let (status, came) = example.ask(&publish, request).await;
+        assert_eq!(status, 202, "{came}");
+        serde_json::from_str::<Value>(&came).unwrap()["callback"].clone()
+    };
+    let new = ask(json!({"url": url})).await;
+    assert!(new["secret"].is_string(), "{new}");
+    let secret = example.document.example_of("Secret");
+    let known = json!({"url": url, "secret": secret, "expires_at": "2099-12-31T00:00:00Z"});
+    assert_eq!(ask(known.clone()).await["expires_at"], new["expires_at"]);
+    example.world.api.remove(new["id"].as_str().unwrap()).await;
+    assert_eq!(ask(known).await["removed"], true);
 }
 
 /// What a client may do wrong is answered as described too.

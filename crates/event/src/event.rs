@@ -3,6 +3,7 @@
 
 mod batch;
 mod binary;
+mod callback;
 
 use std::{borrow::Cow, collections::HashSet};
 
@@ -84,6 +85,10 @@ impl Event {
     pub fn complete(body: Bytes, fill: &Fill) -> Result<Self, Invalid> {
         let body = bare(body);
         let attributes = Attributes::read(&body, MAX_MEMBERS)?;
+        Self::filled(&body, &attributes, fill)
+    }
+
+    fn filled(body: &Bytes, attributes: &Attributes<'_>, fill: &Fill) -> Result<Self, Invalid> {
         let filled = [
             ("specversion", SPEC_VERSION.to_owned()),
             ("id", fill.id.to_string()),
@@ -94,7 +99,7 @@ impl Event {
             .into_iter()
             .filter(|(name, _)| attributes.value(name).is_none())
             .collect();
-        Self::parse(in_front(&body, &attributes, &missing)?)
+        Self::parse(in_front(body, attributes, &missing)?)
     }
 
     /// Puts the id of an idempotency key in front of an event that has none of its own, for
@@ -327,7 +332,9 @@ fn check_attribute(name: &str, value: &RawValue) -> Result<(), Invalid> {
         text::check(name, &text)?;
         return check_length(name, &text, MAX_ATTRIBUTE_BYTES);
     }
-    let problem = if json.starts_with(['{', '[']) {
+    let problem = if name == callback::NAME && json.starts_with('{') {
+        callback::IN_WHOLE_EVENT.to_owned()
+    } else if json.starts_with(['{', '[']) {
         "must be a string, a whole number or a boolean; objects and lists belong into `data`".to_owned()
     } else if json.parse::<i32>().is_err() {
         format!(
@@ -398,9 +405,7 @@ fn in_front(body: &Bytes, attributes: &Attributes<'_>, members: &[(&str, String)
     if attributes.0.iter().any(|(given, _)| is_filled(given)) {
         for (name, value) in attributes.0.iter().filter(|(given, _)| !is_filled(given)) {
             json.push(',');
-            json.push_str(&quoted(name));
-            json.push(':');
-            json.push_str(value.get());
+            push_given(&mut json, name, value);
         }
         json.push('}');
     } else {
@@ -417,6 +422,13 @@ fn text_of(body: &[u8]) -> Result<&str, Invalid> {
 
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+/// A member as it was given, whatever its name is.
+fn push_given(json: &mut String, name: &str, value: &RawValue) {
+    json.push_str(&quoted(name));
+    json.push(':');
+    json.push_str(value.get());
 }
 
 fn push_member(json: &mut String, name: &str, value: &str) {

@@ -19,7 +19,8 @@ pub fn event(data: &[u8]) {
         time: Timestamp::default(),
     };
     let _ = Event::with_key(body.clone(), "key", &fill.source);
-    for event in [Event::parse(body.clone()), Event::complete(body, &fill)] {
+    let in_short = Event::complete_with_callback(body.clone(), &fill).map(|(event, _)| event);
+    for event in [Event::parse(body.clone()), Event::complete(body, &fill), in_short] {
         let Ok(event) = event else { continue };
         assert_eq!(Event::parse(event.body().clone()).as_ref(), Ok(&event));
         assert_eq!(Event::reread(event.body().clone()).as_ref(), Ok(&event));

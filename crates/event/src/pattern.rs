@@ -69,6 +69,11 @@ text_type!(EventType);
 pub struct TypePattern(String);
 
 impl TypePattern {
+    /// The pattern `#`, which every type matches.
+    pub fn any() -> Self {
+        Self("#".to_owned())
+    }
+
     /// The pattern as text.
     pub fn as_str(&self) -> &str {
         &self.0

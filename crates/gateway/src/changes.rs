@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Adds an endpoint.
-pub(crate) async fn create(gateway: &Gateway, endpoint: Endpoint) -> Result<Endpoint, Problem> {
+pub(crate) async fn create(gateway: &Gateway, endpoint: Endpoint) -> Result<Endpoint, relay_store::Error> {
     let admitted = gateway.schedules.admit(&endpoint.retry).await?;
     gateway.store.insert(&endpoint).await?;
     drop(admitted);

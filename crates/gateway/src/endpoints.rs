@@ -59,7 +59,7 @@ pub(crate) async fn create(State(gateway): State<Gateway>, request: Request) -> 
     let endpoint = fields.create(Timestamp::now())?;
     let work = {
         let gateway = gateway.clone();
-        async move { changes::create(&gateway, endpoint).await }
+        async move { Ok(changes::create(&gateway, endpoint).await?) }
     };
     let endpoint = gateway.to_the_end(work).await?;
     let location = [(header::LOCATION, format!("/v1/endpoints/{}", endpoint.id))];

@@ -2,6 +2,7 @@
 
 mod batch;
 mod binary;
+mod callback;
 mod confirmed;
 mod idempotency;
 mod key;
@@ -9,6 +10,8 @@ mod looks;
 mod notes;
 mod read;
 mod send;
+
+use std::slice;
 
 use axum::{
     Json,
@@ -18,9 +21,11 @@ use axum::{
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use relay_event::{Event, EventId};
+use serde::Serialize;
 use serde_json::json;
 
 use self::{
+    callback::{Added, Callback},
     read::{Incoming, Read},
     send::{Sent, Unsent},
 };
@@ -33,6 +38,7 @@ use crate::{
 };
 
 pub(crate) use self::{
+    callback::{Added as CallbackEndpoint, Fields as CallbackFields},
     idempotency::Idempotency,
     notes::{Notes, notes},
 };
@@ -53,6 +59,11 @@ type Outcome = (EventId, Result<Sent, Unsent>);
 ///
 /// Answered when the broker has confirmed it. An event whose source and id were accepted before
 /// gets the same answer and is not sent again. A batch, as `publish_batch` describes it, is taken here too.
+///
+/// An event in shorthand may have a `callback`, which adds an endpoint for one job: for all events of the event's
+/// source and subject, over AMQP too. It is added before the event is published, so that it gets the event as well, and
+/// is removed after 24 hours or at `expires_at`. The same event with the same URL, sent again, adds no other. If the
+/// event cannot be published in the end, the endpoint stays until then.
 #[utoipa::path(
     post, path = "/v1/events", operation_id = "publish", tag = "events",
     params(
@@ -97,11 +108,16 @@ pub(crate) async fn publish(State(gateway): State<Gateway>, request: Request) ->
     match incoming {
         Incoming::New(event) => {
             let sent = send::new(&gateway, &event).await;
-            one((event.id().clone(), sent))
+            one((event.id().clone(), sent), None)
         }
         Incoming::Named(event) => {
             let mut outcomes = once(&gateway, vec![event], held).await?;
-            outcomes.pop().ok_or_else(Problem::internal).and_then(one)
+            let outcome = outcomes.pop().ok_or_else(Problem::internal)?;
+            one(outcome, None)
+        }
+        Incoming::WithCallback(event, callback) => {
+            let (outcome, added) = with_callback(&gateway, event, *callback, held).await?;
+            one(outcome, Some(&added))
         }
         Incoming::Batch(events) => all(&once(&gateway, events, held).await?),
     }
@@ -160,7 +176,41 @@ async fn once(gateway: &Gateway, events: Vec<Event>, held: Option<Held>) -> Resu
     gateway.to_the_end(work).await
 }
 
-fn one((id, outcome): Outcome) -> Result<Response, Problem> {
+/// Adds the endpoint of a callback, and publishes its event then. Goes on when the client goes away.
+async fn with_callback(
+    gateway: &Gateway,
+    event: Event,
+    callback: Callback,
+    held: Option<Held>,
+) -> Result<(Outcome, Added), Problem> {
+    let work = {
+        let gateway = gateway.clone();
+        async move {
+            let _held = held;
+            let adding = async {
+                gateway.publishing()?;
+                callback.add(&gateway).await
+            };
+            let added = adding
+                .await
+                .inspect_err(|_| gateway.metrics.refused(Refusal::Unavailable))?;
+            let sent = send::once(&gateway, slice::from_ref(&event)).await.pop();
+            let sent = sent.ok_or_else(Problem::internal)?;
+            Ok(((event.id().clone(), sent), added))
+        }
+    };
+    gateway.to_the_end(work).await
+}
+
+/// The answer to an event that was accepted.
+#[derive(Serialize)]
+struct Accepted<'a> {
+    id: &'a EventId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback: Option<&'a Added>,
+}
+
+fn one((id, outcome): Outcome, callback: Option<&Added>) -> Result<Response, Problem> {
     match outcome {
         Ok(sent) => {
             // URLs cannot hold these two as words of a path.
@@ -168,9 +218,11 @@ fn one((id, outcome): Outcome) -> Result<Response, Problem> {
                 let path = utf8_percent_encode(id.as_str(), ENCODED);
                 [(header::LOCATION, format!("/v1/events/{path}"))]
             });
-            let accepted = (StatusCode::ACCEPTED, location, Json(json!({ "id": id })));
+            let body = Accepted { id: &id, callback };
+            let accepted = (StatusCode::ACCEPTED, location, Json(body));
             Ok(replayed(accepted, sent == Sent::Before))
         }
+        Err(Unsent::Unavailable) if callback.is_some() => Err(Problem::unpublished(id)),
         Err(Unsent::Unavailable) => Err(Problem::broker_unavailable()),
         Err(Unsent::Unconfirmed) => Err(Problem::unconfirmed(id)),
     }
@@ -226,14 +278,14 @@ mod tests {
 
     #[test]
     fn an_event_is_found_at_its_location() {
-        let accepted = one(outcome("a/b?c=1%&~", Ok(Sent::Now))).unwrap();
+        let accepted = one(outcome("a/b?c=1%&~", Ok(Sent::Now)), None).unwrap();
         assert_eq!(
             accepted.headers()[header::LOCATION],
             "/v1/events/a%2Fb%3Fc%3D1%25%26~"
         );
         assert!(!is_replayed(&accepted));
-        assert!(is_replayed(&one(outcome("a", Ok(Sent::Before))).unwrap()));
-        let dots = one(outcome("..", Ok(Sent::Now))).unwrap();
+        assert!(is_replayed(&one(outcome("a", Ok(Sent::Before)), None).unwrap()));
+        let dots = one(outcome("..", Ok(Sent::Now)), None).unwrap();
         assert!(!dots.headers().contains_key(header::LOCATION));
     }
 

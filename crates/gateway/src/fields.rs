@@ -97,10 +97,7 @@ impl Fields {
 
     fn check_expiry(&self, now: Timestamp) -> Result<(), Invalid> {
         match self.expires_at {
-            Some(Some(time)) if time <= now => {
-                let problem = format!("must be later than now, which is {now}, not {time}");
-                Err(Invalid::new("expires_at", problem))
-            }
+            Some(Some(time)) => check_expiry("expires_at", time, now),
             _ => Ok(()),
         }
     }
@@ -143,6 +140,15 @@ impl Fields {
         };
         put(&mut endpoint.state, self.paused.map(state));
     }
+}
+
+/// Checks whether an endpoint may expire at this time.
+pub(crate) fn check_expiry(field: &str, time: Timestamp, now: Timestamp) -> Result<(), Invalid> {
+    if time > now {
+        return Ok(());
+    }
+    let problem = format!("must be later than now, which is {now}, not {time}");
+    Err(Invalid::new(field, problem))
 }
 
 /// Notes a change. The time always moves, for others tell by it that there was one.

@@ -38,6 +38,8 @@ pub(crate) const ACCESS_TOKEN: &str = "access_token";
     ),
     components(schemas(
         crate::problem::Document<'_>,
+        crate::events::CallbackFields,
+        crate::events::CallbackEndpoint,
         types::DeliveryState,
         types::EndpointId,
         types::EventId,

@@ -122,7 +122,7 @@ pub(crate) struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false, examples("limit"))]
     field: Option<&'a str>,
-    /// The id of the event that may have been accepted.
+    /// The id of the event to send again, which may have been accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = types::EventId, required = false)]
     id: Option<&'a EventId>,
@@ -175,6 +175,15 @@ impl Problem {
             Kind::BrokerUnavailable,
             "the broker cannot be used at the moment; nothing was changed, send it again",
         )
+    }
+
+    /// The endpoint of an event's callback is added, and the event is not published.
+    pub(crate) fn unpublished(id: EventId) -> Self {
+        let detail = "the broker cannot be used at the moment; the callback's endpoint was added, and the event was not published: send it again with the same id";
+        Self {
+            id: Some(id),
+            ..Self::new(Kind::BrokerUnavailable, detail)
+        }
     }
 
     /// The body is packed in a way that is not known here.

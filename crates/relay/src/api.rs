@@ -129,6 +129,13 @@ impl Api {
         Ok(headers.contains_key("idempotent-replayed"))
     }
 
+    /// Publishes an event in short form, as [`Api::publish`] does; with the answer.
+    pub(crate) async fn publish_in_short(&self, event: Bytes) -> Result<(bool, Bytes), ApiError> {
+        let url = self.at(&["v1", "events"]);
+        let (headers, answer) = self.answer(Method::POST, url, Some((JSON, event))).await?;
+        Ok((headers.contains_key("idempotent-replayed"), answer))
+    }
+
     /// Asks for something that the relay may hold back for so many whole seconds, which it knows as `wait`.
     pub(crate) async fn held(&self, path: &[&str], query: &Query, wait: Duration) -> Result<Held, ApiError> {
         let wait_param = Some(format!("{}s", wait.as_secs()));

@@ -1,6 +1,7 @@
 //! Publishing: one event of the command line, or a file of them.
 
 mod amqp;
+mod callback;
 mod file;
 mod http;
 mod lines;
@@ -13,6 +14,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 use relay_event::EventId;
 
+use self::callback::CallbackArgs;
 use crate::{data::DataArgs, usage::Usage, words};
 
 /// The report on a file that was stopped early.
@@ -29,6 +31,7 @@ Examples:
   relay publish --file events.ndjson --via http
   zcat events.ndjson.gz | relay publish --file -
   relay publish --type order.created --data '{\"order_id\": 42}' --wait --wait-timeout 1m
+  relay publish --type import.started --subject import-42 --callback https://example.com/imports
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by a signal; with --wait also 3 if a delivery is \
 dead, 4 if the time was over before all had ended.")]
@@ -63,9 +66,12 @@ pub(crate) struct PublishArgs {
         value_parser = words::from_one)]
     from_line: u64,
 
-    /// How events are handed to the relay [default: amqp, or http with --wait]
+    /// How events are handed to the relay [default: amqp, or http with --wait or --callback]
     #[arg(long, value_enum)]
     via: Option<Via>,
+
+    #[command(flatten)]
+    callback: CallbackArgs,
 
     /// Wait until every endpoint that wants the event has it or never will, and print how each delivery
     /// ended
@@ -91,10 +97,14 @@ impl PublishArgs {
     }
 
     /// The way to the relay. Over AMQP an event of a known id is sent again, and the log would not tell how
-    /// it ended from how it had ended before.
+    /// it ended from how it had ended before. A callback is taken over HTTP alone.
     fn via(&self) -> Result<Via, Usage> {
-        match (self.via, self.wait) {
-            (Some(Via::Amqp), true) => Err(Usage::new("--via", "must be http where --wait is given")),
+        let needs_http = self.wait || self.callback.is_given();
+        match (self.via, needs_http) {
+            (Some(Via::Amqp), true) => Err(Usage::new(
+                "--via",
+                "must be http where --wait or --callback is given",
+            )),
             (None, true) => Ok(Via::Http),
             (via, _) => Ok(via.unwrap_or_default()),
         }

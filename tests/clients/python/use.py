@@ -55,6 +55,11 @@ accepted(
     ce_time="2026-01-31T09:30:00Z",
 )
 
+# A callback.
+job = {"type": "job.started", "subject": "job-1", "callback": {"url": "http://127.0.0.1:9/job"}}
+job = ok(publish.sync(client=client, body=models.EventInShort.from_dict(job)), models.Accepted)
+assert job.callback.secret.startswith("whsec_"), job
+
 # What is wrong is typed too.
 refused = publish.sync(client=client, body=models.EventInShort.from_dict({"type": "a.*"}))
 assert ok(refused, models.Problem).field == "type", refused

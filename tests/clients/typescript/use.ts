@@ -52,6 +52,11 @@ ok(
   }),
 );
 
+// A callback.
+const callback = { url: "http://127.0.0.1:9/job" };
+const job = ok(await client.POST("/v1/events", { body: { type: "job.started", subject: "job-1", callback } }));
+expect(job.callback?.secret?.startsWith("whsec_") === true, job);
+
 // Errors are typed too.
 const { error, response } = await client.POST("/v1/events", { body: { type: "a.*" } });
 expect(response.status === 400 && error?.field === "type", error);

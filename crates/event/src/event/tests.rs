@@ -260,6 +260,59 @@ fn fills_in_what_is_missing_and_keeps_the_rest() {
 }
 
 #[test]
+fn a_callback_is_no_part_of_the_event() {
+    let read = |body: &'static str| Event::complete_with_callback(body.into(), &fill());
+    let filled =
+        r#"{"specversion":"1.0","id":"filled-id","source":"/filled","time":"1970-01-01T00:00:00.000Z","#;
+    for (body, rest) in [
+        (
+            r#" {"type":"a.b", "callback": {"url": 1.50 }, "data":{"n":1.00}} "#,
+            r#""type":"a.b","data":{"n":1.00}}"#,
+        ),
+        (
+            r#"{"callback":{"url": 1.50 },"type":"a.b","id":null}"#,
+            r#""type":"a.b"}"#,
+        ),
+        (
+            r#"{"type":"a.b","c\u0061llback":{"url": 1.50 }}"#,
+            r#""type":"a.b"}"#,
+        ),
+    ] {
+        let (event, callback) = read(body).unwrap();
+        assert_eq!(event.body(), &format!("{filled}{rest}"), "{body}");
+        assert_eq!(callback.unwrap(), r#"{"url": 1.50 }"#);
+    }
+    // Any other is an attribute, as without this.
+    for body in [
+        r#"{"type":"a","callback":"https://example.com"}"#,
+        r#"{"type":"a","callback":7}"#,
+        r#"{"type":"a","callback":null}"#,
+        r#"{"type":"a"}"#,
+    ] {
+        let event = Event::complete(body.into(), &fill()).unwrap();
+        assert_eq!(read(body), Ok((event, None)));
+    }
+    for body in [
+        r#"{"type":"a","callback":[]}"#,
+        r#"{"type":"a","callback":{},"callback":{}}"#,
+        r#"{"type":"a","callback":{},"callback":"b"}"#,
+    ] {
+        assert_eq!(read(body).unwrap_err().field, "callback", "{body}");
+    }
+    assert_eq!(
+        read(r#"{"callback":{}}"#).unwrap_err(),
+        Invalid::new("type", "is missing")
+    );
+    let mut whole = valid();
+    whole["callback"] = json!({"url": "https://example.com"});
+    let refused = Event::parse(whole.to_string().into()).unwrap_err();
+    assert!(
+        refused.to_string().starts_with("callback: cannot be an object"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn a_key_gives_the_id_that_is_missing() {
     let with_key = |body: &'static str| Event::with_key(body.into(), "k1", "/filled").unwrap();
     let own_source = with_key(r#" {"source":"/x", "data":{"n":1.00}}"#);

@@ -7,7 +7,7 @@ use axum::{
 use bytes::Bytes;
 use relay_event::{Event, EventId, Fill, Invalid, Timestamp, without_byte_order_mark};
 
-use super::{batch, binary, key};
+use super::{batch, binary, callback::Callback, key};
 use crate::{
     body,
     gateway::Gateway,
@@ -29,6 +29,8 @@ pub(super) enum Incoming {
     New(Event),
     /// An event whose producer gave it its id.
     Named(Event),
+    /// An event with the callback of its job.
+    WithCallback(Event, Box<Callback>),
     /// Events with ids of their own.
     Batch(Vec<Event>),
 }
@@ -108,7 +110,7 @@ pub(super) async fn read(gateway: &Gateway, request: Request) -> Result<Read, Pr
 /// Takes the memory of an event that was written anew; one that is a part of what was received has it already.
 fn hold(bodies: &BodyMemory, incoming: &Incoming, received: Bytes) -> Result<Option<Held>, Problem> {
     let event = match incoming {
-        Incoming::New(event) | Incoming::Named(event) => event.body(),
+        Incoming::New(event) | Incoming::Named(event) | Incoming::WithCallback(event, _) => event.body(),
         Incoming::Batch(_) => return Ok(None),
     };
     if received.as_ptr_range().contains(&event.as_ptr()) {
@@ -163,7 +165,12 @@ fn shorthand(body: Bytes, key: Option<&str>, source: &str, limit: usize) -> Resu
         source: source.to_owned(),
         time: Timestamp::now(),
     };
-    let event = within(Event::complete(body, &fill)?, limit)?;
+    let (event, callback) = Event::complete_with_callback(body, &fill)?;
+    let event = within(event, limit)?;
+    if let Some(callback) = callback {
+        let callback = Callback::read(&callback, &event, fill.time)?;
+        return Ok(Incoming::WithCallback(event, Box::new(callback)));
+    }
     Ok(match *event.id() == fill.id {
         true => Incoming::New(event),
         false => Incoming::Named(event),

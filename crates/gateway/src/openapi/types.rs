@@ -145,15 +145,19 @@ described! {
         .required("type");
 
     EventInShort: "An event whose missing `specversion`, `id`, `source` and `time` are filled in. An attribute that \
-     is null is missing.",
+     is null is missing. An object `callback` is no part of the event.",
     cloud_event()
         .property("specversion", or_null(one_of(["1.0"])))
         .property("id", or_null(Ref::from_schema_name("EventId")))
         .property("source", or_null(Ref::from_schema_name("Source")))
+        .property("callback", or_null(Ref::from_schema_name("Callback")))
         .required("type");
 
-    Accepted: "The id of the event.",
-    ObjectBuilder::new().property("id", Ref::from_schema_name("EventId")).required("id");
+    Accepted: "The id of the event, and the endpoint of its callback if it has one.",
+    ObjectBuilder::new()
+        .property("id", Ref::from_schema_name("EventId"))
+        .property("callback", Ref::from_schema_name("CallbackEndpoint"))
+        .required("id");
 
     AcceptedBatch: "The ids of the events, in their order.",
     ObjectBuilder::new()

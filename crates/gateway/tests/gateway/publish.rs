@@ -2,6 +2,7 @@
 
 mod batch;
 mod binary;
+mod callback;
 pub(crate) mod confirmed;
 
 use std::time::Duration;

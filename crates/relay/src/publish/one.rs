@@ -6,9 +6,13 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
-use super::{NOT_SENT_AGAIN, PublishArgs, Via, wait};
+use super::{
+    NOT_SENT_AGAIN, PublishArgs, Via,
+    callback::{self, Added},
+    wait,
+};
 use crate::{
-    api::Api,
+    api::{Api, ApiError, of_option},
     found::{largest_event, open_session},
     output,
     text_files::without_mark,
@@ -26,16 +30,19 @@ pub(super) async fn publish(event_type: &str, args: &PublishArgs) -> anyhow::Res
     let stop = relay_service::shutdown_on_signals();
     let sending = async {
         match via {
-            Via::Amqp => by_amqp(&event, args).await,
+            Via::Amqp => by_amqp(&event, args).await.map(|()| None),
             Via::Http => by_http(&event, args).await,
         }
     };
-    tokio::select! {
+    let callback = tokio::select! {
         sent = sending => sent?,
         () = stop.cancelled() => return Err(stopped(format!("stopped; {}", unknown(&event)))),
-    }
+    };
     let id = event.id().as_str();
     output::say_done(id, &format!("the event {id} was published"));
+    if let Some(callback) = callback {
+        callback.say();
+    }
     if args.wait {
         let api = Api::connect(&args.relay())?;
         tokio::select! {
@@ -50,13 +57,31 @@ pub(super) async fn publish(event_type: &str, args: &PublishArgs) -> anyhow::Res
     Ok(())
 }
 
-async fn by_http(event: &Event, args: &PublishArgs) -> anyhow::Result<()> {
+async fn by_http(event: &Event, args: &PublishArgs) -> anyhow::Result<Option<Added>> {
     let api = Api::connect(&args.relay())?;
-    if api.publish(event.body().clone()).await? {
+    let publishing = callback::publish(&api, event, &args.callback).await;
+    let (replayed, callback) = publishing.map_err(|error| match error.downcast_ref::<ApiError>() {
+        // With another id it would be another event, and have another callback.
+        Some(refused) if args.callback.is_given() && refused.passes() => {
+            let id = event.id();
+            error.context(format!(
+                "the event may not have been published; publishing it again with --id {id} is safe"
+            ))
+        }
+        _ => of_option(error, OPTIONS),
+    })?;
+    if replayed {
         output::note(&format!("it had been published before: {NOT_SENT_AGAIN}"));
     }
-    Ok(())
+    Ok(callback)
 }
+
+/// The fields of a callback by which the relay refuses one, and their options.
+const OPTIONS: &[(&str, &str)] = &[
+    ("callback.url", "--callback"),
+    ("callback.secret", "--callback-secret"),
+    ("callback.expires_at", "--callback-expires-at"),
+];
 
 /// The report where nobody knows whether the event was taken.
 fn unknown(event: &Event) -> String {

@@ -12,6 +12,7 @@ mod interrupted;
 mod list;
 mod listen;
 mod publish;
+mod publish_callback;
 mod publish_file;
 mod publish_http;
 mod publish_wait;
