@@ -188,7 +188,7 @@ async fn with_callback(
         async move {
             let _held = held;
             let adding = async {
-                gateway.publishing()?;
+                gateway.check_broker()?;
                 callback.add(&gateway).await
             };
             let added = adding

@@ -82,6 +82,14 @@ impl Gateway {
         }))
     }
 
+    /// Refuses what cannot be done unless the broker takes publishes.
+    pub(crate) fn check_broker(&self) -> Result<(), Problem> {
+        match (self.broker.status().borrow().trouble(), self.broker.current()) {
+            (None, Some(_)) => Ok(()),
+            _ => Err(Problem::broker_unavailable()),
+        }
+    }
+
     /// Does `work` to its end, also when the client that asked for it goes away in the middle.
     pub(crate) async fn to_the_end<T: Send + 'static>(
         &self,
