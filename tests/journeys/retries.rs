@@ -109,57 +109,159 @@ async fn retry_after_is_understood_in_every_form_it_may_have() {
     }
 }
 
-/// A delivery of a replay does not call back the retry that an earlier schedule still has in the broker.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_replay_says_that_an_earlier_schedule_still_runs() {
-    for database in [Database::Sqlite, Database::Postgres] {
-        let world = World::recorded(database).await;
-        let receiver = Receiver::start().await;
-        receiver.script([Answer::status(500)]);
-        let endpoint = world
-            .api
-            .add(&receiver, &["#"], json!({"retry": ["8s"]}))
-            .await
-            .id;
-        let id = world.api.publish("order.created", json!(1)).await;
+/// Deliveries whose first attempt fails, and whose retry is due 3 s later.
+struct Failing {
+    world: World,
+    receiver: Receiver,
+    endpoint: String,
+}
+
+impl Failing {
+    async fn start(database: Database, answers: impl IntoIterator<Item = Answer>, delay: &str) -> Self {
+        let (world, receiver) = (World::recorded(database).await, Receiver::start().await);
+        receiver.script(answers);
+        let retry = json!({"retry": [delay, delay]});
+        let endpoint = world.api.add(&receiver, &["#"], retry).await.id;
+        Self {
+            world,
+            receiver,
+            endpoint,
+        }
+    }
+
+    async fn publish(&self) -> String {
+        self.world.api.publish("order.created", json!(1)).await
+    }
+
+    async fn until(&self, id: &str, state: &str) {
         let path = format!("/v1/events/{id}");
-        let stands = async |state: &str| {
-            wait_until(format!("the delivery to be {state}"), || async {
-                let response = world.api.call(Method::GET, &path, None).await;
-                let event: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
-                let delivery = event["deliveries"].get(0).cloned().unwrap_or_default();
-                if delivery["state"] == state {
-                    Ok(delivery)
-                } else {
-                    Err(event)
-                }
-            })
-            .await
-        };
-        let retrying = stands("retrying").await;
-        assert_eq!(retrying.get("earlier_next_at"), None, "{retrying}");
-        let replay = format!("{path}/replay");
-        world
-            .api
-            .call(Method::POST, &replay, Some(json!({"endpoint": endpoint})))
-            .await;
-        let delivered = stands("delivered").await;
-        assert_eq!(delivered["earlier_next_at"], retrying["next_at"], "{delivered}");
-        let shown = world.cli(&["events", "show", &id]).await.output();
-        assert!(
-            shown.contains("an earlier schedule still runs") && shown.contains(&endpoint),
-            "{shown}"
-        );
-        receiver.wait_for(3).await;
-        wait_until("nothing more to be due", || async {
-            let delivered = stands("delivered").await;
-            match delivered.get("earlier_next_at") {
-                None => Ok(()),
-                Some(_) => Err(delivered),
+        wait_until(format!("the delivery to be {state}"), || async {
+            let event = self.world.api.json(Method::GET, &path, None).await;
+            if event["deliveries"][0]["state"] == state {
+                Ok(())
+            } else {
+                Err(event)
             }
         })
         .await;
     }
+
+    async fn call(&self, path: &str) -> Value {
+        self.world.api.json(Method::POST, path, Some(json!({}))).await
+    }
+
+    /// The retry of an event that is published now comes after all that were put off before.
+    async fn until_all_retries_came(&self) {
+        let later = self.publish().await;
+        self.until(&later, "retrying").await;
+        self.until(&later, "delivered").await;
+        let path = format!("/v1/endpoints/{}", self.endpoint);
+        wait_until("nothing to be held", || async {
+            let endpoint = self.world.api.json(Method::GET, &path, None).await;
+            match endpoint.get("held") {
+                None => Ok(()),
+                Some(_) => Err(endpoint),
+            }
+        })
+        .await;
+    }
+
+    fn attempts_of(&self, id: &str) -> usize {
+        let requests = self.receiver.requests();
+        let of_it = requests.iter().filter(|request| request.webhook_id() == Some(id));
+        of_it.count()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_does_not_fire_after_a_replay() {
+    for database in [Database::Sqlite, Database::Postgres] {
+        let answers = [500, 200, 500].map(Answer::status);
+        let failing = Failing::start(database, answers, "3s").await;
+        let id = failing.publish().await;
+        failing.until(&id, "retrying").await;
+        failing.call(&format!("/v1/events/{id}/replay")).await;
+        failing.until(&id, "delivered").await;
+        failing.until_all_retries_came().await;
+        assert_eq!(failing.attempts_of(&id), 2);
+        failing.until(&id, "delivered").await;
+    }
+}
+
+/// The deliverer learns of the replay between an attempt and its retry.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_does_not_fire_whose_attempt_was_under_way_at_a_replay() {
+    let answers = [
+        Answer::status(500).after(Duration::from_secs(2)),
+        Answer::status(200),
+        Answer::status(500),
+    ];
+    let failing = Failing::start(Database::Sqlite, answers, "3s").await;
+    let id = failing.publish().await;
+    failing.receiver.wait_for(1).await;
+    failing.until(&id, "pending").await;
+    failing.call(&format!("/v1/events/{id}/replay")).await;
+    failing.until(&id, "delivered").await;
+    let path = format!("/v1/events/{id}/attempts");
+    wait_until("the first attempt to end", || async {
+        let page = failing.world.api.json(Method::GET, &path, None).await;
+        let count = page["attempts"].as_array().map_or(0, Vec::len);
+        (count == 2).then_some(()).ok_or(page)
+    })
+    .await;
+    failing.until_all_retries_came().await;
+    assert_eq!(failing.attempts_of(&id), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canceled_delivery_is_not_attempted_again() {
+    let failing = Failing::start(Database::Sqlite, [500, 500].map(Answer::status), "3s").await;
+    let id = failing.publish().await;
+    failing.until(&id, "retrying").await;
+    let shown = failing.world.cli(&["events", "cancel", &id]).await.output();
+    assert!(
+        shown.contains("1 delivery of") && shown.contains("canceled"),
+        "{shown}"
+    );
+    failing.until(&id, "canceled").await;
+    let event = failing
+        .world
+        .api
+        .json(Method::GET, &format!("/v1/events/{id}"), None)
+        .await;
+    assert_eq!(event["settled"], true, "{event}");
+    failing.until_all_retries_came().await;
+    assert_eq!(failing.attempts_of(&id), 1);
+    failing.until(&id, "canceled").await;
+
+    let shown = failing.world.cli(&["events", "cancel", &id]).await.output();
+    assert!(shown.contains("no delivery of"), "{shown}");
+    failing.call(&format!("/v1/events/{id}/replay")).await;
+    failing.until(&id, "delivered").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_retry_is_tried_at_once_if_somebody_asks() {
+    let failing = Failing::start(Database::Sqlite, [500, 500].map(Answer::status), "1h").await;
+    let (one, other) = (failing.publish().await, failing.publish().await);
+    for id in [&one, &other] {
+        failing.until(id, "retrying").await;
+    }
+    let shown = failing.world.cli(&["events", "retry", &one]).await.output();
+    assert!(
+        shown.contains("1 delivery of") && shown.contains("tried now"),
+        "{shown}"
+    );
+    failing.until(&one, "delivered").await;
+    failing.until(&other, "retrying").await;
+    let shown = failing
+        .world
+        .cli(&["endpoint", "retry", &failing.endpoint])
+        .await
+        .output();
+    assert!(shown.contains("1 delivery to"), "{shown}");
+    failing.until(&other, "delivered").await;
+    assert_eq!(failing.receiver.requests().len(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -145,6 +145,7 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use relay_event::EndpointsVersion;
 
     use super::*;
 
@@ -188,6 +189,10 @@ mod tests {
                     last_status: status,
                     last_error: error,
                     run: time(times[3]),
+                    version: times[3].is_some().then(|| EndpointsVersion {
+                        lineage: "0123456789abcdef".to_owned(),
+                        number: 17,
+                    }),
                 },
                 alone,
             }

@@ -19,8 +19,8 @@ use relay_event::{
 
 use self::encoding::decoded;
 use self::headers::{
-    DEAD_AT, DETAIL, ENDPOINT, Earlier, HOP, PARTIAL, PUBLISHED_AT, REASON, RUN, X_DEATH, put_attributes,
-    put_earlier, put_history, put_text, put_time, put_wire_version,
+    DEAD_AT, DETAIL, ENDPOINT, Earlier, HOP, PARTIAL, PUBLISHED_AT, REASON, RUN, VERSION, X_DEATH,
+    put_attributes, put_earlier, put_history, put_text, put_time, put_wire_version,
 };
 use crate::{
     Queue,
@@ -542,6 +542,9 @@ pub(crate) fn retry(
         headers.insert(HOP.into(), AMQPValue::LongLongInt(message.hop.into()));
     }
     put_history(&mut headers, history);
+    if let Some(version) = &history.version {
+        put_text(&mut headers, VERSION, &version.to_string());
+    }
     own(
         topology.retry(delay),
         event_properties(event, headers),

@@ -8,8 +8,8 @@ use std::{
 use futures_util::{StreamExt, stream};
 use relay_broker::{Arrival, Part, Queue, Received, Refused, Session, Settlement, Taken};
 use relay_event::{
-    Attempt, AttemptId, DeadReason, DeliveryState, Endpoint, EndpointId, Event, History, HoldReason, Outcome,
-    Timestamp, Verdict, verdict,
+    Attempt, AttemptId, DeadReason, DeliveryState, Endpoint, EndpointId, EndpointsVersion, Event, History,
+    HoldReason, Outcome, Timestamp, Verdict, verdict,
 };
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -62,6 +62,8 @@ struct Delivery {
     received: Arc<Received>,
     part: Part,
     endpoint: EndpointId,
+    /// The version of all endpoints that was read before it is attempted; `None` if none was ever read.
+    version: Option<Arc<EndpointsVersion>>,
     _holding: Arc<Holding>,
 }
 
@@ -92,11 +94,13 @@ impl Stay {
         };
         holding.is_for(wanting.len().max(1), event.body().len());
         let (received, holding) = (Arc::new(received), Arc::new(holding));
+        let version = self.workshop.matching.version();
         let delivery = |part, endpoint| Delivery {
             stay: self.clone(),
             received: Arc::clone(&received),
             part,
             endpoint,
+            version: version.clone(),
             _holding: Arc::clone(&holding),
         };
         if let Some(endpoint) = &received.endpoint {
@@ -104,6 +108,7 @@ impl Stay {
             for part in taken.divide(1) {
                 let delivery = delivery(part, endpoint.clone());
                 match worker.clone() {
+                    _ if delivery.is_in_doubt() => self.spawn(delivery.hold(HoldReason::InDoubt)),
                     None if sight == Sight::Blind => self.spawn(delivery.hold(HoldReason::Blind)),
                     worker => self.spawn(delivery.run(worker)),
                 }
@@ -145,6 +150,7 @@ impl Stay {
         };
         let sight = self.workshop.matching.look().await;
         let holding = Arc::new(holding);
+        let version = self.workshop.matching.version();
         for (part, received) in taken.divide(batch.len()).into_iter().zip(batch) {
             let Some(endpoint) = received.endpoint.clone() else {
                 continue; // Every batch is addressed; this one comes again, and is set aside in the end.
@@ -155,9 +161,11 @@ impl Stay {
                 received: Arc::new(received),
                 part,
                 endpoint,
+                version: version.clone(),
                 _holding: Arc::clone(&holding),
             };
             match worker {
+                _ if delivery.is_in_doubt() => self.spawn(delivery.hold(HoldReason::InDoubt)),
                 None if sight == Sight::Blind => self.spawn(delivery.hold(HoldReason::Blind)),
                 worker => self.spawn(delivery.run_dispatched(worker)),
             }
@@ -232,6 +240,12 @@ impl Delivery {
         self.go_on(&worker, offer).await;
     }
 
+    /// Returns true if it may have been begun anew, or canceled, after its last attempt. The log decides then.
+    fn is_in_doubt(&self) -> bool {
+        let version = self.received.history.version.as_ref();
+        self.stay.workshop.matching.is_in_doubt(&self.endpoint, version)
+    }
+
     /// Does what its endpoint offers, unless the process stops before: then the message goes back.
     async fn go_on(self, worker: &Worker, offer: impl Future<Output = Offer>) {
         let stopping = self.stay.stopping.clone();
@@ -274,6 +288,7 @@ impl Delivery {
             received,
             part,
             endpoint,
+            version: _,
             _holding,
         } = self;
         let history = history.unwrap_or(&received.history);
@@ -299,12 +314,15 @@ impl Delivery {
         let workshop = &stay.workshop;
         let made = workshop.attempt(&endpoint, event, &received).await;
         let Made {
-            history,
+            mut history,
             settlement,
             attempt,
             outcome,
             took,
         } = made;
+        if matches!(settlement, Settlement::Retry(_)) {
+            history.version = self.version.as_deref().cloned();
+        }
         worker.took(took);
         if let Some(change) = permit.heard(&outcome, Timestamp::now()) {
             say_changed(&endpoint.id, change, &history);

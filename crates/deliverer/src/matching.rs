@@ -8,9 +8,9 @@ use std::{
 };
 
 use relay_broker::Session;
-use relay_event::{Endpoint, EndpointId, EventAttributes, SelectionIndex, Timestamp};
+use relay_event::{Endpoint, EndpointId, EndpointsVersion, EventAttributes, SelectionIndex, Timestamp};
 use relay_service::Component;
-use relay_store::{ChangeReader, Changes, KnownEndpoints, Store};
+use relay_store::{ChangeReader, Changes, FleetVersion, KnownEndpoints, Store};
 use tokio::{
     sync::{mpsc, oneshot},
     task::{JoinError, JoinSet},
@@ -52,21 +52,27 @@ struct Shared {
 struct Known {
     endpoints: KnownEndpoints<Kept>,
     index: SelectionIndex<EndpointId>,
+    /// The version of the endpoints; `None` before they are read.
+    version: Option<Arc<EndpointsVersion>>,
 }
 
-/// An endpoint, and since when it fails, which stands apart: it changes nothing for a delivery.
+/// An endpoint, and beside it what changes and says nothing of its deliveries to come: the time since which it fails, and
+/// its mark.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Kept {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) failing_since: Option<Timestamp>,
+    overtaken: i64,
 }
 
 impl Kept {
-    fn of(mut endpoint: Endpoint) -> Self {
+    pub(crate) fn of(mut endpoint: Endpoint) -> Self {
         let failing_since = endpoint.failing_since.take();
+        let overtaken = std::mem::take(&mut endpoint.overtaken);
         Self {
             endpoint: Arc::new(endpoint),
             failing_since,
+            overtaken,
         }
     }
 }
@@ -78,6 +84,7 @@ impl Matching {
         let known = Known {
             endpoints: KnownEndpoints::new(Kept::of),
             index: SelectionIndex::default(),
+            version: None,
         };
         let shared = Arc::new(Shared {
             known: RwLock::new(known),
@@ -115,6 +122,24 @@ impl Matching {
         let wanting = known.index.matching(event);
         let kept = wanting.into_iter().filter_map(|id| known.endpoints.get(id));
         kept.map(|kept| self.worker_of(kept)).collect()
+    }
+
+    /// The version at which the endpoints are known.
+    pub(crate) fn version(&self) -> Option<Arc<EndpointsVersion>> {
+        self.known().version.clone()
+    }
+
+    /// Returns true if a delivery that was last attempted, or sent on, at this version may have been begun anew or
+    /// canceled since.
+    pub(crate) fn is_in_doubt(&self, endpoint: &EndpointId, version: Option<&EndpointsVersion>) -> bool {
+        let known = self.known();
+        let Some(kept) = known.endpoints.get(endpoint).filter(|kept| kept.overtaken > 0) else {
+            return false;
+        };
+        let of_now = known.version.as_deref();
+        version.is_none_or(|version| {
+            of_now.is_none_or(|now| now.lineage != version.lineage) || version.number < kept.overtaken
+        })
     }
 
     /// An endpoint; `None` if it was removed.
@@ -338,7 +363,19 @@ impl Reader {
     fn apply(&self, changes: Changes) {
         let mut known = self.shared.known.write().unwrap_or_else(PoisonError::into_inner);
         let mut workers = self.shared.workers();
-        let Known { endpoints, index } = &mut *known;
+        let Known {
+            endpoints,
+            index,
+            version,
+        } = &mut *known;
+        let FleetVersion { lineage, number, .. } = &changes.version;
+        let is_new = |before: &Arc<EndpointsVersion>| (&before.lineage, &before.number) != (lineage, number);
+        if version.as_ref().is_none_or(is_new) {
+            *version = Some(Arc::new(EndpointsVersion {
+                lineage: lineage.clone(),
+                number: *number,
+            }));
+        }
         for changed in endpoints.apply(changes) {
             if let Some(before) = changed.before {
                 index.remove(&before.endpoint.selection, &changed.id);

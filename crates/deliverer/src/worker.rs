@@ -275,10 +275,7 @@ mod tests {
     }
 
     fn kept(endpoint: Endpoint) -> Kept {
-        Kept {
-            endpoint: Arc::new(endpoint),
-            failing_since: None,
-        }
+        Kept::of(endpoint)
     }
 
     fn worker(endpoint: Endpoint) -> Worker {

@@ -3,8 +3,8 @@ use std::{fmt, str::FromStr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AttemptId, DeadReason, DeliveryState, EndpointId, EventId, EventType, Invalid, Outcome, Standing,
-    Timestamp, invalid::Given, text::check_source_of_old,
+    AttemptId, DeadReason, DeliveryState, EndpointId, EndpointsVersion, EventId, EventType, Invalid, Outcome,
+    Standing, Timestamp, invalid::Given, text::check_source_of_old,
 };
 
 /// How much of an endpoint's answer is kept, in bytes.
@@ -238,6 +238,10 @@ pub struct History {
     /// replayed or redelivered; `None` if its producer did not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<Timestamp>,
+    /// The version of all endpoints that was read before the last attempt, or before a held delivery was claimed. A
+    /// later mark of the endpoint ([`Endpoint::overtaken`](crate::Endpoint::overtaken)) puts the delivery in doubt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<EndpointsVersion>,
 }
 
 impl History {
@@ -253,6 +257,7 @@ impl History {
                 None => class.to_string(),
             }),
             run: self.run,
+            version: self.version.clone(),
         }
     }
 }

@@ -20,11 +20,19 @@ pub enum DeliveryState {
     Dead,
     /// The endpoint has it.
     Delivered,
+    /// Somebody canceled it before it had ended.
+    Canceled,
 }
 
 impl DeliveryState {
     /// Every state.
-    pub const ALL: [Self; 4] = [Self::Pending, Self::Retrying, Self::Dead, Self::Delivered];
+    pub const ALL: [Self; 5] = [
+        Self::Pending,
+        Self::Retrying,
+        Self::Dead,
+        Self::Delivered,
+        Self::Canceled,
+    ];
 
     /// Whether nothing is to come after it.
     pub fn is_end(self) -> bool {
@@ -38,6 +46,7 @@ impl DeliveryState {
             Self::Retrying => "retrying",
             Self::Dead => "dead",
             Self::Delivered => "delivered",
+            Self::Canceled => "canceled",
         }
     }
 }
@@ -97,6 +106,16 @@ impl Standing {
             reason: None,
             status: None,
             error: None,
+        }
+    }
+
+    /// A delivery that was canceled `at` a time, after so many attempts. It ends in a run of its own.
+    pub fn canceled(run: Timestamp, attempts: u32, at: Timestamp) -> Self {
+        Self {
+            attempts,
+            state: DeliveryState::Canceled,
+            at,
+            ..Self::pending(run)
         }
     }
 

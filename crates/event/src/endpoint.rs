@@ -96,6 +96,11 @@ pub struct Endpoint {
     /// The time after which it is removed; `None` if it stays.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub expires_at: Option<Timestamp>,
+    /// The number of the version of all endpoints at which a delivery to it was last begun anew, or canceled, before it
+    /// had ended; 0 if none ever was. What was attempted at an earlier version, and is to be attempted again, is in
+    /// doubt. The store keeps it beside the document.
+    #[serde(skip)]
+    pub overtaken: i64,
     /// When it was added.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -196,6 +201,7 @@ impl Endpoint {
             state: EndpointState::Active,
             failing_since: None,
             expires_at: None,
+            overtaken: 0,
             created_at: now,
             updated_at: now,
             selected_since: now,

@@ -38,11 +38,13 @@ pub enum HoldReason {
     Blind,
     /// It was begun anew, by a replay or a recovery.
     Replay,
+    /// It was begun anew or canceled, maybe, after its last attempt.
+    InDoubt,
 }
 
 impl HoldReason {
     /// Every reason.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Paused,
         Self::Disabled,
         Self::Circuit,
@@ -54,6 +56,7 @@ impl HoldReason {
         Self::Expired,
         Self::Blind,
         Self::Replay,
+        Self::InDoubt,
     ];
 
     /// The reason's name, as in JSON and metrics.
@@ -70,6 +73,7 @@ impl HoldReason {
             Self::Expired => "expired",
             Self::Blind => "blind",
             Self::Replay => "replay",
+            Self::InDoubt => "in_doubt",
         }
     }
 }
@@ -318,6 +322,7 @@ mod tests {
                 last_status: Some(500),
                 last_error: Some("body: broke off".to_owned()),
                 run: Timestamp::from_millis(950),
+                version: "0123456789abcdef:17".parse().ok(),
             },
             reason: HoldReason::Circuit,
             at: Timestamp::from_millis(3_000).unwrap(),

@@ -24,6 +24,7 @@ pub mod signature;
 mod text;
 mod timestamp;
 mod verdict;
+mod version;
 
 pub use attempt::{ANSWER_CAP, Attempt, DELIVERER_CAP, DETAIL_CAP, ErrorClass, History};
 pub use dead::{DeadLetter, DeadReason, Death};
@@ -43,3 +44,4 @@ pub use selection::{EventAttributes, Selection};
 pub use text::check_source;
 pub use timestamp::Timestamp;
 pub use verdict::{Outcome, Sign, Verdict, verdict};
+pub use version::EndpointsVersion;

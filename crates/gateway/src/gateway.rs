@@ -110,6 +110,12 @@ impl Gateway {
         let _ = timeout(PATIENCE, telling).await;
     }
 
+    /// The same, without waiting.
+    pub(crate) fn announce_changed(&self, id: &EndpointId) {
+        let id = id.clone();
+        self.tell(|session| async move { session.announce_change(&id).await });
+    }
+
     /// Tells every process that deliveries of these events stand otherwise now, in the same way.
     pub(crate) fn announce_recorded(&self, places: Vec<i64>) {
         self.tell(|session| async move { session.announce_recorded(&places).await });

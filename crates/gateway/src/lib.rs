@@ -36,6 +36,7 @@ mod stats;
 mod streams;
 mod validators;
 mod view;
+mod waiting;
 
 use anyhow::Context as _;
 use relay_broker::{Broker, Status};

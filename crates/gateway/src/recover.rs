@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use relay_event::{EndpointId, Invalid, Selection, Timestamp};
-use relay_store::Undelivered;
+use relay_store::{Only, Undelivered};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -18,7 +18,7 @@ use crate::{
     openapi::{problems, types},
     problem::Problem,
     query::{Nothing, Query},
-    resend::resend,
+    resend,
 };
 
 /// The most events of one request.
@@ -159,7 +159,12 @@ impl Recovery {
             .iter()
             .map(|place| (*place, self.of.endpoint.clone()))
             .collect();
-        let sent = resend(gateway, &deliveries).await?;
+        let only = if self.of.waiting_too {
+            Only::All
+        } else {
+            Only::NotWaiting
+        };
+        let sent = resend::begin(gateway, &deliveries, only).await?.len();
         self.after = places.last().copied().unwrap_or(self.after);
         let may_be_more = places.len() >= MOST as usize;
         let next = may_be_more.then(|| Cursor::Recovery {

@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use relay_event::{Endpoint, EndpointId, EventId, Invalid};
-use relay_store::LoggedEvent;
+use relay_store::{LoggedEvent, Only};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -17,7 +17,7 @@ use crate::{
     openapi::{problems, types},
     problem::Problem,
     query::Query,
-    resend::resend,
+    resend,
 };
 
 /// Whom an event is sent to again.
@@ -93,7 +93,7 @@ async fn send(
         .iter()
         .map(|endpoint| (logged.sequence, endpoint.clone()))
         .collect();
-    if resend(gateway, &deliveries).await? == 0 && !deliveries.is_empty() {
+    if resend::begin(gateway, &deliveries, Only::All).await?.is_empty() && !deliveries.is_empty() {
         return Err(Problem::no_such_event());
     }
     tracing::info!(event = %logged.webhook_id(), endpoints = endpoints.len(), "replayed");

@@ -22,7 +22,7 @@ use crate::{
     gateway::Gateway,
     headers, log, openapi,
     problem::{Kind, Problem},
-    recover, replay, secrets, stats,
+    recover, replay, secrets, stats, waiting,
 };
 
 /// How long a client that is slow to ask or to read may hold up the end.
@@ -124,6 +124,9 @@ fn closed() -> OpenApiRouter<Gateway> {
         .routes(routes!(events::publish_batch))
         .routes(routes!(log::attempts::list))
         .routes(routes!(replay::replay))
+        .routes(routes!(waiting::retry_event))
+        .routes(routes!(waiting::cancel_event))
+        .routes(routes!(waiting::retry_endpoint))
         .routes(routes!(log::deliveries::list))
         .routes(routes!(endpoints::list, endpoints::create))
         .routes(routes!(endpoints::show, endpoints::change, endpoints::remove))

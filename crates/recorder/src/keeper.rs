@@ -97,11 +97,7 @@ impl Keeper {
     /// record's fault.
     pub(crate) async fn takes_writes(&mut self) -> bool {
         let no_event = (0, EndpointId::from_bytes([0; 16]));
-        match self
-            .store
-            .begin_generation(&[no_event], Timestamp::default())
-            .await
-        {
+        match self.store.cancel(&[no_event], Timestamp::default()).await {
             Ok(_) => true,
             Err(error) => {
                 self.metrics.store_failed(&error);

@@ -85,7 +85,6 @@ pub(crate) struct Delivery {
     reason: Option<DeadReason>,
     status: Option<u16>,
     error: Option<ErrorClass>,
-    earlier_next_at: Option<Timestamp>,
 }
 
 impl Delivery {
@@ -106,16 +105,6 @@ impl Delivery {
             or_dash(outcome(self.status, self.error)),
             or_dash(self.reason),
         ]
-    }
-
-    /// A note that an earlier schedule still has an attempt to make, if one has.
-    pub(crate) fn earlier(&self, now: Timestamp) -> Option<String> {
-        let next = self.earlier_next_at?;
-        Some(format!(
-            "an earlier schedule still runs: {} is sent the event once more {}",
-            self.endpoint,
-            due(next, now)
-        ))
     }
 
     /// When it goes on, or else since when it stands so: 1970 is said where nobody knows.

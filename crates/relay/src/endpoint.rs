@@ -4,6 +4,7 @@ mod add;
 mod change;
 mod fields;
 mod recover;
+mod retry;
 mod rotate;
 mod show;
 mod stats;
@@ -42,6 +43,8 @@ pub(crate) enum EndpointCommand {
     Stats(stats::StatsArgs),
     /// Send an endpoint the events it missed: those that are dead for it, or never were on their way
     Recover(recover::RecoverArgs),
+    /// Try an endpoint's retries now, and what is held for it
+    Retry(retry::RetryArgs),
 }
 
 /// One endpoint.
@@ -66,6 +69,7 @@ pub(crate) async fn run(command: EndpointCommand) -> anyhow::Result<()> {
         EndpointCommand::RotateSecret(args) => rotate::run(args).await,
         EndpointCommand::Stats(args) => stats::run(args).await,
         EndpointCommand::Recover(args) => recover::run(args).await,
+        EndpointCommand::Retry(args) => retry::run(args).await,
     }
 }
 

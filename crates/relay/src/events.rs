@@ -5,6 +5,7 @@ mod follow;
 mod list;
 mod replay;
 mod show;
+mod waiting;
 
 use clap::{Args, Subcommand};
 use relay_event::{EventId, Invalid, WebhookId};
@@ -21,6 +22,10 @@ pub(crate) enum EventsCommand {
     Follow(follow::FollowArgs),
     /// Send an event again, to all endpoints that want its type now or to one
     Replay(replay::ReplayArgs),
+    /// Try deliveries of an event now that wait for another time
+    Retry(waiting::RetryArgs),
+    /// Cancel deliveries of an event that have not ended
+    Cancel(waiting::CancelArgs),
 }
 
 pub(crate) async fn run(command: EventsCommand) -> anyhow::Result<()> {
@@ -29,6 +34,8 @@ pub(crate) async fn run(command: EventsCommand) -> anyhow::Result<()> {
         EventsCommand::Show(args) => show::run(args).await,
         EventsCommand::Follow(args) => follow::run(args).await,
         EventsCommand::Replay(args) => replay::run(args).await,
+        EventsCommand::Retry(args) => waiting::retry(args).await,
+        EventsCommand::Cancel(args) => waiting::cancel(args).await,
     }
 }
 

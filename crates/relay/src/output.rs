@@ -211,6 +211,10 @@ pub(crate) fn roughly(duration: Duration) -> String {
 }
 
 /// "1 event", "2 events".
+pub(crate) fn deliveries(number: u64) -> String {
+    format!("{number} {}", if number == 1 { "delivery" } else { "deliveries" })
+}
+
 pub(crate) fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }

@@ -1,7 +1,6 @@
 use std::time::Duration;
 
 use relay_event::{Endpoint, EndpointId, Invalid, Timestamp};
-use uuid::Uuid;
 
 use crate::{
     Error, Store,
@@ -41,7 +40,7 @@ impl Store {
         let row = write(endpoint, 1)?;
         let inserted = self
             .pool
-            .within(sql::insert(&self.pool, &row, &new_change()))
+            .within(sql::insert(&self.pool, &row, &sql::new_change()))
             .await;
         inserted.map_err(|source| match source.as_database_error() {
             Some(refused) if refused.is_unique_violation() => Error::Exists {
@@ -120,7 +119,7 @@ impl Store {
 
     async fn remove(&self, id: &EndpointId, expired: Option<Expired>, now: i64) -> Result<bool, Error> {
         let kept = i64::try_from(REMOVALS_KEPT.as_millis()).unwrap_or(i64::MAX);
-        let (change, forget) = (new_change(), now.saturating_sub(kept));
+        let (change, forget) = (sql::new_change(), now.saturating_sub(kept));
         let removing = sql::remove(&self.pool, id.as_str(), &change, expired, now, forget);
         self.within(format!("delete endpoint {id}"), removing).await
     }
@@ -131,22 +130,20 @@ impl Store {
     }
 
     async fn write(&self, id: &EndpointId, row: &Row) -> Result<bool, Error> {
-        let change = new_change();
+        let change = sql::new_change();
         let changing = sql::update(&self.pool, row, &change);
         self.within(format!("change endpoint {id}"), changing).await
     }
 }
 
-/// The id of a change; no other has it.
-fn new_change() -> String {
-    Uuid::now_v7().simple().to_string()
-}
-
 pub(crate) fn read(row: &Row) -> Result<Endpoint, Error> {
-    serde_json::from_str(&row.document).map_err(|source| Error::Unreadable {
+    let endpoint: Result<Endpoint, _> = serde_json::from_str(&row.document);
+    let mut endpoint = endpoint.map_err(|source| Error::Unreadable {
         id: row.id.clone(),
         source,
-    })
+    })?;
+    endpoint.overtaken = row.overtaken;
+    Ok(endpoint)
 }
 
 fn write(endpoint: &Endpoint, version: i64) -> Result<Row, Error> {
@@ -156,6 +153,7 @@ fn write(endpoint: &Endpoint, version: i64) -> Result<Row, Error> {
             id,
             document,
             version,
+            overtaken: endpoint.overtaken,
         }),
         Err(source) => Err(Error::Unreadable { id, source }),
     }

@@ -19,8 +19,8 @@ pub use known::{Changed, KnownEndpoints};
 pub use log::{
     AttemptStats, ClaimEnds, ClaimFrom, ClaimRequest, Claimed, Claims, Consumer, DeliveryFilter, EventFilter,
     EventPage, Extent, FeedPage, Forgotten, HeldAgain, HeldChange, HeldChanges, HeldDelivery, HeldFor,
-    HeldNow, LoggedDelivery, LoggedEvent, NewEvent, Record, Retention, ReturnedFor, Undelivered, UnderWay,
-    WholeEvent, Written,
+    HeldNow, LoggedDelivery, LoggedEvent, NewEvent, Only, Record, Retention, ReturnedFor, Undelivered,
+    UnderWay, WholeEvent, Written,
 };
 pub use url::StoreUrl;
 

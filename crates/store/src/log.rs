@@ -31,7 +31,7 @@ use relay_event::{
 
 pub use held::{
     ClaimEnds, ClaimFrom, ClaimRequest, Claimed, Claims, HeldAgain, HeldChange, HeldChanges, HeldDelivery,
-    HeldFor, HeldNow, ReturnedFor,
+    HeldFor, HeldNow, Only, ReturnedFor,
 };
 
 /// An event on its way into the log.

@@ -48,6 +48,11 @@ macro_rules! steps {
                 "held",
                 include_str!(concat!("../migrations/", $folder, "/0008_held.sql")),
             ),
+            (
+                9,
+                "overtaken",
+                include_str!(concat!("../migrations/", $folder, "/0009_overtaken.sql")),
+            ),
         ]
     };
 }

@@ -3,7 +3,7 @@
 
 mod changes;
 
-pub(crate) use changes::{Expired, insert, remove, update};
+pub(crate) use changes::{Expired, insert, mark, new_change, remove, update};
 
 use sqlx::Error;
 
@@ -14,16 +14,18 @@ pub(crate) struct Row {
     pub(crate) id: String,
     pub(crate) document: String,
     pub(crate) version: i64,
+    pub(crate) overtaken: i64,
 }
 
-type Columns = (String, String, i64);
+type Columns = (String, String, i64, i64);
 
 impl From<Columns> for Row {
-    fn from((id, document, version): Columns) -> Self {
+    fn from((id, document, version, overtaken): Columns) -> Self {
         Self {
             id,
             document,
             version,
+            overtaken,
         }
     }
 }
@@ -49,7 +51,8 @@ impl From<FleetColumns> for Fleet {
     }
 }
 
-const ENDPOINTS: &str = "SELECT id, document, version FROM endpoints WHERE document IS NOT NULL ORDER BY id";
+const ENDPOINTS: &str =
+    "SELECT id, document, version, overtaken FROM endpoints WHERE document IS NOT NULL ORDER BY id";
 
 const FLEET: &str = "SELECT lineage, number, change, forgotten FROM fleet";
 
@@ -79,7 +82,7 @@ pub(crate) async fn endpoints(pool: &Pool) -> Result<Vec<Row>, Error> {
 }
 
 pub(crate) async fn endpoint(pool: &Pool, id: &str) -> Result<Option<Row>, Error> {
-    let sql = "SELECT id, document, version FROM endpoints WHERE id = $1 AND document IS NOT NULL";
+    let sql = "SELECT id, document, version, overtaken FROM endpoints WHERE id = $1 AND document IS NOT NULL";
     let row: Option<Columns> =
         on!(&pool.reading, pool => sqlx::query_as(sql).bind(id).fetch_optional(pool).await?);
     Ok(row.map(Row::from))
@@ -110,7 +113,7 @@ pub(crate) async fn endpoints_in(tx: &mut TransactionOn<'_>) -> Result<Vec<Row>,
 
 /// The endpoints that changed after this number of the fleet's version, in a transaction.
 pub(crate) async fn changed_in(tx: &mut TransactionOn<'_>, after: i64) -> Result<Vec<Row>, Error> {
-    let sql = "SELECT id, document, version FROM endpoints
+    let sql = "SELECT id, document, version, overtaken FROM endpoints
         WHERE changed_in > $1 AND document IS NOT NULL ORDER BY changed_in";
     let rows: Vec<Columns> = on!(tx, tx => sqlx::query_as(sql).bind(after).fetch_all(&mut **tx).await?);
     Ok(rows.into_iter().map(Row::from).collect())

@@ -18,6 +18,7 @@ const WIRE_VERSION: i64 = 1;
 
 pub(super) const ENDPOINT: &str = "relay-endpoint";
 pub(super) const RUN: &str = "relay-run";
+pub(super) const VERSION: &str = "relay-endpoints-version";
 pub(super) const HOP: &str = "relay-hop";
 pub(super) const ATTEMPTS: &str = "relay-attempts";
 pub(super) const FIRST_ATTEMPT: &str = "relay-first-attempt";
@@ -78,6 +79,7 @@ impl Earlier {
                 last_status: letter.last_status,
                 last_error: letter.last_error.clone(),
                 run: None,
+                version: None,
             },
             dead_at: letter.dead_at,
         }
@@ -209,6 +211,7 @@ impl<'a> Headers<'a> {
                 .and_then(|status| u16::try_from(status).ok()),
             last_error: self.text(LAST_ERROR).map(str::to_owned),
             run: self.time(RUN),
+            version: self.text(VERSION).and_then(|version| version.parse().ok()),
         }
     }
 
@@ -226,6 +229,7 @@ impl<'a> Headers<'a> {
                     .and_then(|status| u16::try_from(status).ok()),
                 last_error: self.text(EARLIER_LAST_ERROR).map(str::to_owned),
                 run: None,
+                version: None,
             },
             dead_at: self.time(EARLIER_DEAD_AT),
         })

@@ -25,6 +25,7 @@ fn history() -> History {
         last_status: Some(500),
         last_error: None,
         run: Timestamp::from_millis(900),
+        version: "0123456789abcdef:17".parse().ok(),
     }
 }
 

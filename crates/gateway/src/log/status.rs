@@ -10,7 +10,7 @@ use axum::{
 };
 use futures_util::stream;
 use relay_broker::Delays;
-use relay_event::{EndpointId, EventId, Timestamp};
+use relay_event::{EventId, Timestamp};
 use relay_store::{EventFilter, LoggedDelivery, LoggedEvent};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -56,8 +56,6 @@ pub(crate) struct Asked {
 struct Status {
     event: LoggedEvent,
     deliveries: Vec<LoggedDelivery>,
-    /// The attempts that schedules of before a replay still have to make.
-    earlier: Vec<(EndpointId, Timestamp)>,
 }
 
 /// How an event stands.
@@ -66,7 +64,7 @@ struct Status {
 struct View<'a> {
     #[serde(flatten)]
     event: EventView<'a>,
-    /// Whether every delivery has ended: it is delivered, or dead.
+    /// Whether every delivery has ended: it is delivered, dead, or canceled.
     settled: bool,
     /// How its deliveries stand, in the order of the endpoints' ids.
     deliveries: Vec<DeliveryOfEvent<'a>>,
@@ -86,15 +84,7 @@ struct Whole<'a> {
 impl Status {
     async fn of(gateway: &Gateway, event: LoggedEvent) -> Result<Self, Problem> {
         let deliveries = gateway.store.deliveries_of(event.sequence).await?;
-        let earlier = gateway
-            .store
-            .earlier_due(event.sequence, Timestamp::now())
-            .await?;
-        Ok(Self {
-            event,
-            deliveries,
-            earlier,
-        })
+        Ok(Self { event, deliveries })
     }
 
     fn is_settled(&self) -> bool {
@@ -105,20 +95,13 @@ impl Status {
         View {
             event: EventView::of(&self.event),
             settled: self.is_settled(),
-            deliveries: self
-                .deliveries
-                .iter()
-                .map(|delivery| DeliveryOfEvent::of(delivery).with_earlier(&self.earlier))
-                .collect(),
+            deliveries: self.deliveries.iter().map(DeliveryOfEvent::of).collect(),
         }
     }
 
     /// Says how it stands, and nothing else.
     fn tag(&self) -> HeaderValue {
-        validators::tag(&format!(
-            "{} {:?} {:?}",
-            self.event.sequence, self.deliveries, self.earlier
-        ))
+        validators::tag(&format!("{} {:?}", self.event.sequence, self.deliveries))
     }
 
     fn validators(&self, gateway: &Gateway, now: Timestamp) -> Validators {

@@ -109,11 +109,6 @@ pub(super) struct DeliveryOfEvent<'a> {
     endpoint: &'a EndpointId,
     #[serde(flatten)]
     standing: StandingView,
-    /// The time of an attempt that is due all the same, left by an earlier schedule: one from before the event was
-    /// replayed or redelivered. Only told of a single event.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = types::Time, required = false)]
-    earlier_next_at: Option<Timestamp>,
 }
 
 impl<'a> DeliveryOfEvent<'a> {
@@ -121,16 +116,6 @@ impl<'a> DeliveryOfEvent<'a> {
         Self {
             endpoint: &delivery.endpoint,
             standing: StandingView::of(&delivery.standing),
-            earlier_next_at: None,
-        }
-    }
-
-    /// The same, with the attempt that an earlier schedule has left.
-    pub(super) fn with_earlier(self, earlier: &[(EndpointId, Timestamp)]) -> Self {
-        let found = earlier.iter().find(|(endpoint, _)| endpoint == self.endpoint);
-        Self {
-            earlier_next_at: found.map(|(_, next_at)| *next_at),
-            ..self
         }
     }
 }

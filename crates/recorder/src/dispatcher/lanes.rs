@@ -37,6 +37,8 @@ pub(crate) struct Terms {
     rate_limit: Option<u32>,
     max_in_flight: u16,
     pub(super) expires_at: Option<Timestamp>,
+    /// The mark that moves when somebody has a waiting delivery sent anew: that is to be tried at once.
+    overtaken: i64,
 }
 
 impl Terms {
@@ -47,6 +49,7 @@ impl Terms {
             rate_limit: endpoint.rate_limit,
             max_in_flight: endpoint.max_in_flight,
             expires_at: endpoint.expires_at,
+            overtaken: endpoint.overtaken,
         }
     }
 }
@@ -366,6 +369,7 @@ mod tests {
             rate_limit: None,
             max_in_flight: 10,
             expires_at: None,
+            overtaken: 0,
         }
     }
 

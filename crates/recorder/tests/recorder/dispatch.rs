@@ -7,7 +7,7 @@ use relay_event::{
     Attempt, AttemptId, DeadReason, DeliveryState, Endpoint, EndpointState, Event, History, HoldReason,
     Timestamp,
 };
-use relay_store::{ClaimFrom, ClaimRequest};
+use relay_store::{ClaimFrom, ClaimRequest, Only};
 use relay_testkit::{shared_broker, wait_until};
 use sqlx::{Connection, SqliteConnection};
 
@@ -178,7 +178,11 @@ async fn replays_have_one_turn_in_four_beside_live_deliveries() {
         .map(|logged| (logged.sequence, endpoint.id.clone()))
         .collect();
     let now = Timestamp::now();
-    relay.store.begin_generation(&places, now).await.unwrap();
+    relay
+        .store
+        .begin_generation(&places, Only::All, now)
+        .await
+        .unwrap();
     until_held(&relay, 18).await;
 
     let mut deliverer = Deliverer::start(relay.session().await).await;

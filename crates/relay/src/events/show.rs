@@ -87,9 +87,7 @@ fn readable(shown: &Shown, now: Timestamp) -> String {
     } else {
         output::table(Delivery::HEAD, &rows)
     };
-    let earlier = shown.deliveries.iter().filter_map(|one| one.earlier(now));
-    let earlier: String = earlier.map(|note| format!("\n{note}")).collect();
-    format!("{}\n{event}\n\n{deliveries}{earlier}", output::block(&facts))
+    format!("{}\n{event}\n\n{deliveries}", output::block(&facts))
 }
 
 #[cfg(test)]
@@ -122,13 +120,6 @@ bytes       77
 ENDPOINT                             STATE      TRIES  WHEN     LAST  REASON
 ep_0198b7a0c5d07d3f8a6e2b4c1d9e8f70  delivered  1      58s ago  204   -"#;
         assert_eq!(readable(&shown, now), expected);
-        let due = ANSWER.replace(
-            r#""status":204"#,
-            r#""status":204,"earlier_next_at":"2026-01-31T09:35:00Z""#,
-        );
-        let due = readable(&serde_json::from_str(&due).unwrap(), now);
-        let note = "an earlier schedule still runs: ep_0198b7a0c5d07d3f8a6e2b4c1d9e8f70 is sent the event once more in 5m";
-        assert_eq!(due, format!("{expected}\n{note}"));
         shown.deliveries.clear();
         assert!(readable(&shown, now).ends_with("}\n\nno deliveries"));
     }

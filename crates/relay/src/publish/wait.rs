@@ -79,13 +79,14 @@ async fn ask(api: &Api, event: &Event, wait: Duration) -> Result<Held, ApiError>
 
 fn settled(status: &Status) -> anyhow::Result<()> {
     print(status);
-    match count(status, DeliveryState::Dead) {
-        0 => Ok(()),
-        dead => {
-            let text = format!("dead: {dead} of {} deliveries", status.deliveries.len());
-            Err(Finding::new(DEAD, text).into())
-        }
-    }
+    let (all, dead) = (status.deliveries.len(), count(status, DeliveryState::Dead));
+    let canceled = count(status, DeliveryState::Canceled);
+    let text = match (dead, canceled) {
+        (0, 0) => return Ok(()),
+        (0, canceled) => format!("canceled: {canceled} of {all} deliveries"),
+        (dead, _) => format!("dead: {dead} of {all} deliveries"),
+    };
+    Err(Finding::new(DEAD, text).into())
 }
 
 fn not_settled(known: Option<&Status>, limit: Duration) -> Finding {
@@ -94,8 +95,7 @@ fn not_settled(known: Option<&Status>, limit: Duration) -> Finding {
         None => format!("not in the log after {limit}"),
         Some(status) => {
             print(status);
-            let ended = count(status, DeliveryState::Delivered) + count(status, DeliveryState::Dead);
-            let open = status.deliveries.len() - ended;
+            let open = count(status, DeliveryState::Pending) + count(status, DeliveryState::Retrying);
             format!(
                 "not ended after {limit}: {open} of {} deliveries",
                 status.deliveries.len()

@@ -49,36 +49,6 @@ impl Store {
         self.within("read an event's attempts from the log", work).await
     }
 
-    /// The next attempts of an event that an earlier run of their schedule has still to make after `now`: a
-    /// replay or a redelivery does not call back what waits in the broker. In the order of the endpoints' ids.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn earlier_due(
-        &self,
-        sequence: i64,
-        now: Timestamp,
-    ) -> Result<Vec<(EndpointId, Timestamp)>, Error> {
-        let sql = "SELECT a.endpoint, MIN(a.next_at) FROM attempts a \
-             JOIN deliveries d ON d.event = a.event AND d.endpoint = a.endpoint \
-             WHERE a.event = $1 AND a.next_at > $2 AND COALESCE(a.published_at, 0) < d.run \
-             GROUP BY a.endpoint ORDER BY a.endpoint";
-        let work = async {
-            let rows: Vec<(Vec<u8>, i64)> = on!(&self.pool.reading, pool => sqlx::query_as(sql)
-                .bind(sequence)
-                .bind(codes::millis(now))
-                .fetch_all(pool)
-                .await?);
-            let due = |(endpoint, next_at)| Ok((codes::endpoint(endpoint)?, codes::time(next_at)?));
-            rows.into_iter().map(due).collect()
-        };
-        self.within(
-            "read what earlier runs of an event's schedules still wait for",
-            work,
-        )
-        .await
-    }
-
     /// What came of an endpoint's attempts begun at `since` or later.
     ///
     /// # Errors

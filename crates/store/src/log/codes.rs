@@ -14,6 +14,7 @@ pub(super) const fn state_code(state: DeliveryState) -> i16 {
         DeliveryState::Retrying => 1,
         DeliveryState::Dead => 2,
         DeliveryState::Delivered => 3,
+        DeliveryState::Canceled => 4,
     }
 }
 
@@ -42,6 +43,7 @@ pub(super) const fn hold_code(reason: HoldReason) -> i16 {
         HoldReason::Expired => 8,
         HoldReason::Blind => 9,
         HoldReason::Replay => 10,
+        HoldReason::InDoubt => 11,
     }
 }
 

@@ -14,6 +14,7 @@ mod write;
 
 use relay_event::{EndpointId, Event, History, HoldReason, Timestamp};
 
+pub use self::begin::Only;
 pub(super) use self::{kept::make_room, waiting::held_of, write::Held};
 
 /// The time of a claim that no record ends, because its delivery cannot be read.
@@ -69,7 +70,8 @@ pub struct Claimed {
     pub published_at: Option<Timestamp>,
     /// The number of times that the delivery was claimed, this time included.
     pub hop: u32,
-    /// The attempts so far, and the run of the schedule that they belong to.
+    /// The attempts so far, the run of the schedule that they belong to, and the version of all endpoints at which it
+    /// was claimed.
     pub history: History,
 }
 

@@ -76,7 +76,7 @@ struct Search {
 
 impl Search {
     async fn begin(tx: &mut Transaction, of: &Undelivered, after: i64) -> Result<Self, sqlx::Error> {
-        use DeliveryState::{Delivered, Pending, Retrying};
+        use DeliveryState::{Canceled, Delivered, Pending, Retrying};
         let text = |text: &String| codes::text(text).into_owned();
         let types = if of.selection.types.is_empty() {
             Wanted::These(Vec::new())
@@ -93,9 +93,9 @@ impl Search {
             subject: of.selection.subject.as_ref().map(text),
             endpoint: of.endpoint.to_bytes().to_vec(),
             done: if of.waiting_too {
-                &[Delivered]
+                &[Delivered, Canceled]
             } else {
-                &[Pending, Retrying, Delivered]
+                &[Pending, Retrying, Delivered, Canceled]
             },
             rest: rest.unwrap_or(Part::NOTHING),
         })

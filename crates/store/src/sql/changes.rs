@@ -6,11 +6,12 @@
 //! wait for that row. So a change is one statement that commits by itself: the row is locked while the server
 //! writes and commits, and not while it waits for the relay.
 
-use sqlx::{Error, PgPool, Postgres, Sqlite, SqlitePool, query::Query};
+use sqlx::{Error, PgPool, Postgres, QueryBuilder, Sqlite, SqlitePool, query::Query};
+use uuid::Uuid;
 
 use super::Row;
 use crate::{
-    pool::{Either, Pool},
+    pool::{Either, Pool, Transaction, on},
     sqlite,
 };
 
@@ -138,6 +139,41 @@ pub(crate) async fn remove(
             changed(pool, remove).await
         }
     }
+}
+
+/// Marks endpoints, of which a delivery that had not ended is begun anew or canceled in this transaction, with the next
+/// number of the fleet's version. Those that were removed have none. It locks the endpoints and then the fleet, as
+/// [`update`] does, until the transaction ends: so it comes last there.
+pub(crate) async fn mark(tx: &mut Transaction, ids: &[&str]) -> Result<(), Error> {
+    let next = "UPDATE fleet SET number = number + 1, change = $1 RETURNING number";
+    if let Either::Postgres(tx) = tx {
+        let lock =
+            "SELECT id FROM endpoints WHERE id = ANY($1) AND document IS NOT NULL ORDER BY id FOR UPDATE";
+        sqlx::query(lock).bind(ids).execute(&mut **tx).await?;
+    }
+    let number: i64 =
+        on!(&mut *tx, tx => sqlx::query_scalar(next).bind(new_change()).fetch_one(&mut **tx).await?);
+    for chunk in ids.chunks(IDS) {
+        on!(&mut *tx, tx => {
+            let mut update = QueryBuilder::new("UPDATE endpoints SET changed_in = ");
+            update.push(number).push(", overtaken = ").push(number);
+            update.push(" WHERE document IS NOT NULL AND id IN (");
+            let mut list = update.separated(", ");
+            for id in chunk {
+                list.push_bind(*id);
+            }
+            update.push(")").build().persistent(false).execute(&mut **tx).await?;
+        });
+    }
+    Ok(())
+}
+
+/// Ids in a statement.
+const IDS: usize = 500;
+
+/// The id of a change; no other has it.
+pub(crate) fn new_change() -> String {
+    Uuid::now_v7().simple().to_string()
 }
 
 async fn forget_removals(tx: &mut sqlx::Transaction<'_, Sqlite>, before: i64) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! What is written to the log, and that it reads as it was.
 
 use relay_event::{AttemptId, DeliveryState, EndpointId, HoldReason, Standing, Timestamp};
-use relay_store::{AttemptStats, EventFilter, Record, UnderWay, Written};
+use relay_store::{AttemptStats, EventFilter, Only, Record, UnderWay, Written};
 use serde_json::json;
 
 use crate::{
@@ -19,7 +19,6 @@ on_both!(
     records_wait_for_their_event,
     a_generation_begins_only_where_the_event_is_kept,
     an_attempt_or_a_death_without_a_run_ends_the_wait,
-    what_an_earlier_run_still_waits_for_is_known_until_it_is_due,
     stats_are_of_one_endpoint_and_time,
     nul_and_times_without_end_are_no_obstacle,
     thousands_of_records_are_one_write,
@@ -256,7 +255,10 @@ async fn a_generation_begins_only_where_the_event_is_kept(place: Place) {
     records.push(Record::Death(death("f", endpoint(1), 6, at(9))));
     store.record(&records, at(2)).await.unwrap();
     let begin = async |deliveries: &[(i64, EndpointId)], now| {
-        store.begin_generation(deliveries, at(now)).await.unwrap()
+        store
+            .begin_generation(deliveries, Only::All, at(now))
+            .await
+            .unwrap()
     };
     let generations = async |sequence| {
         let deliveries = store.deliveries_of(sequence).await.unwrap();
@@ -276,7 +278,7 @@ async fn a_generation_begins_only_where_the_event_is_kept(place: Place) {
         (1, one.clone()),
         (77, one.clone()),
     ];
-    assert_eq!(begin(&all, 5).await, [1]);
+    assert_eq!(begin(&all, 5).await, all[..2]);
     assert_eq!(generations(1).await, [at(5), at(5)]);
     assert_eq!(generations(77).await, []);
     assert!(begin(&all[3..], 5).await.is_empty());
@@ -284,33 +286,12 @@ async fn a_generation_begins_only_where_the_event_is_kept(place: Place) {
 
     // A clock that was set back, or another's that is ahead, changes nothing.
     let millis = |time: Timestamp, more| Timestamp::from_millis(time.as_millis() + more).unwrap();
-    assert_eq!(begin(&[(2, one.clone()), (1, one.clone())], 4).await, [1, 2]);
+    let two = [(1, one.clone()), (2, one.clone())];
+    assert_eq!(begin(&two, 4).await, two);
     assert_eq!(generations(2).await, [millis(at(5), 1)]);
     assert_eq!(generations(1).await, [millis(at(5), 1), at(5)]);
     begin(&[(3, one.clone())], 6).await;
     assert_eq!(generations(3).await, [millis(at(20), 1)]);
-}
-
-async fn what_an_earlier_run_still_waits_for_is_known_until_it_is_due(place: Place) {
-    let store = place.open().await;
-    let mut records = events([event("e", "a.b"), event("f", "a.b")]);
-    // The retries are due at 31, 41 and 32 s.
-    records.push(Record::Attempt(attempt("e", endpoint(1), 1, at(1))));
-    records.push(Record::Attempt(attempt("e", endpoint(2), 1, at(11))));
-    records.push(Record::Attempt(attempt("f", endpoint(1), 1, at(2))));
-    let mut unsaid = attempt("f", endpoint(2), 1, at(3));
-    unsaid.published_at = None;
-    records.push(Record::Attempt(unsaid));
-    store.record(&records, at(4)).await.unwrap();
-    let due = async |sequence, now| store.earlier_due(sequence, at(now)).await.unwrap();
-    assert_eq!(due(1, 5).await, [], "that is the run by which they stand");
-
-    let again = [(1, endpoint(1)), (2, endpoint(2))];
-    store.begin_generation(&again, at(12)).await.unwrap();
-    assert_eq!(due(1, 30).await, [(endpoint(1), at(31))]);
-    assert_eq!(due(1, 31).await, [], "it is due, and under way");
-    assert_eq!(due(2, 12).await, [(endpoint(2), at(33))]);
-    assert_eq!(due(77, 0).await, []);
 }
 
 async fn stats_are_of_one_endpoint_and_time(place: Place) {

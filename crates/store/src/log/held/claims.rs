@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use relay_event::{EndpointId, Event, History, HoldReason, Timestamp};
+use relay_event::{EndpointId, EndpointsVersion, Event, History, HoldReason, Timestamp};
 use sqlx::{AssertSqlSafe, QueryBuilder};
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     Error, Store,
     pool::{self, Transaction, on},
-    sql,
+    sql::{self, Fleet},
 };
 
 /// Branches in a statement: each finds the first lines of one endpoint.
@@ -184,6 +184,9 @@ async fn claim(
         }
     }
     note(tx, epoch, found.values().flatten()).await?;
+    // Marks are set in the log's turn too: so this is the version of all that were set before.
+    let Fleet { lineage, number, .. } = sql::fleet_in(tx).await?;
+    let version = EndpointsVersion { lineage, number };
     let bodies = bodies(tx, found.values().flatten()).await?;
     let (mut claims, mut unreadable) = (Vec::with_capacity(requests.len()), Vec::new());
     for (n, request) in requests.iter().enumerate() {
@@ -192,7 +195,7 @@ async fn claim(
         let mut deliveries = Vec::with_capacity(count);
         for candidate in candidates {
             let at = candidate.at;
-            match claimed(candidate, &bodies) {
+            match claimed(candidate, &bodies, &version) {
                 Ok(claimed) => deliveries.push(claimed),
                 Err(_) => unreadable.push(at),
             }
@@ -337,13 +340,17 @@ async fn bodies(
     Ok(bodies)
 }
 
-fn claimed(candidate: Candidate, bodies: &HashMap<i64, Bytes>) -> Result<Claimed, sqlx::Error> {
+fn claimed(
+    candidate: Candidate,
+    bodies: &HashMap<i64, Bytes>,
+    version: &EndpointsVersion,
+) -> Result<Claimed, sqlx::Error> {
     let place = candidate.at.2;
     let body = bodies.get(&place).cloned().unwrap_or_default();
     let event = Event::reread(body).map_err(|refused| {
         codes::unreadable(format!("the held event at {place} does not read: {refused}"))
     })?;
-    let history = match &candidate.history {
+    let mut history: History = match &candidate.history {
         Some(json) => serde_json::from_str(json).map_err(codes::unreadable)?,
         None => History {
             run: (candidate.generation > 0)
@@ -352,6 +359,7 @@ fn claimed(candidate: Candidate, bodies: &HashMap<i64, Bytes>) -> Result<Claimed
             ..History::default()
         },
     };
+    history.version = Some(version.clone());
     Ok(Claimed {
         event,
         published_at: codes::time_or_none(candidate.published_at)?,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use relay_event::{DeliveryState, EndpointId, Hold, Timestamp};
+use relay_event::{EndpointId, Hold, Timestamp};
 use sqlx::QueryBuilder;
 
 use super::{
@@ -150,9 +150,10 @@ impl<'r> Held<'r> {
         }
         for (place, hold) in holds {
             let line = Line::of(hold)?;
-            let end = ended.get(&(place, hold.endpoint.to_bytes().to_vec()));
-            if end.is_none_or(|run| *run < line.run) {
-                change.hold((numbers[&hold.endpoint], place), line);
+            let at = (numbers[&hold.endpoint], place);
+            match ended.get(&(place, hold.endpoint.to_bytes().to_vec())) {
+                Some(end) if end.ends(&line) => change.end(at, *end),
+                _ => change.hold(at, line),
             }
         }
         change.write(tx).await
@@ -174,28 +175,34 @@ fn end_of(record: &Record) -> Option<(&EndpointId, End)> {
     }
 }
 
-/// The runs that ended, of those of these deliveries whose last run did.
+/// The ends of the generations before the last one of each of these deliveries, and of that one if it is over. What is
+/// held of an earlier generation was overtaken by the one that is on its way now.
 async fn ended(
     tx: &mut Transaction,
     holds: &[(i64, &Hold)],
-) -> Result<HashMap<(i64, Vec<u8>), i64>, sqlx::Error> {
-    let dead = codes::state_code(DeliveryState::Dead); // The first of the states that are an end.
+) -> Result<HashMap<(i64, Vec<u8>), End>, sqlx::Error> {
     let logged: Vec<_> = holds.iter().filter(|(place, _)| *place > 0).collect();
     let mut ended = HashMap::new();
     for chunk in logged.chunks(insert::ROWS) {
-        let found: Vec<(i64, Vec<u8>, i64)> = on!(&mut *tx, tx => {
-            let mut query = QueryBuilder::new("SELECT event, endpoint, run FROM deliveries WHERE (event, endpoint) IN (");
+        let found: Vec<(i64, Vec<u8>, i64, i16)> = on!(&mut *tx, tx => {
+            let mut query = QueryBuilder::new("SELECT event, endpoint, run, state FROM deliveries WHERE (event, endpoint) IN (");
             query.push_values(chunk, |mut row, (place, hold)| {
                 row.push_bind(*place).push_bind(hold.endpoint.to_bytes().to_vec());
             });
-            query.push(format_args!(") AND state >= {dead}"));
-            query.build_query_as().persistent(chunk.len() == insert::ROWS).fetch_all(&mut **tx).await?
+            query.push(")").build_query_as().persistent(chunk.len() == insert::ROWS).fetch_all(&mut **tx).await?
         });
-        ended.extend(
-            found
-                .into_iter()
-                .map(|(event, endpoint, run)| ((event, endpoint), run)),
-        );
+        for (event, endpoint, run, state) in found {
+            let end = End {
+                run: if codes::state(state)?.is_end() {
+                    run
+                } else {
+                    run - 1
+                },
+                way: Way::Returned,
+                hop: None,
+            };
+            ended.insert((event, endpoint), end);
+        }
     }
     Ok(ended)
 }
@@ -224,7 +231,7 @@ impl Change {
         }
     }
 
-    fn end(&mut self, at: At, end: End) {
+    pub(super) fn end(&mut self, at: At, end: End) {
         let Some(line) = self.line(&at).filter(|line| end.ends(line)) else {
             return;
         };
