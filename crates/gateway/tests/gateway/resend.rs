@@ -264,6 +264,113 @@ async fn an_endpoint_s_stats_are_those_of_its_attempts() {
     relay.get(&path).await.problem(404, "not-found");
 }
 
+/// The state of an event's delivery to an endpoint.
+async fn state(relay: &Relay, event: &str, endpoint: &str) -> DeliveryState {
+    delivery(relay, event, endpoint).await.standing.state
+}
+
+#[tokio::test]
+async fn what_waits_of_an_event_is_tried_now_or_canceled() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let (one, other) = (relay.add(&["a"]).await, relay.add(&["a"]).await);
+    let event_1 = event("1", "a");
+    record_event(&relay, event_1.clone(), &[&one, &other]).await;
+    record_attempt(&relay, failed(&event_1, &one)).await;
+    let ask = async |what: &str, body: Value| {
+        let path = format!("/v1/events/1/{what}");
+        relay.call(Method::POST, &path, body).await
+    };
+    let retried = ask("retry", json!({"endpoint": one})).await;
+    assert_eq!(
+        (retried.status, retried.json()),
+        (202, json!({"id": "1", "endpoints": [one]}))
+    );
+    begun(&relay, "1", &one).await;
+    assert_eq!(replays(&relay, &other).await, 0);
+
+    let canceled = ask("cancel", json!({"endpoint": other})).await;
+    assert_eq!(
+        (canceled.status, canceled.json()),
+        (200, json!({"id": "1", "endpoints": [other]}))
+    );
+    assert_eq!(state(&relay, "1", &other).await, DeliveryState::Canceled);
+    let rest = ask("cancel", json!({})).await;
+    assert_eq!(rest.json(), json!({"id": "1", "endpoints": [one]}));
+    assert_eq!(replays(&relay, &one).await, 0);
+    let shown = relay.get("/v1/events/1").await.json();
+    assert_eq!(shown["settled"], true, "{shown}");
+    for what in ["retry", "cancel"] {
+        assert_eq!(ask(what, json!({})).await.json()["endpoints"], json!([]));
+        for (body, field) in [
+            (json!({"endpoint": null}), "endpoint"),
+            (json!({"endpoint": "7"}), "endpoint"),
+            (json!({"endpoints": []}), "endpoints"),
+        ] {
+            let refused = ask(what, body).await.problem(400, "invalid");
+            assert_eq!(refused["field"], field, "{refused}");
+        }
+        let unknown = json!({"endpoint": "ep_0123456789abcdef0123456789abcdef"});
+        ask(what, unknown).await.problem(404, "not-found");
+        let path = format!("/v1/events/2/{what}");
+        relay
+            .call(Method::POST, &path, json!({}))
+            .await
+            .problem(404, "not-found");
+    }
+    assert_eq!(
+        recover(&relay, &one, json!({"since": "1h"})).await.json()["recovered"],
+        0
+    );
+}
+
+#[tokio::test]
+async fn an_endpoint_is_tried_now() {
+    let folder = folder();
+    let relay = Relay::start(&folder).await;
+    let (endpoint, other) = (relay.add(&["a"]).await, relay.add(&["a"]).await);
+    let path = format!("/v1/endpoints/{endpoint}/retry");
+    let retry = async |body: Value| relay.call(Method::POST, &path, body).await;
+    let now = Timestamp::now();
+    let mut records = Vec::new();
+    for n in 0..1_002 {
+        let event = event(&n.to_string(), "a");
+        records.push(Record::Attempt(failed(&event, &endpoint)));
+        records.push(Record::Event(NewEvent {
+            event,
+            published_at: None,
+            routed_to: Vec::new(),
+        }));
+    }
+    relay.store.record(&records, now).await.unwrap();
+    let mark = async || {
+        let id = endpoint.parse().unwrap();
+        relay.store.endpoint(&id).await.unwrap().unwrap().overtaken
+    };
+    let first = retry(json!({})).await;
+    assert_eq!((first.status, &first.json()["retried"]), (202, &json!(1_000)));
+    let (next, marked) = (first.json()["next"].clone(), mark().await);
+    assert!(marked > 0);
+    let second = retry(json!({"cursor": next})).await;
+    assert_eq!(second.json(), json!({"retried": 2, "next": null}));
+    assert_eq!(replays(&relay, &endpoint).await, 1_002);
+    let marked = mark().await;
+    assert_eq!(retry(json!({})).await.json(), json!({"retried": 0, "next": null}));
+    assert!(mark().await > marked, "what is held is tried");
+
+    for (body, field) in [(json!({"cursor": "x"}), "cursor"), (json!({"limit": 1}), "limit")] {
+        assert_eq!(retry(body).await.problem(400, "invalid")["field"], field);
+    }
+    let of_another = relay.call(
+        Method::POST,
+        &format!("/v1/endpoints/{other}/retry"),
+        json!({"cursor": next}),
+    );
+    assert_eq!(of_another.await.problem(400, "invalid")["field"], "cursor");
+    relay.delete(&endpoint).await;
+    retry(json!({})).await.problem(404, "not-found");
+}
+
 #[tokio::test]
 async fn without_a_broker_what_is_sent_again_waits_in_the_log() {
     let folder = folder();
