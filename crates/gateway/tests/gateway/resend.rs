@@ -361,12 +361,11 @@ async fn an_endpoint_is_tried_now() {
     for (body, field) in [(json!({"cursor": "x"}), "cursor"), (json!({"limit": 1}), "limit")] {
         assert_eq!(retry(body).await.problem(400, "invalid")["field"], field);
     }
-    let of_another = relay.call(
-        Method::POST,
-        &format!("/v1/endpoints/{other}/retry"),
-        json!({"cursor": next}),
-    );
-    assert_eq!(of_another.await.problem(400, "invalid")["field"], "cursor");
+    let path_of_another = format!("/v1/endpoints/{other}/retry");
+    let of_another = relay
+        .call(Method::POST, &path_of_another, json!({"cursor": next}))
+        .await;
+    assert_eq!(of_another.problem(400, "invalid")["field"], "cursor");
     relay.delete(&endpoint).await;
     retry(json!({})).await.problem(404, "not-found");
 }
