@@ -242,8 +242,10 @@ impl Delivery {
 
     /// Returns true if it may have been begun anew, or canceled, after its last attempt. The log decides then.
     fn is_in_doubt(&self) -> bool {
-        let version = self.received.history.version.as_ref();
-        self.stay.workshop.matching.is_in_doubt(&self.endpoint, version)
+        let Received {
+            endpoint, history, ..
+        } = &*self.received;
+        endpoint.is_some() && self.stay.workshop.matching.is_in_doubt(&self.endpoint, history)
     }
 
     /// Does what its endpoint offers, unless the process stops before: then the message goes back.
@@ -255,6 +257,8 @@ impl Delivery {
             offer = offer => offer,
         };
         match offer {
+            // It may have waited.
+            Offer::Attempt(..) if self.is_in_doubt() => self.hold(HoldReason::InDoubt).await,
             Offer::Attempt(endpoint, permit) => self.attempt(worker, endpoint, permit).await,
             Offer::Hold(reason) => self.hold(reason).await,
             Offer::Removed => self.give_up(DeadReason::EndpointRemoved).await,

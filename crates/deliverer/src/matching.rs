@@ -8,7 +8,9 @@ use std::{
 };
 
 use relay_broker::Session;
-use relay_event::{Endpoint, EndpointId, EndpointsVersion, EventAttributes, SelectionIndex, Timestamp};
+use relay_event::{
+    Endpoint, EndpointId, EndpointsVersion, EventAttributes, History, SelectionIndex, Timestamp,
+};
 use relay_service::Component;
 use relay_store::{ChangeReader, Changes, FleetVersion, KnownEndpoints, Store};
 use tokio::{
@@ -129,17 +131,12 @@ impl Matching {
         self.known().version.clone()
     }
 
-    /// Returns true if a delivery that was last attempted, or sent on, at this version may have been begun anew or
-    /// canceled since.
-    pub(crate) fn is_in_doubt(&self, endpoint: &EndpointId, version: Option<&EndpointsVersion>) -> bool {
+    /// Returns true if a delivery may have been begun anew or canceled ([`History::is_in_doubt`]).
+    pub(crate) fn is_in_doubt(&self, endpoint: &EndpointId, history: &History) -> bool {
         let known = self.known();
-        let Some(kept) = known.endpoints.get(endpoint).filter(|kept| kept.overtaken > 0) else {
-            return false;
-        };
-        let of_now = known.version.as_deref();
-        version.is_none_or(|version| {
-            of_now.is_none_or(|now| now.lineage != version.lineage) || version.number < kept.overtaken
-        })
+        let (kept, version) = (known.endpoints.get(endpoint), &known.version);
+        kept.zip(version.as_ref())
+            .is_some_and(|(kept, version)| history.is_in_doubt(kept.overtaken, &version.lineage))
     }
 
     /// An endpoint; `None` if it was removed.

@@ -245,6 +245,17 @@ pub struct History {
 }
 
 impl History {
+    /// Returns true if the delivery may have been begun anew, or canceled, since it was last attempted or claimed: at a
+    /// `mark` of its endpoint ([`Endpoint::overtaken`](crate::Endpoint::overtaken)), in the `lineage` that is known now.
+    /// One that was redelivered by hand has no version and no attempt, and is in no doubt before its first.
+    pub fn is_in_doubt(&self, mark: i64, lineage: &str) -> bool {
+        match &self.version {
+            _ if mark == 0 => false,
+            Some(version) => version.lineage != lineage || version.number < mark,
+            None => self.attempts > 0,
+        }
+    }
+
     /// This history with one more attempt, begun `at` and ended so. `detail` says an error in words.
     pub fn after(&self, at: Timestamp, outcome: &Outcome, detail: Option<&str>) -> Self {
         Self {
@@ -258,6 +269,34 @@ impl History {
             }),
             run: self.run,
             version: self.version.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_attempted_before_the_mark_is_in_doubt() {
+        let of = |attempts, version: Option<&str>| History {
+            attempts,
+            version: version.map(|version| version.parse().unwrap()),
+            ..History::default()
+        };
+        let (ours, other) = ("0123456789abcdef", "fedcba9876543210");
+        let at = |number: i64| format!("{ours}:{number}");
+        for (history, mark, in_doubt) in [
+            (of(1, Some(&at(6))), 7, true),
+            (of(1, Some(&at(7))), 7, false),
+            (of(0, Some(&at(6))), 7, true),
+            (of(1, Some(&format!("{other}:9"))), 7, true),
+            (of(1, None), 7, true),
+            (of(0, None), 7, false),
+            (of(1, None), 0, false),
+            (of(1, Some(&format!("{other}:9"))), 0, false),
+        ] {
+            assert_eq!(history.is_in_doubt(mark, ours), in_doubt, "{history:?} {mark}");
         }
     }
 }

@@ -20,7 +20,7 @@ pub enum DeliveryState {
     Dead,
     /// The endpoint has it.
     Delivered,
-    /// Somebody canceled it before it had ended.
+    /// It was canceled before it had ended.
     Canceled,
 }
 
@@ -109,7 +109,7 @@ impl Standing {
         }
     }
 
-    /// A delivery that was canceled `at` a time, after so many attempts. It ends in a run of its own.
+    /// A delivery that was canceled `at` a time, after so many attempts. That is the end of a generation of its own.
     pub fn canceled(run: Timestamp, attempts: u32, at: Timestamp) -> Self {
         Self {
             attempts,

@@ -233,7 +233,10 @@ impl BlindMatch {
             event_type: self.event_type.clone(),
             published_at: self.published_at,
             hop: 0,
-            history: History::default(),
+            history: History {
+                run: self.published_at,
+                ..History::default()
+            },
             reason: HoldReason::Blind,
             at: self.at,
             event: self.event.clone(),

@@ -88,6 +88,14 @@ impl<'de> Deserializer<'de> for Value {
         visitor.visit_string(self.one()?)
     }
 
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.one()?.as_str() {
+            "true" => visitor.visit_bool(true),
+            "false" => visitor.visit_bool(false),
+            _ => Err(Error::custom("must be true or false")),
+        }
+    }
+
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         visitor.visit_some(self)
     }
@@ -110,7 +118,7 @@ impl<'de> Deserializer<'de> for Value {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf unit unit_struct
+        i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf unit unit_struct
         newtype_struct tuple tuple_struct map struct identifier ignored_any
     }
 }
@@ -136,6 +144,7 @@ mod tests {
         source: Option<String>,
         state: Option<DeliveryState>,
         endpoint: Option<EndpointId>,
+        held: bool,
     }
 
     fn refused(query: &str) -> Invalid {
@@ -145,12 +154,12 @@ mod tests {
     #[test]
     fn parameters_are_read_as_what_they_are() {
         assert_eq!(read(""), Ok(Wanted::default()));
-        let query = "types=order.*,invoice.%23&source=%2Forders%3Fa%3D1%2B2&state=dead&";
+        let query = "types=order.*,invoice.%23&source=%2Forders%3Fa%3D1%2B2&state=dead&held=true&";
         let wanted: Wanted = read(query).unwrap();
         let types = wanted.types.iter().map(TypePattern::as_str);
         assert_eq!(types.collect::<Vec<_>>(), ["order.*", "invoice.#"]);
         assert_eq!(wanted.source.as_deref(), Some("/orders?a=1+2"));
-        assert_eq!(wanted.state, Some(DeliveryState::Dead));
+        assert_eq!((wanted.state, wanted.held), (Some(DeliveryState::Dead), true));
         let bit_by_bit: Wanted = read("types=order.*&source=a&types=b,invoice.%23").unwrap();
         let types = bit_by_bit.types.iter().map(TypePattern::as_str);
         assert_eq!(types.collect::<Vec<_>>(), ["order.*", "b", "invoice.#"]);
@@ -171,6 +180,8 @@ mod tests {
             ("state=dead&state=dead", "state"),
             ("state=gone", "state"),
             ("endpoint=7", "endpoint"),
+            ("held=yes", "held"),
+            ("held", "held"),
             ("source=%ff", "source"),
             ("source=a&source=b", "source"),
             ("typ=order.*", "typ"),

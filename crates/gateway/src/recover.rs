@@ -48,11 +48,11 @@ struct Wanted {
     cursor: Option<Cursor>,
 }
 
-/// What was sent again.
+/// The deliveries that were begun anew.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Recovered)]
 struct Recovered {
-    /// Events sent by this request.
+    /// Events that this request begins to send.
     #[schema(examples(1000))]
     recovered: u32,
     /// The `cursor` to go on with, if there may be more.
@@ -162,7 +162,7 @@ impl Recovery {
         let only = if self.of.waiting_too {
             Only::All
         } else {
-            Only::NotWaiting
+            Only::Undelivered
         };
         let sent = resend::begin(gateway, &deliveries, only).await?.len();
         self.after = places.last().copied().unwrap_or(self.after);

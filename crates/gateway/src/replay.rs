@@ -25,20 +25,20 @@ use crate::{
 #[serde(deny_unknown_fields)]
 #[schema(as = Replay)]
 struct Target {
-    /// This endpoint alone, whose types must match the event, or have matched it before. Without it,
-    /// every endpoint whose types match now.
+    /// This endpoint alone, which must want the event, or have been sent it before. Without it, every endpoint that wants
+    /// it now.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = types::EndpointId)]
     endpoint: Option<EndpointId>,
 }
 
-/// What was sent again.
+/// The deliveries that were begun anew.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Replayed)]
 struct Replayed {
     #[schema(value_type = types::EventId)]
     id: EventId,
-    /// Whom it was sent to.
+    /// The endpoints that it is sent to.
     #[schema(value_type = Vec<types::EndpointId>)]
     endpoints: Vec<EndpointId>,
 }
@@ -51,7 +51,7 @@ struct Replayed {
     post, path = "/v1/events/{id}/replay", operation_id = "replay_event", tag = "events",
     params(("id" = types::EventId, Path, description = "The event's id or its `webhook-id`, percent-encoded."), Which),
     request_body(content = Option<Target>, description = "May be left out.", examples(
-        ("all" = (summary = "To all whose types match", value = json!({}))),
+        ("all" = (summary = "To all that want it", value = json!({}))),
         ("one" = (
             summary = "To one endpoint",
             value = json!({"endpoint": "ep_0198f2a46a5c7bb29d351f0e8f1c2a3b"}),

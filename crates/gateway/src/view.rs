@@ -68,7 +68,8 @@ pub(crate) struct View<'a> {
     /// The time after which it is removed; null is never.
     #[schema(value_type = Option<types::Time>, required)]
     expires_at: Option<Timestamp>,
-    /// The number of deliveries that are held for it, by reason. Only in answers to GET, and only if there are any.
+    /// The number of deliveries that are held for it, by reason. Only in answers to GET, in a list only with `held`, and
+    /// only if there are any.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = types::HeldByReason, required = false)]
     held: BTreeMap<HoldReason, u64>,

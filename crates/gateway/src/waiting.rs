@@ -31,7 +31,7 @@ const MOST: u32 = 1_000;
 #[serde(deny_unknown_fields)]
 #[schema(as = OfEndpoint)]
 struct Target {
-    /// That to this endpoint alone; without it, those to all.
+    /// The endpoint of the only delivery that is meant; without it, all are.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = types::EndpointId)]
     endpoint: Option<EndpointId>,
@@ -50,7 +50,7 @@ struct Changed {
 
 /// Try an event's waiting deliveries now.
 ///
-/// Those that are pending or retrying begin their schedule anew; they are sent as soon as the dispatcher comes to them,
+/// Those that are held or retrying begin their schedule anew; they are sent as soon as the dispatcher comes to them,
 /// whatever they waited for but for a paused or disabled endpoint. The retry that was due later does not come any more.
 /// Answered once the log has it on disk. The broker need not be there.
 #[utoipa::path(
@@ -84,8 +84,8 @@ pub(crate) async fn retry_event(
 
 /// Cancel an event's waiting deliveries.
 ///
-/// Those that are pending or retrying end as `canceled`: they are not sent any more. An attempt that is under way goes on,
-/// and its answer is in the log. An event that no deliverer has taken yet has no delivery that could be canceled.
+/// Those that are held or retrying end as `canceled`: no attempt of them begins any more. An attempt that is under way goes
+/// on, and its answer is in the log. A delivery that is on its way to its first attempt does not wait, and is not canceled.
 /// Answered once the log has it on disk. The broker need not be there.
 #[utoipa::path(
     post, path = "/v1/events/{id}/cancel", operation_id = "cancel_event", tag = "events",

@@ -64,7 +64,7 @@ struct Status {
 struct View<'a> {
     #[serde(flatten)]
     event: EventView<'a>,
-    /// Whether every delivery has ended: it is delivered, dead, or canceled.
+    /// True if every delivery has ended: it is delivered, dead, or canceled.
     settled: bool,
     /// How its deliveries stand, in the order of the endpoints' ids.
     deliveries: Vec<DeliveryOfEvent<'a>>,

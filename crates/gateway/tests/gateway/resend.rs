@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use relay_event::{DeliveryState, Event, EventId, History, Hold, HoldReason, Standing, Timestamp};
+use relay_event::{Attempt, DeliveryState, Event, EventId, History, Hold, HoldReason, Standing, Timestamp};
 use relay_gateway::Config;
 use relay_store::{LoggedDelivery, NewEvent, Record};
 use relay_testkit::{Proxy, shared_broker, wait_until};
@@ -35,7 +35,7 @@ async fn delivery(relay: &Relay, event: &str, endpoint: &str) -> LoggedDelivery 
     found.next().unwrap()
 }
 
-/// How a delivery stands that was begun anew and waits to be sent on.
+/// The standing of a delivery that was begun anew and waits to be sent on.
 async fn begun(relay: &Relay, event: &str, endpoint: &str) -> Standing {
     let delivery = delivery(relay, event, endpoint).await;
     assert_eq!(delivery.held.map(|held| held.reason), Some(HoldReason::Replay));
@@ -249,7 +249,8 @@ async fn an_endpoint_s_stats_are_those_of_its_attempts() {
     assert_eq!(relay.get(&path).await.json(), expected);
     let shown = relay.get(&format!("/v1/endpoints/{endpoint}")).await.json();
     assert_eq!(shown["held"], json!({"paused": 1}));
-    let listed = relay.get("/v1/endpoints").await.json();
+    assert!(!relay.get("/v1/endpoints").await.text.contains("held"));
+    let listed = relay.get("/v1/endpoints?held=true").await.json();
     let held = listed["endpoints"].as_array().unwrap().iter();
     let mut held: Vec<_> = held
         .map(|listed| (listed["id"].as_str().unwrap(), &listed["held"]))
@@ -264,6 +265,17 @@ async fn an_endpoint_s_stats_are_those_of_its_attempts() {
     relay.get(&path).await.problem(404, "not-found");
 }
 
+/// A failed attempt after which another one is due.
+fn retrying(event: &Event, endpoint: &str) -> Attempt {
+    let failed = failed(event, endpoint);
+    Attempt {
+        state: DeliveryState::Retrying,
+        reason: None,
+        next_at: Some(failed.at + Duration::from_secs(3_600)),
+        ..failed
+    }
+}
+
 /// The state of an event's delivery to an endpoint.
 async fn state(relay: &Relay, event: &str, endpoint: &str) -> DeliveryState {
     delivery(relay, event, endpoint).await.standing.state
@@ -276,7 +288,10 @@ async fn what_waits_of_an_event_is_tried_now_or_canceled() {
     let (one, other) = (relay.add(&["a"]).await, relay.add(&["a"]).await);
     let event_1 = event("1", "a");
     record_event(&relay, event_1.clone(), &[&one, &other]).await;
-    record_attempt(&relay, failed(&event_1, &one)).await;
+    record_attempt(&relay, retrying(&event_1, &one)).await;
+    let on_its_way = relay.call(Method::POST, "/v1/events/1/cancel", json!({"endpoint": other}));
+    assert_eq!(on_its_way.await.json()["endpoints"], json!([]));
+    hold(&relay, &event_1, &other, HoldReason::Paused).await;
     let ask = async |what: &str, body: Value| {
         let path = format!("/v1/events/1/{what}");
         relay.call(Method::POST, &path, body).await
@@ -335,7 +350,7 @@ async fn an_endpoint_is_tried_now() {
     let mut records = Vec::new();
     for n in 0..1_002 {
         let event = event(&n.to_string(), "a");
-        records.push(Record::Attempt(failed(&event, &endpoint)));
+        records.push(Record::Attempt(retrying(&event, &endpoint)));
         records.push(Record::Event(NewEvent {
             event,
             published_at: None,

@@ -106,9 +106,10 @@ impl Lane {
         let failed = more(ends.failed, before.failed);
         let returned = more(ends.returned, before.returned);
         let lost = more(ends.lost, before.lost);
+        let overtaken = more(ends.overtaken, before.overtaken);
         self.waits = true;
         end(
-            answered + failed + returned,
+            answered + failed + returned + overtaken,
             [&mut self.under_way, &mut self.inherited],
         );
         end(lost, [&mut self.inherited, &mut self.under_way]);
@@ -379,6 +380,7 @@ mod tests {
             failed,
             returned: 0,
             lost: 0,
+            overtaken: 0,
         }
     }
 
@@ -437,6 +439,24 @@ mod tests {
             let later = now + Duration::from_secs(seconds);
             assert_eq!(lane.may_send(Some(&active()), now), Some(Err(later)));
         }
+    }
+
+    #[test]
+    fn what_was_overtaken_makes_room_and_nothing_wait() {
+        let now = Instant::now();
+        let mut lane = Lane::new(now, ends(0, 0));
+        lane.heard(ends(3, 0), now);
+        let (allowed, overtaken) = (
+            lane.allowed,
+            ClaimEnds {
+                overtaken: 1,
+                ..ends(3, 0)
+            },
+        );
+        lane.sent(allowed, Some(&active()), now);
+        assert_eq!(lane.may_send(Some(&active()), now), None);
+        lane.heard(overtaken, now);
+        assert_eq!(lane.may_send(Some(&active()), now), Some(Ok(1)));
     }
 
     #[test]

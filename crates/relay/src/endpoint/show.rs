@@ -5,7 +5,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{about_one, endpoint_id};
-use crate::{api::Api, data::DataArgs, output};
+use crate::{
+    api::{Api, Query},
+    data::DataArgs,
+    output,
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: relay endpoint list --json | jq '.endpoints[].url'")]
@@ -39,7 +43,10 @@ struct Listed {
 type View = Map<String, Value>;
 
 pub(super) async fn list(args: ListArgs) -> anyhow::Result<()> {
-    let answer = Api::connect(&args.data)?.get(&["v1", "endpoints"]).await?;
+    let query = Query::default().with("held", Some("true"));
+    let answer = Api::connect(&args.data)?
+        .get_with(&["v1", "endpoints"], &query)
+        .await?;
     if args.json {
         return output::say_json(&answer);
     }

@@ -87,12 +87,14 @@ pub struct ClaimEnds {
     pub returned: u64,
     /// Held again because nothing was heard of the claim.
     pub lost: u64,
+    /// Begun anew, canceled, or held again because that is in doubt. It tells nothing of the endpoint.
+    pub overtaken: u64,
 }
 
 impl ClaimEnds {
     /// The number of all claims that ended.
     pub fn all(&self) -> u64 {
-        self.answered + self.failed + self.returned + self.lost
+        self.answered + self.failed + self.returned + self.lost + self.overtaken
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! SQLite has one writer anyway: a change is a transaction, and begins with the number. In PostgreSQL all changes
 //! wait for that row. So a change is one statement that commits by itself: the row is locked while the server
-//! writes and commits, and not while it waits for the relay.
+//! writes and commits, and not while it waits for the relay. Only [`mark`] is part of a longer transaction, at its end.
 
 use sqlx::{Error, PgPool, Postgres, QueryBuilder, Sqlite, SqlitePool, query::Query};
 use uuid::Uuid;

@@ -11,7 +11,8 @@ use super::{
         batch::{Rows, Stands},
         codes, insert,
     },
-    REPLAY, endpoints,
+    REPLAY,
+    endpoints::{self, Numbers},
     lines::{End, Line, Way},
     write::Change,
 };
@@ -31,17 +32,22 @@ const CURRENT: &str = "SELECT d.event, d.endpoint, d.attempts, d.state, CASE WHE
 pub enum Only {
     /// All.
     All,
-    /// Those that have not ended.
+    /// Those that wait: they have not ended, and are held or were attempted. What is on its way to its first attempt does
+    /// not wait.
     Waiting,
-    /// Those that have ended, or were never begun.
-    NotWaiting,
+    /// Those that are dead, or were never begun.
+    Undelivered,
 }
 
 /// A delivery: the event's place in the log, and the endpoint.
 type Named = (i64, EndpointId);
 
-/// The attempts of a delivery so far, its state, and its generation.
-type Current = (i64, DeliveryState, i64);
+/// A delivery as the log shows it.
+struct Current {
+    attempts: i64,
+    state: DeliveryState,
+    generation: i64,
+}
 
 impl Store {
     /// Begins a new generation of each of these deliveries, named by the event's place and the endpoint: the delivery
@@ -64,7 +70,7 @@ impl Store {
         self.within("begin deliveries anew in the log", begun).await
     }
 
-    /// Cancels those of these deliveries that have not ended: they are sent no more. Returns them.
+    /// Cancels those of these deliveries that wait ([`Only::Waiting`]): no attempt of them begins any more. Returns them.
     ///
     /// # Errors
     /// The database failed.
@@ -117,83 +123,89 @@ async fn begin(
     let places: Vec<i64> = places.into_iter().collect();
     let there: HashSet<i64> = insert::kept(tx, &places).await?.into_iter().collect();
     let current = current(tx, deliveries).await?;
-    let waits = |named: &Named| current.get(named).is_some_and(|(_, state, _)| !state.is_end());
-    let is_meant = |named: &&Named| match only {
-        Only::All => true,
-        Only::Waiting => waits(named),
-        Only::NotWaiting => !waits(named),
-    };
-    let meant: BTreeSet<Named> = deliveries
+    let named: BTreeSet<&Named> = deliveries
         .iter()
         .filter(|(place, _)| there.contains(place))
-        .filter(is_meant)
+        .collect();
+    let ids = named.iter().map(|(_, endpoint)| endpoint.clone()).collect();
+    let mut numbers = endpoints::find(tx, &ids).await?;
+    let at = |numbers: &Numbers, (place, endpoint): &Named| Some((*numbers.get(endpoint)?, *place));
+    let all = named.iter().filter_map(|named| at(&numbers, named)).collect();
+    let mut change = Change::begin(tx, all).await?;
+
+    let is_held = |named: &Named| at(&numbers, named).is_some_and(|at| change.line(&at).is_some());
+    let is_meant = |named: &Named| match (only, current.get(named)) {
+        (Only::All, _) | (Only::Undelivered, None) => true,
+        (Only::Undelivered, Some(current)) => current.state == DeliveryState::Dead,
+        (Only::Waiting, None) => false,
+        (Only::Waiting, Some(current)) => !current.state.is_end() && (current.attempts > 0 || is_held(named)),
+    };
+    let meant: Vec<Named> = named
+        .into_iter()
+        .filter(|named| is_meant(named))
         .cloned()
         .collect();
-    let newest = meant
-        .iter()
-        .filter_map(|named| current.get(named))
-        .map(|(.., generation)| *generation)
-        .max();
-    let generation = Standing::run_after(codes::time_or_none(newest)?, now);
-
-    let mut rows = Rows::default();
+    if held.is_some() {
+        let ids = meant.iter().map(|(_, endpoint)| endpoint.clone()).collect();
+        endpoints::add(tx, &ids, &mut numbers).await?;
+    }
+    let (mut rows, mut overtaken) = (Rows::default(), BTreeSet::new());
     for named in &meant {
         let (place, endpoint) = named;
+        let current = current.get(named);
+        let before = current.map(|current| current.generation);
+        let generation = Standing::run_after(codes::time_or_none(before)?, now);
         let standing = match held {
             Some(_) => Standing::pending(generation),
             None => {
-                let attempts = current.get(named).map_or(0, |(attempts, ..)| *attempts);
+                let attempts = current.map_or(0, |current| current.attempts);
                 Standing::canceled(generation, codes::attempts(attempts)?, now)
             }
         };
         rows.stands(*place, endpoint, Stands::from(&standing));
-    }
-    insert::deliveries(tx, &rows.deliveries).await?;
-
-    let ids: BTreeSet<EndpointId> = meant.iter().map(|(_, endpoint)| endpoint.clone()).collect();
-    let mut numbers = endpoints::find(tx, &ids).await?;
-    if held.is_some() {
-        endpoints::add(tx, &ids, &mut numbers).await?;
-    }
-    let at = meant
-        .iter()
-        .filter_map(|(place, endpoint)| Some((*numbers.get(endpoint)?, *place)));
-    let at: BTreeSet<_> = at.collect();
-    let mut change = Change::begin(tx, at.clone()).await?;
-    let run = codes::millis(generation);
-    for at in at {
+        if current.is_some_and(|current| !current.state.is_end()) {
+            overtaken.insert(endpoint.as_str());
+        }
+        let Some(at) = at(&numbers, named) else {
+            continue; // Nothing is held for the endpoint.
+        };
         match held {
-            Some(reason) => change.hold(at, line(run, reason, now)),
+            Some(reason) => {
+                let line = line(codes::millis(generation), reason, change.line(&at), now);
+                change.hold(at, line, Way::Overtaken);
+            }
             None => change.end(
                 at,
                 End {
-                    run,
-                    way: Way::Returned,
+                    run: codes::millis(generation),
+                    way: Way::Overtaken,
                     hop: None,
                 },
             ),
         }
     }
+    insert::deliveries(tx, &rows.deliveries).await?;
     change.write(tx).await?;
-
-    let overtaken: BTreeSet<&str> = meant
-        .iter()
-        .filter(|named| waits(named))
-        .map(|(_, endpoint)| endpoint.as_str())
-        .collect();
     if !overtaken.is_empty() {
         let overtaken: Vec<&str> = overtaken.into_iter().collect();
         sql::mark(tx, &overtaken).await?;
     }
-    Ok(meant.into_iter().collect())
+    Ok(meant)
 }
 
-fn line(run: i64, reason: HoldReason, now: Timestamp) -> Line {
+/// A line of a new generation. What was returned too often stays apart from all others.
+fn line(generation: i64, reason: HoldReason, there: Option<&Line>, now: Timestamp) -> Line {
+    let returned = codes::hold_code(HoldReason::Returned);
+    let is_apart = there.is_some_and(|there| there.reason == returned);
     Line {
         lane: REPLAY,
-        run,
+        run: generation,
         attempts: 0,
-        reason: codes::hold_code(reason),
+        reason: if is_apart {
+            returned
+        } else {
+            codes::hold_code(reason)
+        },
         held_at: codes::millis(now),
         history: None,
         hop: 0,
@@ -215,7 +227,12 @@ async fn current(tx: &mut Transaction, deliveries: &[Named]) -> Result<HashMap<N
         });
         for (place, endpoint, attempts, state, generation) in found {
             let named = (place, codes::endpoint(endpoint)?);
-            current.insert(named, (attempts, codes::state(state)?, generation));
+            let now = Current {
+                attempts,
+                state: codes::state(state)?,
+                generation,
+            };
+            current.insert(named, now);
         }
     }
     Ok(current)

@@ -58,20 +58,20 @@ impl Store {
     /// The database failed.
     pub async fn returned(&self) -> Result<Vec<ReturnedFor>, Error> {
         let sql = format!(
-            "SELECT o.id, MAX(o.answered), MAX(o.failed), MAX(o.returned), MAX(o.lost), COUNT(h.claimed_at) FROM held h JOIN held_endpoints o ON o.number = h.endpoint \
+            "SELECT o.id, MAX(o.answered), MAX(o.failed), MAX(o.returned), MAX(o.lost), MAX(o.overtaken), COUNT(h.claimed_at) FROM held h JOIN held_endpoints o ON o.number = h.endpoint \
              WHERE h.reason = {} AND (h.claimed_at IS NULL OR h.claimed_at < {UNREADABLE}) GROUP BY o.id ORDER BY o.id",
             codes::hold_code(HoldReason::Returned)
         );
         let work = async {
-            type Columns = (String, i64, i64, i64, i64, i64);
+            type Columns = (String, i64, i64, i64, i64, i64, i64);
             let rows: Vec<Columns> = on!(&self.pool.reading, pool => {
                 sqlx::query_as(AssertSqlSafe(sql)).fetch_all(pool).await?
             });
-            let returned = |(id, answered, failed, returned, lost, claimed): Columns| {
+            let returned = |(id, answered, failed, returned, lost, overtaken, claimed): Columns| {
                 Ok(ReturnedFor {
                     endpoint: codes::parsed(&id)?,
                     is_claimed: claimed > 0,
-                    ends: endpoints::ends([answered, failed, returned, lost])?,
+                    ends: endpoints::ends([answered, failed, returned, lost, overtaken])?,
                 })
             };
             rows.into_iter().map(returned).collect()
@@ -133,7 +133,7 @@ struct Candidate {
     bytes: u64,
 }
 
-/// ClaimFrom request, and the endpoint's line.
+/// The number of the request, and the endpoint's line.
 type Columns = (
     i64,
     i64,

@@ -40,6 +40,7 @@ impl Changed {
             Way::Failed => ends.failed += 1,
             Way::Returned => ends.returned += 1,
             Way::Lost => ends.lost += 1,
+            Way::Overtaken => ends.overtaken += 1,
         }
     }
 
@@ -53,13 +54,13 @@ impl Changed {
         let all: Vec<_> = self.0.iter().collect();
         for chunk in all.chunks(insert::ROWS) {
             on!(&mut *tx, tx => {
-                let mut update = QueryBuilder::new("WITH ended(number, answered, failed, returned, lost) AS (");
+                let mut update = QueryBuilder::new("WITH ended(number, answered, failed, returned, lost, overtaken) AS (");
                 update.push_values(chunk, |mut row, (endpoint, ends)| {
                     row.push(endpoint).push(ends.answered).push(ends.failed);
-                    row.push(ends.returned).push(ends.lost);
+                    row.push(ends.returned).push(ends.lost).push(ends.overtaken);
                 });
                 update.push(") UPDATE held_endpoints SET changed = ").push(number);
-                for way in ["answered", "failed", "returned", "lost"] {
+                for way in ["answered", "failed", "returned", "lost", "overtaken"] {
                     update.push(format_args!(", {way} = held_endpoints.{way} + ended.{way}"));
                 }
                 update.push(" FROM ended WHERE held_endpoints.number = ended.number");
@@ -125,9 +126,9 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn held_changes(&self, after: i64, limit: u32) -> Result<HeldChanges, Error> {
-        let sql = "SELECT id, changed, answered, failed, returned, lost FROM held_endpoints
+        let sql = "SELECT id, changed, answered, failed, returned, lost, overtaken FROM held_endpoints
             WHERE changed > $1 ORDER BY changed LIMIT $2";
-        let rest = "SELECT id, changed, answered, failed, returned, lost FROM held_endpoints
+        let rest = "SELECT id, changed, answered, failed, returned, lost, overtaken FROM held_endpoints
             WHERE changed = $1";
         let work = async {
             let mut tx = self.pool.read().await?;
@@ -148,20 +149,23 @@ impl Store {
     }
 }
 
-type Columns = (String, i64, i64, i64, i64, i64);
+type Columns = (String, i64, i64, i64, i64, i64, i64);
 
-fn changed((id, _, answered, failed, returned, lost): Columns) -> Result<HeldChange, sqlx::Error> {
+fn changed((id, _, answered, failed, returned, lost, overtaken): Columns) -> Result<HeldChange, sqlx::Error> {
     Ok(HeldChange {
         endpoint: codes::parsed(&id)?,
-        ends: ends([answered, failed, returned, lost])?,
+        ends: ends([answered, failed, returned, lost, overtaken])?,
     })
 }
 
-pub(super) fn ends([answered, failed, returned, lost]: [i64; 4]) -> Result<ClaimEnds, sqlx::Error> {
+pub(super) fn ends(
+    [answered, failed, returned, lost, overtaken]: [i64; 5],
+) -> Result<ClaimEnds, sqlx::Error> {
     Ok(ClaimEnds {
         answered: codes::duration(answered)?,
         failed: codes::duration(failed)?,
         returned: codes::duration(returned)?,
         lost: codes::duration(lost)?,
+        overtaken: codes::duration(overtaken)?,
     })
 }

@@ -38,6 +38,7 @@ pub(super) enum Way {
     Failed,
     Returned,
     Lost,
+    Overtaken,
 }
 
 impl End {

@@ -17,7 +17,7 @@ use crate::{
 
 /// The endpoint's id, the ends of its claims, a reason, the number of its lines with this reason, and that of those
 /// that are claimed.
-type Columns = (String, i64, i64, i64, i64, i16, i64, i64);
+type Columns = (String, i64, i64, i64, i64, i64, i16, i64, i64);
 
 impl Store {
     /// All that is held, by endpoint and reason. Every held delivery is looked at: some 200 ms for a million.
@@ -30,7 +30,7 @@ impl Store {
             let last = "SELECT held_changes FROM log";
             let through = on!(&mut tx, tx => sqlx::query_scalar(last).fetch_one(&mut **tx).await?);
             let rows: Vec<Columns> = on!(&mut tx, tx => {
-                let sql = "SELECT o.id, o.answered, o.failed, o.returned, o.lost, h.reason, h.lines, h.claimed FROM \
+                let sql = "SELECT o.id, o.answered, o.failed, o.returned, o.lost, o.overtaken, h.reason, h.lines, h.claimed FROM \
                      (SELECT endpoint, reason, COUNT(*) AS lines, COUNT(claimed_at) AS claimed FROM held \
                      GROUP BY endpoint, reason) h JOIN held_endpoints o ON o.number = h.endpoint ORDER BY o.id";
                 sqlx::query_as(sql).fetch_all(&mut **tx).await?
@@ -67,7 +67,7 @@ impl Store {
 /// Puts the rows of an endpoint, which come one after the other, together.
 fn by_endpoint(rows: Vec<Columns>) -> Result<Vec<HeldFor>, sqlx::Error> {
     let mut endpoints: Vec<HeldFor> = Vec::new();
-    for (id, answered, failed, returned, lost, reason, lines, claimed) in rows {
+    for (id, answered, failed, returned, lost, overtaken, reason, lines, claimed) in rows {
         let by_reason = (codes::hold(reason)?, codes::duration(lines)?);
         let claimed = codes::duration(claimed)?;
         match endpoints.last_mut() {
@@ -79,7 +79,7 @@ fn by_endpoint(rows: Vec<Columns>) -> Result<Vec<HeldFor>, sqlx::Error> {
                 endpoint: codes::parsed(&id)?,
                 by_reason: vec![by_reason],
                 claimed,
-                ends: ends([answered, failed, returned, lost])?,
+                ends: ends([answered, failed, returned, lost, overtaken])?,
             }),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use relay_event::{EndpointId, Hold, Timestamp};
+use relay_event::{EndpointId, Hold, HoldReason, Timestamp};
 use sqlx::QueryBuilder;
 
 use super::{
@@ -138,7 +138,7 @@ impl<'r> Held<'r> {
         if numbers.is_empty() {
             return Ok(false);
         }
-        let ended = ended(tx, &holds).await?;
+        let last = last_generations(tx, &holds).await?;
         let at = |(place, endpoint): (i64, &EndpointId)| Some((*numbers.get(endpoint)?, place));
         let held = holds.iter().map(|(place, hold)| (*place, &hold.endpoint));
         let all = held.chain(ends.iter().map(|(place, endpoint, _)| (*place, *endpoint)));
@@ -151,9 +151,9 @@ impl<'r> Held<'r> {
         for (place, hold) in holds {
             let line = Line::of(hold)?;
             let at = (numbers[&hold.endpoint], place);
-            match ended.get(&(place, hold.endpoint.to_bytes().to_vec())) {
-                Some(end) if end.ends(&line) => change.end(at, *end),
-                _ => change.hold(at, line),
+            match last.get(&(place, hold.endpoint.to_bytes().to_vec())) {
+                Some(last) if last.is_over(hold, &line) => change.end(at, last.end(&line)),
+                _ => change.hold(at, line, way_of(hold)),
             }
         }
         change.write(tx).await
@@ -175,14 +175,47 @@ fn end_of(record: &Record) -> Option<(&EndpointId, End)> {
     }
 }
 
-/// The ends of the generations before the last one of each of these deliveries, and of that one if it is over. What is
-/// held of an earlier generation was overtaken by the one that is on its way now.
-async fn ended(
+/// The way in which a hold ends the claim of its delivery.
+fn way_of(hold: &Hold) -> Way {
+    match hold.reason {
+        HoldReason::InDoubt => Way::Overtaken,
+        _ => Way::Returned,
+    }
+}
+
+/// The last generation of a delivery, as the log shows it.
+struct Last {
+    generation: i64,
+    is_end: bool,
+}
+
+impl Last {
+    /// Returns true if nothing is to come of a hold: its generation has ended, or a later one has. If a later one is on its
+    /// way still, a hold that is in doubt is overtaken by it. Any other is not: a message that comes again may have lost its
+    /// generation, and be all that is left of the delivery.
+    fn is_over(&self, hold: &Hold, line: &Line) -> bool {
+        match self.is_end {
+            true => line.run <= self.generation,
+            false => hold.reason == HoldReason::InDoubt && 0 < line.run && line.run < self.generation,
+        }
+    }
+
+    fn end(&self, line: &Line) -> End {
+        End {
+            run: if self.is_end { self.generation } else { line.run },
+            way: Way::Overtaken,
+            hop: None,
+        }
+    }
+}
+
+/// The last generations of these deliveries.
+async fn last_generations(
     tx: &mut Transaction,
     holds: &[(i64, &Hold)],
-) -> Result<HashMap<(i64, Vec<u8>), End>, sqlx::Error> {
+) -> Result<HashMap<(i64, Vec<u8>), Last>, sqlx::Error> {
     let logged: Vec<_> = holds.iter().filter(|(place, _)| *place > 0).collect();
-    let mut ended = HashMap::new();
+    let mut last = HashMap::new();
     for chunk in logged.chunks(insert::ROWS) {
         let found: Vec<(i64, Vec<u8>, i64, i16)> = on!(&mut *tx, tx => {
             let mut query = QueryBuilder::new("SELECT event, endpoint, run, state FROM deliveries WHERE (event, endpoint) IN (");
@@ -191,20 +224,12 @@ async fn ended(
             });
             query.push(")").build_query_as().persistent(chunk.len() == insert::ROWS).fetch_all(&mut **tx).await?
         });
-        for (event, endpoint, run, state) in found {
-            let end = End {
-                run: if codes::state(state)?.is_end() {
-                    run
-                } else {
-                    run - 1
-                },
-                way: Way::Returned,
-                hop: None,
-            };
-            ended.insert((event, endpoint), end);
+        for (event, endpoint, generation, state) in found {
+            let is_end = codes::state(state)?.is_end();
+            last.insert((event, endpoint), Last { generation, is_end });
         }
     }
-    Ok(ended)
+    Ok(last)
 }
 
 /// Lines as they are stored, and as they are to be.
@@ -224,7 +249,7 @@ impl Change {
         })
     }
 
-    fn line(&self, at: &At) -> Option<&Line> {
+    pub(super) fn line(&self, at: &At) -> Option<&Line> {
         match self.now.get(at) {
             Some(line) => line.as_ref(),
             None => self.stored.get(at),
@@ -241,8 +266,8 @@ impl Change {
         self.now.insert(at, None);
     }
 
-    /// Holds a delivery, in the lane in which it is held already, if it is.
-    pub(super) fn hold(&mut self, at: At, mut line: Line) {
+    /// Holds a delivery, in the lane in which it is held already, if it is. A claim of it ends in this way.
+    pub(super) fn hold(&mut self, at: At, mut line: Line, way: Way) {
         let is_claimed = match self.line(&at) {
             Some(there) if !line.replaces(there) => return,
             Some(there) => {
@@ -252,7 +277,7 @@ impl Change {
             None => false,
         };
         match is_claimed {
-            true => self.changed.ended(at.0, Way::Returned),
+            true => self.changed.ended(at.0, way),
             false => self.changed.held(at.0),
         }
         self.now.insert(at, Some(line));
