@@ -61,8 +61,8 @@ type Outcome = (EventId, Result<Sent, Unsent>);
 /// gets the same answer and is not sent again. A batch, as `publish_batch` describes it, is taken here too.
 ///
 /// An event in shorthand may have a `callback`, which adds an endpoint for one job: for all events of the event's
-/// source and subject, over AMQP too. It is added before the event is published, so that it gets the event as well, and
-/// is removed after 24 hours or at `expires_at`. The same event with the same URL, sent again, adds no other. If the
+/// source and subject, over AMQP too. It is added before the event is published, so that it gets the event as well, unless
+/// that was accepted before, and is removed after 24 hours or at `expires_at`. The same event with the same URL, sent again, adds no other. If the
 /// event cannot be published in the end, the endpoint stays until then.
 #[utoipa::path(
     post, path = "/v1/events", operation_id = "publish", tag = "events",
