@@ -136,7 +136,8 @@ impl Failing {
     async fn until(&self, id: &str, state: &str) {
         let path = format!("/v1/events/{id}");
         wait_until(format!("the delivery to be {state}"), || async {
-            let event = self.world.api.json(Method::GET, &path, None).await;
+            let response = self.world.api.call(Method::GET, &path, None).await;
+            let event: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
             if event["deliveries"][0]["state"] == state {
                 Ok(())
             } else {
