@@ -126,7 +126,7 @@ async fn every_answer_says_that_it_is_not_to_be_stored_guessed_at_or_named_elsew
         (Method::GET, "/v1/stream", "", 200),
         (Method::POST, "/v1/events", r#"{"type":"a.b"}"#, 202),
         (Method::POST, "/v1/events", "{", 400),
-        (Method::GET, "/v1/endpoints?x=1", "", 200),
+        (Method::GET, "/v1/endpoints?x=1", "", 400),
         (Method::GET, "/v1/feed?x=1", "", 400),
         (Method::GET, ENDPOINT, "", 404),
         (Method::GET, "/v1/else", "", 404),
