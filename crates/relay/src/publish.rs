@@ -66,7 +66,7 @@ pub(crate) struct PublishArgs {
         value_parser = words::from_one)]
     from_line: u64,
 
-    /// How events are handed to the relay [default: amqp, or http with --wait or --callback]
+    /// The way by which events reach the relay [default: amqp, or http with --wait or --callback]
     #[arg(long, value_enum)]
     via: Option<Via>,
 

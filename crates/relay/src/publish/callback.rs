@@ -45,7 +45,7 @@ impl CallbackArgs {
     }
 }
 
-/// What the relay is asked for.
+/// The callback of the request.
 #[derive(Serialize)]
 struct Request<'a> {
     url: &'a EndpointUrl,
